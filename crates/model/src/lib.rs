@@ -1,0 +1,24 @@
+//! The words of the engine: ids, digests, image names, pod and container specs, state machines and refusals.
+//!
+//! Pure: no I/O, no clock, no randomness. Types that cross a process or a reboot (specs, plans) carry explicit CBOR
+//! field numbers; everything else is not serialisable on purpose.
+#![forbid(unsafe_code)]
+
+pub mod container;
+mod descriptor;
+mod digest;
+mod error;
+mod id;
+pub mod plan;
+pub mod pod;
+mod reference;
+pub mod resources;
+mod signal;
+
+pub use descriptor::{Descriptor, MediaType};
+pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
+pub use error::ErrorKind;
+pub use id::{ContainerId, ExecId, IdError, PodId};
+pub use reference::{At, Host, ImageRef, ReferenceError, Repository, Tag};
+pub use resources::Resources;
+pub use signal::{Signal, SignalError};

@@ -1,0 +1,308 @@
+//! Plans: what the executor carries out, with every decision already made. The daemon writes them (`engine::spec`),
+//! the supervisor reads them; field numbers are for ever, because an old supervisor meets a new daemon.
+//!
+//! A plan contains no policy and nothing that has to be looked up: users are numbers, seccomp is a program, paths are
+//! absolute. Paths *inside* the root are resolved by the executor within that root, never on the host.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode, bytes::ByteVec};
+
+use crate::{ContainerId, ExecId, container::Propagation, pod::PidMode};
+
+/// What the supervisor of a pod makes first.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PodPlan {
+    /// Own network namespace; else the host's.
+    #[n(0)]
+    pub own_network: bool,
+    /// Own IPC namespace, and a /dev/shm with it; else the host's.
+    #[n(1)]
+    pub own_ipc: bool,
+    /// Host name of an own UTS namespace; `None`: the host's namespace.
+    #[n(2)]
+    pub hostname: Option<String>,
+    /// Own PID namespace for the pod, held by an init process.
+    #[n(3)]
+    pub shared_pid: bool,
+    /// Sysctls, keys in dotted form, already checked against the namespaces above.
+    #[n(4)]
+    pub sysctls: BTreeMap<String, String>,
+    /// Size of the pod's /dev/shm in bytes.
+    #[n(5)]
+    pub shm_size: u64,
+    /// cgroup for the supervisor itself, below each hierarchy's root, e.g. `/kubepods/podX/creel-ab12`. Exists already.
+    #[n(6)]
+    pub cgroup: String,
+}
+
+/// One container.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ContainerPlan {
+    /// Its id.
+    #[n(0)]
+    pub id: ContainerId,
+    /// The main process.
+    #[n(1)]
+    pub process: ProcessPlan,
+    /// PID namespace.
+    #[n(2)]
+    pub pid: PidMode,
+    /// Read-only root.
+    #[n(3)]
+    pub readonly_rootfs: bool,
+    /// Mounts, in order. `/proc`, `/sys`, `/dev` and everything else is here: nothing is mounted that is not.
+    #[n(4)]
+    pub mounts: Vec<MountPlan>,
+    /// Device nodes besides the standard ones (null zero full random urandom tty, made with `/dev`).
+    #[n(5)]
+    pub devices: Vec<DeviceNode>,
+    /// Hidden paths.
+    #[n(6)]
+    pub masked_paths: Vec<String>,
+    /// Read-only paths.
+    #[n(7)]
+    pub readonly_paths: Vec<String>,
+    /// cgroup, below each hierarchy's root. Exists already with its limits set; the process joins it.
+    #[n(8)]
+    pub cgroup: String,
+    /// Own cgroup namespace.
+    #[n(9)]
+    pub own_cgroup_namespace: bool,
+    /// CRI log file, absolute; `None`: output is thrown away. Its directory exists.
+    #[n(10)]
+    pub log_path: Option<String>,
+    /// Keep stdin open.
+    #[n(11)]
+    pub stdin: bool,
+    /// Close stdin when the first client of it goes.
+    #[n(12)]
+    pub stdin_once: bool,
+    /// Propagation of the container's root mount: `Bidirectional` and `HostToContainer` if any mount needs it.
+    #[n(13)]
+    pub root_propagation: Propagation,
+}
+
+/// One process, main or exec.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ProcessPlan {
+    /// argv; the first is looked up in the `PATH` of `env` inside the root unless it has a slash.
+    #[n(0)]
+    pub args: Vec<String>,
+    /// Environment, `NAME=value`.
+    #[n(1)]
+    pub env: Vec<ByteVec>,
+    /// Working directory; absolute. Made if it is not there (main process only).
+    #[n(2)]
+    pub cwd: String,
+    /// Uid.
+    #[n(3)]
+    pub uid: u32,
+    /// Gid.
+    #[n(4)]
+    pub gid: u32,
+    /// setgroups(2), the primary one among them.
+    #[n(5)]
+    pub groups: Vec<u32>,
+    /// Capabilities.
+    #[n(6)]
+    pub capabilities: Capabilities,
+    /// PR_SET_NO_NEW_PRIVS.
+    #[n(7)]
+    pub no_new_privs: bool,
+    /// seccomp(2) filter program (`struct sock_filter`, 8 bytes each, native endian); `None`: unconfined.
+    #[n(8)]
+    pub seccomp: Option<ByteVec>,
+    /// Resource limits (setrlimit(2)).
+    #[n(9)]
+    pub rlimits: Vec<Rlimit>,
+    /// /proc/self/oom_score_adj; a refusal by the kernel (EACCES) is reported, not fatal.
+    #[n(10)]
+    pub oom_score_adj: Option<i32>,
+    /// A terminal.
+    #[n(11)]
+    pub tty: bool,
+    /// umask(2); 0o022 when `None`.
+    #[n(12)]
+    pub umask: Option<u32>,
+}
+
+/// A process beside the main one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ExecPlan {
+    /// Its id.
+    #[n(0)]
+    pub id: ExecId,
+    /// The container.
+    #[n(1)]
+    pub container: ContainerId,
+    /// The process. Groups, capabilities and seccomp come from the container's own plan.
+    #[n(2)]
+    pub process: ProcessPlan,
+    /// cgroup of its own below the container's, so that it can be killed with all its children; exists already.
+    #[n(3)]
+    pub cgroup: String,
+}
+
+/// Capability sets as bit masks (bit n = capability number n of capabilities(7)). Inheritable is always empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Capabilities {
+    /// Bounding.
+    #[n(0)]
+    pub bounding: u64,
+    /// Permitted and effective for root; for another user what execve(2) leaves.
+    #[n(1)]
+    pub permitted: u64,
+    /// Ambient.
+    #[n(2)]
+    pub ambient: u64,
+}
+
+/// One resource limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Rlimit {
+    /// Resource number of setrlimit(2).
+    #[n(0)]
+    pub resource: u32,
+    /// Soft limit; `u64::MAX`: none.
+    #[n(1)]
+    pub soft: u64,
+    /// Hard limit; `u64::MAX`: none.
+    #[n(2)]
+    pub hard: u64,
+}
+
+/// A device node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeviceNode {
+    /// Path in the container.
+    #[n(0)]
+    pub path: String,
+    /// Block device; else character.
+    #[n(1)]
+    pub block: bool,
+    /// Major number.
+    #[n(2)]
+    pub major: u32,
+    /// Minor number.
+    #[n(3)]
+    pub minor: u32,
+    /// Mode, permission bits only.
+    #[n(4)]
+    pub mode: u32,
+    /// Owner.
+    #[n(5)]
+    pub uid: u32,
+    /// Group.
+    #[n(6)]
+    pub gid: u32,
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MountPlan {
+    /// Where in the container; absolute; made if missing (a directory, or a file for a bind of a file).
+    #[n(0)]
+    pub target: String,
+    /// What.
+    #[n(1)]
+    pub kind: MountKind,
+    /// Flags of the mount itself.
+    #[n(2)]
+    pub flags: MountFlags,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum MountKind {
+    /// procfs of the container's PID namespace.
+    #[n(0)]
+    Proc,
+    /// sysfs of the pod's network namespace.
+    #[n(1)]
+    Sysfs,
+    /// /dev: a tmpfs with the standard nodes, links (fd, stdin, stdout, stderr, ptmx, core) and, below it, devpts on
+    /// `pts`. `DeviceNode`s are made in it.
+    #[n(2)]
+    Dev,
+    /// POSIX message queues of the pod's IPC namespace.
+    #[n(3)]
+    Mqueue,
+    /// The pod's /dev/shm; the host's if the pod uses the host's IPC namespace.
+    #[n(4)]
+    Shm,
+    /// The container's own view of the cgroup hierarchies, v1 or v2.
+    #[n(5)]
+    Cgroup,
+    /// A fresh tmpfs.
+    #[n(6)]
+    Tmpfs {
+        /// Size in bytes; `None`: the kernel's default.
+        #[n(0)]
+        size: Option<u64>,
+        /// Mode of its root.
+        #[n(1)]
+        mode: u32,
+    },
+    /// A file or directory of the host, with everything mounted below it.
+    #[n(7)]
+    Bind {
+        /// Absolute path on the host, exists.
+        #[n(0)]
+        source: String,
+        /// How later mounts travel.
+        #[n(1)]
+        propagation: Propagation,
+    },
+    /// The host's /sys (privileged pods on the host's network keep it writable); else like `Sysfs`.
+    #[n(8)]
+    HostSysfs,
+}
+
+/// Flags of a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct MountFlags {
+    /// Read-only.
+    #[n(0)]
+    pub readonly: bool,
+    /// With `readonly`: all mounts below too.
+    #[n(1)]
+    pub recursive: bool,
+    /// No set-user-id.
+    #[n(2)]
+    pub nosuid: bool,
+    /// No devices.
+    #[n(3)]
+    pub nodev: bool,
+    /// No exec.
+    #[n(4)]
+    pub noexec: bool,
+}
+
+/// CBOR codec of an optional IP address as text.
+pub mod ip_text {
+    use std::net::IpAddr;
+
+    use minicbor::{
+        Decoder, Encoder,
+        data::Type,
+        decode::Error as DecodeError,
+        encode::{Error as EncodeError, Write},
+    };
+
+    /// Writes the address as text, or null.
+    pub fn encode<C, W: Write>(ip: &Option<IpAddr>, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        match ip {
+            Some(ip) => e.str(&ip.to_string())?.ok(),
+            None => e.null()?.ok(),
+        }
+    }
+
+    /// Reads it back.
+    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Option<IpAddr>, DecodeError> {
+        if d.datatype()? == Type::Null {
+            return d.skip().map(|()| None);
+        }
+        d.str()?.parse().map(Some).map_err(|_| DecodeError::message("not an IP address"))
+    }
+}
