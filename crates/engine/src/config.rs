@@ -1,0 +1,26 @@
+//! What the engine is told at start.
+
+use std::path::PathBuf;
+
+/// Where the engine keeps things and how it does them. All paths are absolute.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Durable state: images, layers, records (0700).
+    pub root: PathBuf,
+    /// State that a reboot may take: sockets and files of running pods (0711).
+    pub run: PathBuf,
+    /// Parent cgroup of pods whose client names none, e.g. `/creel`.
+    pub cgroup_parent: String,
+    /// The supervisor's program.
+    pub shim: PathBuf,
+    /// `certs.d` directory with one directory per registry.
+    pub certs_dir: PathBuf,
+    /// Registries spoken to in plain http.
+    pub plain_http: Vec<String>,
+    /// The network of pods that have their own namespace.
+    pub network: net::Config,
+    /// Most processes of a container whose client says nothing.
+    pub pids_limit: i64,
+    /// Size of a pod's /dev/shm in bytes.
+    pub shm_size: u64,
+}

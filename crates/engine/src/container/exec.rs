@@ -1,0 +1,173 @@
+//! ExecSync: a command in a running container, its output and exit code.
+
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use model::{ContainerId, ErrorKind, ExecId, container::ContainerState};
+use tokio::{io::AsyncReadExt, net::unix::pipe, time::Instant};
+
+use crate::{
+    Inner,
+    blocking::blocking,
+    error::{About, Error, Step},
+    spec,
+};
+
+/// stdout and stderr together, so that the reply stays below the 16 MiB that a kubelet accepts (security.md R38).
+const OUTPUT_LIMIT: usize = 15 << 20;
+/// A child left in the background may hold the pipes open; the answer does not wait for it longer than this.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How long a killed process set may take to be reaped.
+const REAP: Duration = Duration::from_secs(10);
+/// Appended where output was cut.
+const CUT: &[u8] = b"\n[creel: output cut at 15 MiB]\n";
+
+/// What a command left behind.
+#[derive(Clone, Debug, Default)]
+pub struct ExecOutput {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+    /// Exit code; 128 + signal when a signal ended it.
+    pub exit_code: i32,
+}
+
+impl Inner {
+    /// Runs `command` in a container. `timeout`: `None` waits as long as the caller does. A caller who goes away
+    /// takes the command with it.
+    pub(crate) async fn exec_sync(self: &Arc<Self>, id: ContainerId, command: Vec<String>, timeout: Option<Duration>) -> Result<ExecOutput, Error> {
+        let container = self.table.container(id)?;
+        let state = container.state();
+        if !matches!(state, ContainerState::Running { .. }) {
+            let why = format!("container is {}, a command needs a running one", state.name());
+            return Err(Error::new(ErrorKind::FailedPrecondition, About::Container(id), why));
+        }
+        let deadline = timeout.map(|t| Instant::now() + t);
+        let exec = ExecId::from_bytes(crate::random_id());
+        let plan = spec::exec_plan(&container.plan, exec, command).step(id, "exec")?;
+        // Its own cgroup, so that it can be killed with everything it starts; removed when `group` drops.
+        let group = ExecGroup::create(self, plan.cgroup.clone()).await.step(id, "make the exec's cgroup")?;
+        let io = container.pod.shim()?.exec(&plan).await.step(id, "exec")?;
+        let collected = collect(io, deadline).await;
+        if collected.is_none() {
+            group.kill().await.step(id, "kill the timed-out command")?;
+        }
+        collected.ok_or_else(|| {
+            let seconds = timeout.unwrap_or_default().as_secs();
+            Error::new(ErrorKind::DeadlineExceeded, About::Container(id), format!("exec: command did not end within {seconds} s and was killed"))
+        })
+    }
+}
+
+/// `None`: the deadline passed.
+async fn collect(io: crate::shim::ExecIo, deadline: Option<Instant>) -> Option<ExecOutput> {
+    let mut output = ExecOutput::default();
+    let crate::shim::ExecIo { stdin, stdout, stderr, exit } = io;
+    drop(stdin);
+    let (mut out, mut err) = (Sink::new(stdout), Sink::new(stderr));
+    let mut exit = std::pin::pin!(exit);
+    let ended = {
+        let both = async { tokio::join!(out.read_to_end(), err.read_to_end()) };
+        let mut both = std::pin::pin!(both);
+        let mut drained = false;
+        let wait = async {
+            loop {
+                tokio::select! {
+                    _ = &mut both, if !drained => drained = true,
+                    status = &mut exit => {
+                        if !drained { tokio::time::timeout(DRAIN, &mut both).await.ok(); }
+                        break status;
+                    }
+                }
+            }
+        };
+        match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, wait).await.ok()?,
+            None => wait.await,
+        }
+    };
+    // A supervisor that dies takes the command with it.
+    output.exit_code = ended.map_or(137, |status| status.code);
+    let room = OUTPUT_LIMIT.saturating_sub(out.bytes.len().min(OUTPUT_LIMIT));
+    output.stdout = out.cut(OUTPUT_LIMIT);
+    output.stderr = err.cut(room);
+    Some(output)
+}
+
+/// One output pipe and what came out of it, up to the limit; the rest is read and dropped, so that the command does
+/// not block.
+struct Sink {
+    pipe: Option<pipe::Receiver>,
+    bytes: Vec<u8>,
+    lost: bool,
+}
+
+impl Sink {
+    fn new(fd: Option<OwnedFd>) -> Self {
+        Self { pipe: fd.and_then(|fd| pipe::Receiver::from_owned_fd(fd).ok()), bytes: Vec::new(), lost: false }
+    }
+
+    async fn read_to_end(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return };
+        let mut chunk = vec![0; 16 << 10];
+        while let Ok(n @ 1..) = pipe.read(&mut chunk).await {
+            let room = (OUTPUT_LIMIT - self.bytes.len()).min(n);
+            self.bytes.extend_from_slice(&chunk[..room]);
+            self.lost |= room < n;
+        }
+    }
+
+    fn cut(mut self, limit: usize) -> Vec<u8> {
+        if self.lost || self.bytes.len() > limit {
+            self.bytes.truncate(limit.saturating_sub(CUT.len()));
+            self.bytes.extend_from_slice(CUT);
+        }
+        self.bytes
+    }
+}
+
+/// The cgroup of one command. Dropped in any way, also by a caller who goes away: everything in it is killed.
+struct ExecGroup {
+    inner: Arc<Inner>,
+    name: String,
+    done: bool,
+}
+
+impl ExecGroup {
+    async fn create(inner: &Arc<Inner>, name: String) -> Result<Self, sys::cgroup::Error> {
+        let group = Self { inner: inner.clone(), name: name.clone(), done: false };
+        let cgroups = inner.clone();
+        blocking(move || cgroups.cgroups.exec_group(&name).create()).await?;
+        Ok(group)
+    }
+
+    async fn kill(mut self) -> Result<(), sys::cgroup::Error> {
+        self.done = true;
+        let (inner, name) = (self.inner.clone(), self.name.clone());
+        match tokio::time::timeout(REAP, blocking(move || kill_and_remove(&inner, &name))).await {
+            Ok(result) => result,
+            // It is being removed all the same; the caller has waited long enough.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+fn kill_and_remove(inner: &Inner, name: &str) -> Result<(), sys::cgroup::Error> {
+    let group = inner.cgroups.exec_group(name);
+    group.kill_all()?;
+    group.remove()
+}
+
+impl Drop for ExecGroup {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let (inner, name) = (self.inner.clone(), std::mem::take(&mut self.name));
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = kill_and_remove(&inner, &name) {
+                tracing::warn!(cgroup = name, error = %e, "exec left something behind");
+            }
+        });
+    }
+}

@@ -1,0 +1,145 @@
+//! StartContainer, StopContainer, RemoveContainer.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    ContainerId, ErrorKind, Signal,
+    container::{ContainerEvent, ContainerState},
+    pod::PodRequest,
+};
+
+use super::Container;
+use crate::{
+    Inner,
+    blocking::blocking,
+    clock,
+    error::{About, Error, Step},
+    events::{EventKind, Subject},
+};
+
+/// How long a killed process may take to be gone.
+const KILL_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Inner {
+    /// Lets the container's process exec. A container starts once.
+    pub(crate) async fn start_container(self: &Arc<Self>, id: ContainerId) -> Result<(), Error> {
+        let container = self.table.container(id)?;
+        container.pod.admit(PodRequest::StartContainer)?;
+        let inner = self.clone();
+        self.detached(About::Container(id), async move {
+            let _ops = container.ops.lock().await;
+            let state = container.state();
+            if state != ContainerState::Created {
+                let why = format!("container is {}, only a created container can be started", state.name());
+                return Err(Error::new(ErrorKind::FailedPrecondition, About::Container(id), why));
+            }
+            match container.pod.shim()?.start(id).await {
+                Ok(at) => inner.move_container(&container, ContainerEvent::Started { at }).await,
+                Err(e) => {
+                    let (code, message) = (e.exit_code().unwrap_or(128), crate::chain(&e));
+                    let event = ContainerEvent::StartFailed { at: clock::now(), code, message };
+                    inner.move_container(&container, event).await?;
+                    Err(e).step(id, "start container")
+                }
+            }
+        })
+        .await
+    }
+
+    /// Stops a container: its stop signal, up to `grace`, then SIGKILL. Returns once it is dead.
+    pub(crate) async fn stop_container(self: &Arc<Self>, id: ContainerId, grace: Duration) -> Result<(), Error> {
+        let container = self.table.container(id)?;
+        let mut state = container.subscribe();
+        if !grace.is_zero() && matches!(container.state(), ContainerState::Running { .. }) {
+            // A supervisor that is gone has taken the container with it; the wait below sees that.
+            if let Ok(shim) = container.pod.shim() {
+                match shim.signal(id, container.stop_signal).await {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).step(id, "send the stop signal"),
+                    _ => {}
+                }
+            }
+            if tokio::time::timeout(grace, wait_for_exit(&mut state)).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.kill_container(&container).await
+    }
+
+    /// SIGKILL, and waits until the container is dead.
+    pub(crate) async fn kill_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), Error> {
+        let mut state = container.subscribe();
+        if matches!(*state.borrow(), ContainerState::Exited { .. }) {
+            return Ok(());
+        }
+        if let Ok(shim) = container.pod.shim() {
+            match shim.signal(container.id, Signal::KILL).await {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).step(container.id, "send SIGKILL"),
+                _ => {}
+            }
+        }
+        match tokio::time::timeout(KILL_DEADLINE, wait_for_exit(&mut state)).await {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                let why = "the container's process did not die within 30 s of SIGKILL (is it in an uninterruptible system call?)";
+                Err(Error::new(ErrorKind::DeadlineExceeded, About::Container(container.id), why))
+            }
+        }
+    }
+
+    /// Removes a container, killing it first if it runs.
+    pub(crate) async fn remove_container(self: &Arc<Self>, id: ContainerId) -> Result<(), Error> {
+        let container = self.table.container(id)?;
+        let inner = self.clone();
+        self.detached(About::Container(id), async move {
+            inner.kill_container(&container).await?;
+            inner.remove_stopped_container(&container).await
+        })
+        .await
+    }
+
+    /// Takes away everything of a container that has ended.
+    pub(crate) async fn remove_stopped_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), Error> {
+        let _ops = container.ops.lock().await;
+        let id = container.id;
+        if self.table.container(id).is_err() {
+            return Ok(()); // another call was faster
+        }
+        if let Ok(shim) = container.pod.shim() {
+            match shim.forget(id).await {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).step(id, "make the supervisor forget the container"),
+                _ => {}
+            }
+        }
+        let (inner, group) = (self.clone(), container.plan.cgroup.clone());
+        let volumes = container.pod.paths.dir.join("volumes").join(id.to_string());
+        let removed = blocking(move || -> Result<(), Error> {
+            let cgroup = inner.cgroups.group(&group);
+            cgroup.kill_all().step(id, "kill what is left of the container")?;
+            cgroup.remove().step(id, "remove the container's cgroup")?;
+            crate::remove_tree(&volumes).step(id, "remove the container's volumes")?;
+            inner.store.remove_container_dir(id).step(id, "remove the container's writable layer")?;
+            inner.store.remove_container(id).step(id, "remove the container's record")
+        });
+        removed.await?;
+        self.table.remove_container(container);
+        tracing::info!(container = %id.short(), pod = %container.pod.id.short(), to = "removed", "container");
+        self.events.publish(EventKind::Deleted, Subject::Container(id, container.pod.id));
+        Ok(())
+    }
+
+    /// Makes the supervisor open the log file again, after somebody has moved the old one away.
+    pub(crate) async fn reopen_log(self: &Arc<Self>, id: ContainerId) -> Result<(), Error> {
+        let container = self.table.container(id)?;
+        let state = container.state();
+        if !matches!(state, ContainerState::Running { .. }) {
+            let why = format!("container is {}, its log cannot be reopened", state.name());
+            return Err(Error::new(ErrorKind::FailedPrecondition, About::Container(id), why));
+        }
+        container.pod.shim()?.reopen_log(id).await.step(id, "reopen the log")
+    }
+}
+
+async fn wait_for_exit(state: &mut tokio::sync::watch::Receiver<ContainerState>) {
+    // The sender lives in the container, which the caller holds: it cannot be closed.
+    state.wait_for(|s| matches!(s, ContainerState::Exited { .. })).await.ok();
+}

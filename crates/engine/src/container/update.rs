@@ -1,0 +1,36 @@
+//! UpdateContainerResources.
+
+use std::sync::Arc;
+
+use model::{ContainerId, ErrorKind, Resources, container::ContainerState};
+
+use crate::{
+    Inner,
+    blocking::blocking,
+    error::{About, Error, Step},
+};
+
+impl Inner {
+    /// Lays new limits over the old ones. A value that the kernel refuses changes nothing of what is written down.
+    pub(crate) async fn update_resources(self: &Arc<Self>, id: ContainerId, newer: Resources) -> Result<(), Error> {
+        let container = self.table.container(id)?;
+        let inner = self.clone();
+        self.detached(About::Container(id), async move {
+            let _ops = container.ops.lock().await;
+            if let ContainerState::Exited { .. } = container.state() {
+                let why = "container is exited, its resources cannot be updated";
+                return Err(Error::new(ErrorKind::FailedPrecondition, About::Container(id), why));
+            }
+            let merged = container.resources().updated_by(&newer);
+            let (group, wanted) = (container.plan.cgroup.clone(), merged.clone());
+            let cgroups = inner.clone();
+            let refused = blocking(move || cgroups.cgroups.group(&group).apply(&wanted)).await.step(id, "update the container's cgroup")?;
+            for refusal in refused {
+                tracing::warn!(container = %id.short(), refusal = %refusal, "tolerated");
+            }
+            container.set_resources(merged);
+            container.persist(&inner).await
+        })
+        .await
+    }
+}

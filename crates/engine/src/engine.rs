@@ -1,0 +1,248 @@
+//! The engine's face: what the front door calls.
+
+use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+
+use model::{
+    ContainerId, ErrorKind, PodId, Resources,
+    container::ContainerSpec,
+    pod::{PodKey, PodSpec},
+};
+use tokio::sync::broadcast;
+
+use crate::{
+    blocking::blocking,
+    config::Config,
+    container::{Container, exec::ExecOutput},
+    error::{About, Error, Step},
+    events::{Event, Events},
+    flight::Flights,
+    image::Images,
+    pod::Pod,
+    stats::{ContainerUsage, PodUsage},
+    table::Table,
+};
+
+/// A container engine. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// What all parts of the engine share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub config: Arc<Config>,
+    pub store: Arc<store::Store>,
+    pub images: Images,
+    pub network: net::Network,
+    pub cgroups: sys::cgroup::Hierarchies,
+    pub table: Table,
+    pub events: Events,
+    pub starting: Flights<PodKey, PodId, Error>,
+    /// The supervisor's program, sealed in memory: no container can write to it (R01).
+    pub shim_exe: Arc<OwnedFd>,
+    /// /proc/sys/kernel/random/boot_id
+    pub boot: String,
+}
+
+/// What a person wants to know of an engine.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// `v1` or `v2`.
+    pub cgroup_version: &'static str,
+    /// `erofs` or `directory`.
+    pub layer_format: &'static str,
+    /// Pods that are ready, and all.
+    pub pods: (usize, usize),
+    /// Containers that run, and all.
+    pub containers: (usize, usize),
+    /// Images.
+    pub images: usize,
+}
+
+impl Engine {
+    /// Opens the store, finds what runs, undoes what is half made. When it returns, everything is listed right.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        let config = Arc::new(config);
+        let inner = Arc::new(Inner::open(config).await?);
+        inner.recover().await?;
+        Ok(Self { inner })
+    }
+
+    /// RunPodSandbox. Repeating it joins the attempt in flight or returns the pod that it made.
+    pub async fn run_pod(&self, spec: PodSpec) -> Result<PodId, Error> {
+        self.inner.run_pod(spec).await
+    }
+
+    /// StopPodSandbox. `NotFound` for an unknown pod.
+    pub async fn stop_pod(&self, id: PodId) -> Result<(), Error> {
+        self.inner.stop_pod(id).await
+    }
+
+    /// RemovePodSandbox. `NotFound` for an unknown pod.
+    pub async fn remove_pod(&self, id: PodId) -> Result<(), Error> {
+        self.inner.remove_pod(id).await
+    }
+
+    /// A pod.
+    pub fn pod(&self, id: PodId) -> Result<Arc<Pod>, Error> {
+        self.inner.table.pod(id)
+    }
+
+    /// All pods, oldest first.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        self.inner.table.pods()
+    }
+
+    /// CreateContainer. Repeating it joins the attempt in flight or returns the container that it made.
+    pub async fn create_container(&self, pod: PodId, spec: ContainerSpec) -> Result<ContainerId, Error> {
+        self.inner.create_container(pod, spec).await
+    }
+
+    /// StartContainer.
+    pub async fn start_container(&self, id: ContainerId) -> Result<(), Error> {
+        self.inner.start_container(id).await
+    }
+
+    /// StopContainer: the stop signal, up to `grace`, then SIGKILL. Returns once it is dead.
+    pub async fn stop_container(&self, id: ContainerId, grace: Duration) -> Result<(), Error> {
+        self.inner.stop_container(id, grace).await
+    }
+
+    /// RemoveContainer; kills it first if it runs.
+    pub async fn remove_container(&self, id: ContainerId) -> Result<(), Error> {
+        self.inner.remove_container(id).await
+    }
+
+    /// A container.
+    pub fn container(&self, id: ContainerId) -> Result<Arc<Container>, Error> {
+        self.inner.table.container(id)
+    }
+
+    /// All containers, oldest first.
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        self.inner.table.containers()
+    }
+
+    /// The containers of one pod, oldest first.
+    pub fn containers_of(&self, pod: PodId) -> Vec<Arc<Container>> {
+        self.inner.table.containers_of(pod)
+    }
+
+    /// ExecSync. `timeout`: `None` waits as long as the caller does.
+    pub async fn exec_sync(&self, id: ContainerId, command: Vec<String>, timeout: Option<Duration>) -> Result<ExecOutput, Error> {
+        self.inner.exec_sync(id, command, timeout).await
+    }
+
+    /// UpdateContainerResources: what `newer` says is laid over the limits in force.
+    pub async fn update_resources(&self, id: ContainerId, newer: Resources) -> Result<(), Error> {
+        self.inner.update_resources(id, newer).await
+    }
+
+    /// ReopenContainerLog: the file at the log path exists again when this returns.
+    pub async fn reopen_log(&self, id: ContainerId) -> Result<(), Error> {
+        self.inner.reopen_log(id).await
+    }
+
+    /// What a container uses.
+    pub async fn container_usage(&self, container: Arc<Container>) -> ContainerUsage {
+        self.inner.container_usage(container).await
+    }
+
+    /// What a pod uses.
+    pub async fn pod_usage(&self, pod: Arc<Pod>) -> PodUsage {
+        self.inner.pod_usage(pod).await
+    }
+
+    /// Everything that happens from now on; a reader that lags too far behind gets `Lagged`.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.inner.events.subscribe()
+    }
+
+    /// Images.
+    pub fn images(&self) -> &Images {
+        &self.inner.images
+    }
+
+    /// Whether pods can get a network, and if not, why.
+    pub async fn network_status(&self) -> net::Status {
+        let inner = self.inner.clone();
+        blocking(move || inner.network.status()).await
+    }
+
+    /// UpdateRuntimeConfig: the node's pod address ranges.
+    pub fn set_pod_cidr(&self, cidr: &str) -> Result<(), Error> {
+        self.inner.network.set_pod_cidr(cidr).step(About::Engine, "set the pod CIDR")
+    }
+
+    /// For people.
+    pub fn info(&self) -> Info {
+        use model::{container::ContainerState, pod::PodState};
+        let (pods, containers) = (self.pods(), self.containers());
+        Info {
+            config: self.inner.config.clone(),
+            cgroup_version: self.inner.cgroups.version(),
+            layer_format: self.inner.images.layer_format(),
+            pods: (pods.iter().filter(|p| matches!(p.state(), PodState::Ready { .. })).count(), pods.len()),
+            containers: (containers.iter().filter(|c| matches!(c.state(), ContainerState::Running { .. })).count(), containers.len()),
+            images: self.inner.images.list().len(),
+        }
+    }
+}
+
+impl Inner {
+    async fn open(config: Arc<Config>) -> Result<Self, Error> {
+        let opened = config.clone();
+        blocking(move || {
+            let run_dirs = crate::make_private_dir(&opened.run.join("pods"));
+            run_dirs.step(About::Engine, "make the run directory")?;
+            let store = Arc::new(store::Store::open(&opened.root).step(About::Engine, "open the store")?);
+            let cgroups = sys::cgroup::Hierarchies::detect().step(About::Engine, "find the cgroup hierarchies")?;
+            let network = net::Network::open(&opened.network).step(About::Engine, "open the network")?;
+            let shim_exe = sys::process::sealed_memfd_of(&opened.shim);
+            let shim_exe = shim_exe.map_err(|e| {
+                let why = format!("supervisor program {}: {e}", opened.shim.display());
+                Error::new(ErrorKind::NotFound, About::Engine, why)
+            })?;
+            let boot = boot_id().step(About::Engine, "read the boot id")?;
+            Ok(Self {
+                images: Images::open(&opened, store.clone())?,
+                config: opened,
+                store,
+                network,
+                cgroups,
+                table: Table::default(),
+                events: Events::default(),
+                starting: Flights::default(),
+                shim_exe: Arc::new(shim_exe),
+                boot,
+            })
+        })
+        .await
+    }
+}
+
+fn boot_id() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned())
+}
+
+/// 32 random bytes for an id.
+pub(crate) fn random_id() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("getrandom(2) cannot fail once the kernel's pool is ready");
+    bytes
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

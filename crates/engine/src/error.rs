@@ -1,0 +1,153 @@
+//! What went wrong, about which pod, container or image, at which step.
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+use model::{ContainerId, ErrorKind, PodId};
+
+/// What an error is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The engine as a whole.
+    Engine,
+    /// A pod.
+    Pod(PodId),
+    /// A container.
+    Container(ContainerId),
+    /// An image, by the name or id that the client used.
+    Image(String),
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine => f.write_str("engine"),
+            Self::Pod(id) => write!(f, "pod {}", id.short()),
+            Self::Container(id) => write!(f, "container {}", id.short()),
+            Self::Image(name) => write!(f, "image {name}"),
+        }
+    }
+}
+
+/// An error of the engine: clonable, because everybody who joined an attempt gets it.
+#[derive(Clone, Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    about: About,
+    step: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A refusal or fault without a deeper cause; `why` is the whole story.
+    pub fn new(kind: ErrorKind, about: About, why: impl Into<String>) -> Self {
+        Self { kind, about, step: why.into(), source: None }
+    }
+
+    /// Which of the closed set of kinds.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What it is about.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    pub(crate) fn no_pod(id: PodId) -> Self {
+        Self::new(ErrorKind::NotFound, About::Pod(id), "no such pod")
+    }
+
+    pub(crate) fn no_container(id: ContainerId) -> Self {
+        Self::new(ErrorKind::NotFound, About::Container(id), "no such container")
+    }
+
+    /// The whole chain on one line: `about: step: cause: cause of the cause`.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.about, self.step)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|e| e as &(dyn StdError + 'static))
+    }
+}
+
+/// An error that knows its kind.
+pub(crate) trait Kinded: StdError + Send + Sync + 'static {
+    fn kind(&self) -> ErrorKind;
+}
+
+macro_rules! kinded {
+    ($($error:ty),* $(,)?) => { $(
+        impl Kinded for $error {
+            fn kind(&self) -> ErrorKind { <$error>::kind(self) }
+        }
+    )* };
+}
+kinded!(crate::shim::Error, crate::spec::Error, net::Error, store::Error, sys::cgroup::Error);
+
+impl Kinded for model::pod::Refusal {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::FailedPrecondition
+    }
+}
+
+impl Kinded for std::io::Error {
+    fn kind(&self) -> ErrorKind {
+        use std::io::ErrorKind as Io;
+        match self.kind() {
+            Io::StorageFull | Io::QuotaExceeded | Io::OutOfMemory => ErrorKind::ResourceExhausted,
+            Io::TimedOut => ErrorKind::DeadlineExceeded,
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Names the step that failed and what it was about.
+pub(crate) trait Step<T> {
+    fn step(self, about: impl Into<About>, step: &'static str) -> Result<T, Error>;
+}
+
+impl<T, E: Kinded> Step<T> for Result<T, E> {
+    fn step(self, about: impl Into<About>, step: &'static str) -> Result<T, Error> {
+        self.map_err(|e| Error { kind: e.kind(), about: about.into(), step: step.to_owned(), source: Some(Arc::new(e)) })
+    }
+}
+
+impl From<PodId> for About {
+    fn from(id: PodId) -> Self {
+        Self::Pod(id)
+    }
+}
+
+impl From<ContainerId> for About {
+    fn from(id: ContainerId) -> Self {
+        Self::Container(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chain_names_everything_once() {
+        let e = Err::<(), _>(std::io::Error::from_raw_os_error(28)).step(PodId::from_bytes([1; 32]), "write hosts").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::ResourceExhausted);
+        assert_eq!(e.chain(), "pod 010101010101: write hosts: No space left on device (os error 28)");
+    }
+}

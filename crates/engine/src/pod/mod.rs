@@ -1,0 +1,185 @@
+//! A pod: its parts, and the only place that changes its state.
+
+pub(crate) mod events;
+pub(crate) mod setup;
+pub(crate) mod stop;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use model::{
+    ContainerId, ErrorKind, PodId,
+    container::ContainerKey,
+    pod::{Admit, PodRequest, PodSpec, PodState, Timestamp},
+};
+use tokio::sync::watch;
+
+use crate::{
+    Inner,
+    blocking::blocking,
+    error::{About, Error, Step},
+    events::{EventKind, Subject},
+    flight::Flights,
+    record::{self, NetworkDebt, PodPhase, PodRecord},
+    shim::Shim,
+};
+
+/// Where things of a pod are: functions of its id, so that a half-made pod is found without a journal.
+#[derive(Clone, Debug)]
+pub(crate) struct PodPaths {
+    /// `RUN/pods/ID`
+    pub dir: PathBuf,
+}
+
+impl PodPaths {
+    pub(crate) fn new(run: &std::path::Path, id: PodId) -> Self {
+        Self { dir: run.join("pods").join(id.to_string()) }
+    }
+}
+
+/// The connection to a pod's supervisor.
+#[derive(Debug)]
+pub(crate) enum Supervisor {
+    /// It answers.
+    Alive(Arc<Shim>),
+    /// There is none (any more).
+    Gone,
+}
+
+/// A pod that exists: its set-up has succeeded once.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its id.
+    pub id: PodId,
+    /// What the client asked for.
+    pub spec: PodSpec,
+    /// When it was made.
+    pub created_at: Timestamp,
+    pub(crate) boot: String,
+    pub(crate) paths: PodPaths,
+    /// Its cgroup, parent of its containers' and its supervisor's.
+    pub(crate) cgroup: String,
+    pub(crate) own_cgroup: bool,
+    state: watch::Sender<PodState>,
+    network: Mutex<NetworkDebt>,
+    supervisor: RwLock<Supervisor>,
+    pub(crate) creating: Flights<ContainerKey, ContainerId, Error>,
+    /// Creations hold it shared, stop and remove alone: a stop waits for creations in flight, and none begins after it.
+    pub(crate) gate: tokio::sync::RwLock<()>,
+}
+
+/// What a pod is made from, at set-up and at recovery alike.
+#[derive(Debug)]
+pub(crate) struct PodParts {
+    pub record: PodRecord,
+    pub state: PodState,
+    pub supervisor: Supervisor,
+}
+
+impl Pod {
+    pub(crate) fn new(parts: PodParts, paths: PodPaths) -> Arc<Self> {
+        let PodParts { record, state, supervisor } = parts;
+        Arc::new(Self {
+            id: record.id,
+            spec: record.spec,
+            created_at: record.created_at,
+            boot: record.boot,
+            paths,
+            cgroup: record.cgroup,
+            own_cgroup: record.own_cgroup,
+            state: watch::Sender::new(state),
+            network: Mutex::new(record.network),
+            supervisor: RwLock::new(supervisor),
+            creating: Flights::default(),
+            gate: tokio::sync::RwLock::default(),
+        })
+    }
+
+    /// Its state now.
+    pub fn state(&self) -> PodState {
+        self.state.borrow().clone()
+    }
+
+    /// Asks the state machine.
+    pub(crate) fn admit(&self, request: PodRequest) -> Result<Admit, Error> {
+        model::pod::admit(&self.state.borrow(), request).step(self.id, "pod")
+    }
+
+    /// The supervisor, or the reason why there is none.
+    pub(crate) fn shim(&self) -> Result<Arc<Shim>, Error> {
+        match &*self.supervisor.read().unwrap_or_else(PoisonError::into_inner) {
+            Supervisor::Alive(shim) => Ok(shim.clone()),
+            Supervisor::Gone => {
+                Err(Error::new(ErrorKind::FailedPrecondition, About::Pod(self.id), "the pod has no supervisor (it is stopped, or the supervisor died)"))
+            }
+        }
+    }
+
+    pub(crate) fn take_shim(&self) -> Option<Arc<Shim>> {
+        let mut supervisor = self.supervisor.write().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *supervisor, Supervisor::Gone) {
+            Supervisor::Alive(shim) => Some(shim),
+            Supervisor::Gone => None,
+        }
+    }
+
+    /// Process id of the supervisor, while there is one. Its namespaces are the pod's.
+    pub fn supervisor_pid(&self) -> Option<u32> {
+        self.shim().ok().map(|shim| shim.pid())
+    }
+
+    pub(crate) fn network_debt(&self) -> NetworkDebt {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_network_debt(&self, debt: NetworkDebt) {
+        *self.network.lock().unwrap_or_else(PoisonError::into_inner) = debt;
+    }
+
+    /// Its record as it should be on disk now.
+    pub(crate) fn record(&self) -> PodRecord {
+        PodRecord {
+            id: self.id,
+            boot: self.boot.clone(),
+            created_at: self.created_at,
+            spec: self.spec.clone(),
+            phase: PodPhase::of(&self.state.borrow()),
+            network: self.network_debt(),
+            cgroup: self.cgroup.clone(),
+            own_cgroup: self.own_cgroup,
+        }
+    }
+
+    /// Writes the record.
+    pub(crate) async fn persist(self: &Arc<Self>, inner: &Arc<Inner>) -> Result<(), Error> {
+        let (pod, inner) = (self.clone(), inner.clone());
+        blocking(move || inner.store.put_pod(pod.id, &record::encode(&pod.record()))).await.step(self.id, "write pod record")
+    }
+
+    /// The one way from ready to not ready. Says whether this call did it.
+    pub(crate) fn not_ready(&self, why: model::pod::Reason) -> bool {
+        let changed = self.state.send_if_modified(|state| match state {
+            PodState::Ready { .. } => {
+                *state = PodState::NotReady { why: why.clone() };
+                true
+            }
+            PodState::NotReady { .. } => false,
+        });
+        if changed {
+            tracing::info!(pod = %self.id.short(), %why, from = "ready", to = "not ready", "pod");
+        }
+        changed
+    }
+}
+
+impl Inner {
+    /// Marks a pod not ready, tells everybody and writes it down.
+    pub(crate) async fn pod_not_ready(self: &Arc<Self>, pod: &Arc<Pod>, why: model::pod::Reason) -> Result<(), Error> {
+        if pod.not_ready(why) {
+            self.events.publish(EventKind::Stopped, Subject::Pod(pod.id));
+        }
+        pod.persist(self).await
+    }
+}

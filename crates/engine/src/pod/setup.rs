@@ -1,0 +1,225 @@
+//! RunPodSandbox: the set-up of a pod, with the way back beside every step.
+
+use std::{path::PathBuf, sync::Arc};
+
+use minicbor::bytes::ByteVec;
+use model::{
+    ErrorKind, PodId,
+    plan::PodPlan,
+    pod::{Network, NamespaceMode, PodSpec, PodState, Reason},
+};
+
+use super::{Pod, PodParts, PodPaths, Supervisor, events};
+use crate::{
+    Inner,
+    blocking::blocking,
+    clock,
+    error::{About, Error, Step},
+    events::{EventKind, Subject},
+    failpoint,
+    record::{self, NetworkDebt, PodPhase, PodRecord},
+    shim::{Shim, ShimEvents, SpawnArgs},
+    spec,
+    undo::Undo,
+};
+
+impl Inner {
+    /// Runs a pod, joins an attempt in flight for the same key, or returns the pod that an earlier attempt made.
+    pub(crate) async fn run_pod(self: &Arc<Self>, spec: PodSpec) -> Result<PodId, Error> {
+        if let Some(pod) = self.table.pod_by_key(&spec.key) {
+            return already(&pod, &spec);
+        }
+        let inner = self.clone();
+        let key = spec.key.clone();
+        let outcome = self.starting.join(key, move || async move {
+            // Between the look-up above and here an attempt may have ended.
+            match inner.table.pod_by_key(&spec.key) {
+                Some(pod) => already(&pod, &spec),
+                None => Setup::new(&inner, spec)?.run().await,
+            }
+        });
+        outcome.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, About::Engine, "run pod: the attempt crashed; see the log")))
+    }
+}
+
+/// What a repeated request gets.
+fn already(pod: &Pod, spec: &PodSpec) -> Result<PodId, Error> {
+    let refuse = |why: &str| Err(Error::new(ErrorKind::AlreadyExists, About::Pod(pod.id), why));
+    match pod.state() {
+        PodState::Ready { .. } if pod.spec == *spec => Ok(pod.id),
+        PodState::Ready { .. } => refuse("a pod with this name, namespace, uid and attempt runs with another configuration"),
+        PodState::NotReady { .. } => refuse("a stopped pod with this name, namespace, uid and attempt exists: remove it or raise the attempt"),
+    }
+}
+
+struct Setup {
+    inner: Arc<Inner>,
+    record: PodRecord,
+    paths: PodPaths,
+    plan: PodPlan,
+    undo: Undo,
+}
+
+/// What the steps have made.
+struct Made {
+    shim: Arc<Shim>,
+    events: ShimEvents,
+    network: Network,
+}
+
+impl Setup {
+    fn new(inner: &Arc<Inner>, spec: PodSpec) -> Result<Self, Error> {
+        let id = PodId::from_bytes(crate::random_id());
+        let cgroup = spec::cgroup::pod(&spec.cgroup_parent, &inner.config.cgroup_parent, id).step(id, "cgroup parent")?;
+        let plan = spec::pod_plan(&spec, &spec::cgroup::supervisor(&cgroup, id), inner.config.shm_size).step(id, "pod configuration")?;
+        let owes_network = spec.namespaces.network == NamespaceMode::Pod;
+        let record = PodRecord {
+            id,
+            boot: inner.boot.clone(),
+            created_at: clock::now(),
+            spec,
+            phase: PodPhase::Preparing,
+            network: if owes_network { NetworkDebt::Begun } else { NetworkDebt::None },
+            cgroup,
+            own_cgroup: false,
+        };
+        Ok(Self { inner: inner.clone(), paths: PodPaths::new(&inner.config.run, id), record, plan, undo: Undo::default() })
+    }
+
+    async fn run(mut self) -> Result<PodId, Error> {
+        match self.steps().await {
+            Ok(made) => self.publish(made),
+            Err(error) => {
+                self.fail(&error).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn steps(&mut self) -> Result<Made, Error> {
+        self.write_record().await?;
+        self.make_cgroup().await?;
+        let (shim, events) = self.spawn_supervisor().await?;
+        let network = self.attach_network(&shim).await?;
+        self.write_files(&network).await?;
+        failpoint::hit("pod.ready", self.record.id)?;
+        self.record.phase = PodPhase::of(&PodState::Ready { network: network.clone() });
+        self.put_record("write pod record as ready").await?;
+        Ok(Made { shim, events, network })
+    }
+
+    async fn put_record(&self, step: &'static str) -> Result<(), Error> {
+        let (inner, record) = (self.inner.clone(), self.record.clone());
+        blocking(move || inner.store.put_pod(record.id, &record::encode(&record))).await.step(self.record.id, step)
+    }
+
+    async fn write_record(&mut self) -> Result<(), Error> {
+        let (inner, id) = (self.inner.clone(), self.record.id);
+        self.undo.push("pod record", move || async move {
+            blocking(move || inner.store.remove_pod(id)).await.map_err(|e| e.to_string())
+        });
+        let (dir, log) = (self.paths.dir.clone(), PathBuf::from(&self.record.spec.log_directory));
+        let made = self.paths.dir.clone();
+        self.undo.push("pod directory", move || async move { blocking(move || crate::remove_tree(&made)).await.map_err(|e| e.to_string()) });
+        failpoint::hit("pod.record", id)?;
+        self.put_record("write pod record").await?;
+        let made = blocking(move || {
+            crate::make_private_dir(&dir)?;
+            if log.as_os_str().is_empty() { Ok(()) } else { std::fs::create_dir_all(&log) }
+        });
+        made.await.step(id, "make the pod's run and log directories")
+    }
+
+    async fn make_cgroup(&mut self) -> Result<(), Error> {
+        let id = self.record.id;
+        let (inner, pod, own) = (self.inner.clone(), self.record.cgroup.clone(), self.plan.cgroup.clone());
+        let existed = inner.cgroups.group(&pod).exists();
+        self.record.own_cgroup = !existed;
+        self.undo.push("pod cgroup", move || async move {
+            blocking(move || {
+                inner.cgroups.group(&own).remove()?;
+                if existed { Ok(()) } else { inner.cgroups.group(&pod).remove() }
+            })
+            .await
+            .map_err(|e| e.to_string())
+        });
+        failpoint::hit("pod.cgroup", id)?;
+        let (inner, own) = (self.inner.clone(), self.plan.cgroup.clone());
+        blocking(move || inner.cgroups.group(&own).create()).await.step(id, "make the pod's cgroup")
+    }
+
+    async fn spawn_supervisor(&mut self) -> Result<(Arc<Shim>, ShimEvents), Error> {
+        let id = self.record.id;
+        let (inner, cgroup) = (self.inner.clone(), self.plan.cgroup.clone());
+        // By cgroup, so that it also ends a supervisor whose socket never answered.
+        self.undo.push("supervisor", move || async move { blocking(move || inner.cgroups.group(&cgroup).kill_all()).await.map_err(|e| e.to_string()) });
+        failpoint::hit("pod.spawn", id)?;
+        let args = SpawnArgs { exe: self.inner.shim_exe.clone(), pod: id, pod_dir: self.paths.dir.clone() };
+        let (shim, events) = Shim::spawn(args).await.step(id, "start the supervisor")?;
+        let shim = Arc::new(shim);
+        failpoint::hit("pod.setup", id)?;
+        shim.setup(&self.plan).await.step(id, "set up the supervisor's namespaces")?;
+        Ok((shim, events))
+    }
+
+    async fn attach_network(&mut self, shim: &Shim) -> Result<Network, Error> {
+        if self.record.spec.namespaces.network == NamespaceMode::Node {
+            return Ok(Network::Host);
+        }
+        let id = self.record.id;
+        let (inner, key, netns) = (self.inner.clone(), self.record.spec.key.clone(), shim.netns());
+        self.undo.push("network", move || async move {
+            blocking(move || inner.network.detach(id, &key, Some(&netns), None)).await.map_err(|e| crate::chain(&e))
+        });
+        failpoint::hit("pod.network", id)?;
+        let (inner, spec, netns) = (self.inner.clone(), self.record.spec.clone(), shim.netns());
+        let attached = blocking(move || {
+            inner.network.attach(&net::AttachRequest { pod: id, key: &spec.key, netns: &netns, ports: &spec.port_mappings })
+        });
+        let attached = attached.await.step(id, "attach the pod's network")?;
+        self.record.network = NetworkDebt::Attached(ByteVec::from(attached.record));
+        failpoint::hit("pod.network-done", id)?;
+        Ok(Network::Pod { ip: attached.ip, additional: attached.additional })
+    }
+
+    async fn write_files(&mut self, network: &Network) -> Result<(), Error> {
+        let id = self.record.id;
+        failpoint::hit("pod.files", id)?;
+        let (spec, network, dir) = (self.record.spec.clone(), network.clone(), self.paths.dir.clone());
+        blocking(move || spec::files::write(&spec, &network, &dir)).await.step(id, "write hosts, hostname and resolv.conf")
+    }
+
+    /// From here on the pod exists.
+    fn publish(mut self, made: Made) -> Result<PodId, Error> {
+        let id = self.record.id;
+        self.undo.disarm();
+        let state = PodState::Ready { network: made.network };
+        let parts = PodParts { record: self.record, state, supervisor: Supervisor::Alive(made.shim) };
+        let pod = Pod::new(parts, self.paths);
+        self.inner.table.insert_pod(pod.clone())?;
+        events::watch(&self.inner, &pod, made.events);
+        tracing::info!(pod = %id.short(), name = pod.spec.key.name, namespace = pod.spec.key.namespace, to = "ready", "pod");
+        self.inner.events.publish(EventKind::Created, Subject::Pod(id));
+        self.inner.events.publish(EventKind::Started, Subject::Pod(id));
+        Ok(id)
+    }
+
+    /// Undoes everything. What cannot be undone (a network DEL that fails) is kept as a stopped pod, so that
+    /// StopPodSandbox and RemovePodSandbox can try again.
+    async fn fail(self, error: &Error) {
+        let Self { inner, mut record, paths, undo, .. } = self;
+        let left = undo.unwind().await;
+        if left.is_empty() {
+            return;
+        }
+        let why = Reason::SetupFailed(error.chain());
+        record.phase = PodPhase::Stopped;
+        let pod = Pod::new(PodParts { record, state: PodState::NotReady { why }, supervisor: Supervisor::Gone }, paths);
+        if let Err(e) = pod.persist(&inner).await {
+            tracing::warn!(pod = %pod.id.short(), error = e.chain(), "what a failed set-up left could not be written down");
+        }
+        if let Err(e) = inner.table.insert_pod(pod) {
+            tracing::warn!(error = e.chain(), "what a failed set-up left could not be listed");
+        }
+    }
+}

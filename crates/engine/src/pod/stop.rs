@@ -1,0 +1,152 @@
+//! StopPodSandbox and RemovePodSandbox: both repeatable, both carried out to the end whoever stops listening.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    ErrorKind, PodId,
+    pod::{Admit, PodRequest, Reason},
+};
+
+use super::Pod;
+use crate::{
+    Inner,
+    blocking::blocking,
+    error::{About, Error, Step},
+    events::{EventKind, Subject},
+    record::NetworkDebt,
+};
+
+/// How long killed processes may take to be gone.
+const KILL_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Inner {
+    /// Stops a pod: containers, supervisor, network, cgroups. Unknown pods are an error that the front door forgives.
+    pub(crate) async fn stop_pod(self: &Arc<Self>, id: PodId) -> Result<(), Error> {
+        let pod = self.table.pod(id)?;
+        self.detached(About::Pod(id), {
+            let (inner, pod) = (self.clone(), pod.clone());
+            async move {
+                // Not ready first: no creation begins from here on, and those in flight are waited for.
+                inner.pod_not_ready(&pod, Reason::Stopped).await?;
+                let _alone = pod.gate.write().await;
+                inner.tear_down(&pod).await
+            }
+        })
+        .await
+    }
+
+    /// Removes a pod, stopping it first if need be, and its containers with it.
+    pub(crate) async fn remove_pod(self: &Arc<Self>, id: PodId) -> Result<(), Error> {
+        let pod = self.table.pod(id)?;
+        self.detached(About::Pod(id), {
+            let (inner, pod) = (self.clone(), pod.clone());
+            async move {
+                inner.pod_not_ready(&pod, Reason::Stopped).await?;
+                let _alone = pod.gate.write().await;
+                if inner.table.pod(id).is_err() {
+                    return Ok(()); // another call was faster
+                }
+                inner.tear_down(&pod).await?;
+                for container in inner.table.containers_of(id) {
+                    inner.remove_stopped_container(&container).await?;
+                }
+                inner.remove_cgroups(&pod).await?;
+                inner.forget_pod(&pod).await
+            }
+        })
+        .await
+    }
+
+    async fn tear_down(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
+        if pod.admit(PodRequest::Stop)? == Admit::Nothing {
+            return Ok(());
+        }
+        self.kill_containers(pod).await;
+        // While the supervisor still holds the namespace: some plugins find what they have to undo only in there.
+        self.detach_network(pod).await?;
+        self.stop_supervisor(pod).await?;
+        let (inner, cgroup) = (self.clone(), crate::spec::cgroup::supervisor(&pod.cgroup, pod.id));
+        blocking(move || inner.cgroups.group(&cgroup).remove()).await.step(pod.id, "remove the supervisor's cgroup")
+    }
+
+    async fn kill_containers(self: &Arc<Self>, pod: &Arc<Pod>) {
+        let containers = self.table.containers_of(pod.id);
+        let kills = containers.iter().map(|container| self.kill_container(container));
+        for result in futures_util::future::join_all(kills).await {
+            // A supervisor that does not answer is killed with the whole cgroup below.
+            if let Err(e) = result {
+                tracing::debug!(pod = %pod.id.short(), error = e.chain(), "kill");
+            }
+        }
+    }
+
+    /// Ends the supervisor, which has reported every exit before it goes.
+    async fn stop_supervisor(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
+        if let Some(shim) = pod.take_shim()
+            && let Err(e) = shim.shutdown().await
+        {
+            tracing::debug!(pod = %pod.id.short(), error = %e, "shutdown");
+        }
+        self.kill_pod_processes(pod).await?;
+        self.containers_lost(pod, &Reason::Stopped).await;
+        Ok(())
+    }
+
+    /// Kills whatever is left in the pod's cgroups.
+    pub(crate) async fn kill_pod_processes(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
+        let mut groups = vec![crate::spec::cgroup::supervisor(&pod.cgroup, pod.id)];
+        groups.extend(self.table.containers_of(pod.id).iter().map(|c| c.plan.cgroup.clone()));
+        let inner = self.clone();
+        let killed = blocking(move || groups.iter().try_for_each(|group| inner.cgroups.group(group).kill_all()));
+        match tokio::time::timeout(KILL_DEADLINE, killed).await {
+            Ok(result) => result.step(pod.id, "kill the pod's processes"),
+            Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded, About::Pod(pod.id), "kill the pod's processes: some did not die in 30 s")),
+        }
+    }
+
+    /// Pays what is owed to the network; it stays owed until this succeeds.
+    pub(crate) async fn detach_network(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
+        let record = match pod.network_debt() {
+            NetworkDebt::None => return Ok(()),
+            NetworkDebt::Begun => None,
+            NetworkDebt::Attached(record) => Some(record),
+        };
+        let (inner, key, id) = (self.clone(), pod.spec.key.clone(), pod.id);
+        // Without a supervisor the namespace is gone: DEL then works from the record alone (CNI spec, "DEL").
+        let netns = pod.shim().ok().map(|shim| shim.netns());
+        let detached = blocking(move || inner.network.detach(id, &key, netns.as_deref(), record.as_deref().map(|r| &r[..])));
+        detached.await.step(id, "detach the pod's network")?;
+        pod.set_network_debt(NetworkDebt::None);
+        pod.persist(self).await
+    }
+
+    async fn remove_cgroups(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
+        if !pod.own_cgroup {
+            return Ok(());
+        }
+        let (inner, cgroup) = (self.clone(), pod.cgroup.clone());
+        blocking(move || inner.cgroups.group(&cgroup).remove()).await.step(pod.id, "remove the pod's cgroup")
+    }
+
+    async fn forget_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
+        let (inner, dir, id) = (self.clone(), pod.paths.dir.clone(), pod.id);
+        let removed = blocking(move || crate::remove_tree(&dir).map(|()| inner.store.remove_pod(id)));
+        removed.await.step(id, "remove the pod's directory")?.step(id, "remove the pod's record")?;
+        self.table.remove_pod(pod);
+        self.events.publish(EventKind::Deleted, Subject::Pod(id));
+        tracing::info!(pod = %id.short(), to = "removed", "pod");
+        Ok(())
+    }
+
+    /// Runs `work` in a task of its own: a caller who goes away does not stop it half way.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        about: About,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        match tokio::spawn(work).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(ErrorKind::Internal, about, "the work crashed; see the log")),
+        }
+    }
+}

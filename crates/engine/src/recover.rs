@@ -1,0 +1,265 @@
+//! Start-up, which is crash recovery: what is on disk and in the kernel becomes the engine's memory again.
+//!
+//! The kernel and the supervisors are the truth about processes, the records about intent and identity. What was half
+//! made is undone by the same code that undoes a failed set-up; what cannot be heard of any more is marked so.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use model::{
+    PodId,
+    container::{ContainerEvent, ContainerState},
+    pod::{PodState, Reason},
+};
+
+use crate::{
+    Inner,
+    blocking::blocking,
+    clock,
+    container::Container,
+    error::{About, Error, Step},
+    pod::{Pod, PodParts, PodPaths, Supervisor},
+    record::{ContainerRecord, NetworkDebt, PodPhase, PodRecord},
+    shim::{ContainerReport, Shim, ShimEvents, ShimState},
+    spec,
+};
+
+/// How long a supervisor may take to answer before its pod counts as lost.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// One pod as found.
+struct Found {
+    pod: Arc<Pod>,
+    containers: Vec<ContainerRecord>,
+    supervisor: Option<(ShimState, ShimEvents)>,
+}
+
+impl Inner {
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), Error> {
+        let (pods, mut containers) = self.load().await?;
+        let mut found = Vec::new();
+        let jobs = pods.into_iter().map(|record| {
+            let (mine, inner) = (containers.remove(&record.id).unwrap_or_default(), self.clone());
+            tokio::spawn(async move { inner.find_pod(record, mine).await })
+        });
+        for job in futures_util::future::join_all(jobs.collect::<Vec<_>>()).await {
+            match job {
+                Ok(Some(pod)) => found.push(pod),
+                Ok(None) => {}
+                Err(e) => tracing::error!(error = %e, "recovery of a pod crashed"),
+            }
+        }
+        for pod in &found {
+            self.table.insert_pod(pod.pod.clone())?;
+        }
+        for pod in found {
+            self.adopt(pod).await;
+        }
+        for orphan in containers.into_values().flatten() {
+            self.drop_container(&orphan).await;
+        }
+        self.recover_network().await;
+        self.sweep().await;
+        Ok(())
+    }
+
+    async fn load(self: &Arc<Self>) -> Result<(Vec<PodRecord>, HashMap<PodId, Vec<ContainerRecord>>), Error> {
+        let inner = self.clone();
+        let loaded = blocking(move || Ok::<_, store::Error>((inner.store.load_pods()?, inner.store.load_containers()?))).await;
+        let ((pods, bad_pods), (containers, bad_containers)) = loaded.step(About::Engine, "load the records")?;
+        for damaged in bad_pods.iter().chain(&bad_containers) {
+            tracing::warn!(record = %damaged, "damaged record put aside");
+        }
+        let mut known = Vec::new();
+        for (id, bytes) in pods {
+            match minicbor::decode::<PodRecord>(&bytes) {
+                Ok(record) => known.push(record),
+                Err(e) => tracing::warn!(pod = %id.short(), error = %e, "pod record not understood"),
+            }
+        }
+        let mut by_pod: HashMap<PodId, Vec<ContainerRecord>> = HashMap::new();
+        for (id, bytes) in containers {
+            match minicbor::decode::<ContainerRecord>(&bytes) {
+                Ok(record) => by_pod.entry(record.pod).or_default().push(record),
+                Err(e) => tracing::warn!(container = %id.short(), error = %e, "container record not understood"),
+            }
+        }
+        Ok((known, by_pod))
+    }
+
+    /// Finds out what became of one pod. `None`: its set-up was never finished, and it is undone now.
+    async fn find_pod(self: Arc<Self>, record: PodRecord, containers: Vec<ContainerRecord>) -> Option<Found> {
+        let paths = PodPaths::new(&self.config.run, record.id);
+        clock::seen(record.created_at);
+        containers.iter().for_each(|c| clock::seen(c.created_at));
+        let same_boot = record.boot == self.boot;
+        let connected = match same_boot {
+            true => tokio::time::timeout(ANSWER, Shim::connect(&paths.dir, record.id)).await.ok().and_then(Result::ok),
+            false => None,
+        };
+        let Some(state) = record.phase.state() else {
+            let supervisor = connected.map_or(Supervisor::Gone, |(shim, ..)| Supervisor::Alive(Arc::new(shim)));
+            self.undo_half_pod(record, paths, supervisor).await;
+            return None;
+        };
+        let state = match (state, same_boot) {
+            (PodState::Ready { .. }, false) => PodState::NotReady { why: Reason::Rebooted },
+            (PodState::Ready { .. }, true) if connected.is_none() => PodState::NotReady { why: Reason::SupervisorLost },
+            (state, _) => state,
+        };
+        let (supervisor, report) = match connected {
+            Some((shim, state, events)) => (Supervisor::Alive(Arc::new(shim)), Some((state, events))),
+            None => (Supervisor::Gone, None),
+        };
+        let pod = Pod::new(PodParts { record, state, supervisor }, paths);
+        Some(Found { pod, containers, supervisor: report })
+    }
+
+    /// The daemon died in the middle of a set-up: the same steps back as for one that failed.
+    async fn undo_half_pod(self: &Arc<Self>, mut record: PodRecord, paths: PodPaths, supervisor: Supervisor) {
+        tracing::info!(pod = %record.id.short(), "undoing a half-made pod");
+        record.phase = PodPhase::Stopped;
+        let id = record.id;
+        let state = PodState::NotReady { why: Reason::SetupFailed("the daemon died meanwhile".into()) };
+        let pod = Pod::new(PodParts { record, state, supervisor }, paths);
+        if self.table.insert_pod(pod).is_err() {
+            return;
+        }
+        if let Err(e) = self.remove_pod(id).await {
+            tracing::warn!(pod = %id.short(), error = e.chain(), "half-made pod kept as a stopped one");
+        }
+    }
+
+    /// Puts a pod and its containers back into the table and follows its supervisor again.
+    async fn adopt(self: &Arc<Self>, found: Found) {
+        let Found { pod, containers, supervisor } = found;
+        let (reports, events) = match supervisor {
+            Some((state, events)) => (state.containers, Some(events)),
+            None => (Vec::new(), None),
+        };
+        for record in containers {
+            self.adopt_container(&pod, record, &reports).await;
+        }
+        if let Some(events) = events {
+            crate::pod::events::watch(self, &pod, events);
+        } else {
+            let why = match pod.state() {
+                PodState::NotReady { why } => why,
+                PodState::Ready { .. } => Reason::SupervisorLost,
+            };
+            if let Err(e) = self.kill_pod_processes(&pod).await {
+                tracing::warn!(pod = %pod.id.short(), error = e.chain(), "processes left");
+            }
+            self.containers_lost(&pod, &why).await;
+        }
+        if let Err(e) = pod.persist(self).await {
+            tracing::warn!(pod = %pod.id.short(), error = e.chain(), "pod record");
+        }
+    }
+
+    async fn adopt_container(self: &Arc<Self>, pod: &Arc<Pod>, record: ContainerRecord, reports: &[ContainerReport]) {
+        let report = reports.iter().find(|r| r.container == record.id);
+        let Some(mut state) = record.phase.state() else {
+            if let (Ok(shim), Some(_)) = (pod.shim(), report) {
+                shim.forget(record.id).await.ok();
+            }
+            return self.drop_container(&record).await;
+        };
+        // The daemon may have died between the supervisor's start and its own record of it.
+        if let (ContainerState::Created, Some(ContainerReport { started_at: Some(at), .. })) = (&state, report) {
+            state = ContainerState::Running { started_at: *at };
+        }
+        let pins = self.store.pin(&record.layers);
+        let container = Container::new(record, pod.clone(), state.clone(), pins);
+        self.table.insert_container(container.clone());
+        let event = match (state, report) {
+            (ContainerState::Exited { .. }, _) => return,
+            (_, Some(ContainerReport { exited: Some((status, at)), .. })) => ContainerEvent::Exited { at: *at, exit: *status },
+            (_, Some(_)) => return,
+            // The supervisor answers but does not know it; or there is none, and `adopt` marks it lost.
+            (_, None) if pod.shim().is_ok() => ContainerEvent::Lost { at: clock::now(), why: Reason::SupervisorLost },
+            (_, None) => return,
+        };
+        if let Err(e) = self.move_container(&container, event).await {
+            tracing::warn!(container = %container.id.short(), error = e.chain(), "state found at start");
+        }
+    }
+
+    /// Undoes a half-made container, or one whose pod has no record.
+    async fn drop_container(self: &Arc<Self>, record: &ContainerRecord) {
+        let (inner, id, cgroup) = (self.clone(), record.id, record.plan.cgroup.clone());
+        tracing::info!(container = %id.short(), "undoing a half-made container");
+        let volumes = PodPaths::new(&self.config.run, record.pod).dir.join("volumes").join(id.to_string());
+        let dropped = blocking(move || -> Result<(), Error> {
+            let group = inner.cgroups.group(&cgroup);
+            group.kill_all().step(id, "kill")?;
+            group.remove().step(id, "remove cgroup")?;
+            crate::remove_tree(&volumes).step(id, "remove volumes")?;
+            inner.store.remove_container_dir(id).step(id, "remove writable layer")?;
+            inner.store.remove_container(id).step(id, "remove record")
+        });
+        if let Err(e) = dropped.await {
+            tracing::warn!(error = e.chain(), "half-made container");
+        }
+    }
+
+    async fn recover_network(self: &Arc<Self>) {
+        let live: Vec<_> = self
+            .table
+            .pods()
+            .iter()
+            .filter_map(|pod| match pod.network_debt() {
+                NetworkDebt::Attached(record) => Some((pod.id, record.to_vec())),
+                NetworkDebt::None | NetworkDebt::Begun => None,
+            })
+            .collect();
+        let inner = self.clone();
+        if let Err(e) = blocking(move || inner.network.recover(&live)).await {
+            tracing::warn!(error = crate::chain(&e), "network");
+        }
+    }
+
+    /// Removes what belongs to nobody: run directories, writable layers and default cgroups without a record.
+    async fn sweep(self: &Arc<Self>) {
+        let inner = self.clone();
+        blocking(move || {
+            inner.sweep_run_dirs();
+            let containers: Vec<_> = inner.table.containers().iter().map(|c| c.id).collect();
+            if let Err(e) = inner.store.sweep_container_dirs(&containers) {
+                tracing::warn!(error = crate::chain(&e), "left-over writable layers");
+            }
+            match inner.store.gc() {
+                Ok(freed) => tracing::debug!(?freed, "collected"),
+                Err(e) => tracing::warn!(error = crate::chain(&e), "garbage collection"),
+            }
+        })
+        .await;
+    }
+
+    fn sweep_run_dirs(&self) {
+        let Ok(entries) = std::fs::read_dir(self.config.run.join("pods")) else { return };
+        for entry in entries.flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<PodId>().ok()) else { continue };
+            if self.table.pod(id).is_ok() {
+                continue;
+            }
+            tracing::warn!(pod = %id.short(), "run directory without a record: removed, with whatever still ran");
+            self.kill_orphan(id);
+            if let Err(e) = crate::remove_tree(&entry.path()) {
+                tracing::warn!(error = %e, "left-over run directory");
+            }
+        }
+    }
+
+    /// A supervisor without a record can only be in the default place: named parents are written down before use.
+    fn kill_orphan(&self, id: PodId) {
+        let Ok(pod) = spec::cgroup::pod("", &self.config.cgroup_parent, id) else { return };
+        for name in [spec::cgroup::supervisor(&pod, id), pod] {
+            let group = self.cgroups.group(&name);
+            if group.exists()
+                && let Err(e) = group.kill_all().and_then(|()| group.remove())
+            {
+                tracing::warn!(cgroup = name, error = %e, "left-over cgroup");
+            }
+        }
+    }
+}
