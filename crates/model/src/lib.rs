@@ -4,6 +4,7 @@
 //! field numbers; everything else is not serialisable on purpose.
 #![forbid(unsafe_code)]
 
+pub mod capability;
 pub mod container;
 mod descriptor;
 mod digest;
