@@ -1,0 +1,271 @@
+//! A daemon of a test's own: own root and run directories, own socket, own cgroup parent, own bridge.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use api::runtime::v1::{
+    self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::check;
+
+/// Programs under test.
+pub fn bin(name: &str) -> PathBuf {
+    let dir = std::env::var_os("CREEL_BIN").expect("CREEL_BIN is not set: run hack/test");
+    Path::new(&dir).join(name)
+}
+
+/// What the programs are tested with.
+pub fn cache(name: &str) -> PathBuf {
+    let dir = std::env::var_os("CREEL_CACHE").expect("CREEL_CACHE is not set: run hack/test");
+    Path::new(&dir).join(name)
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A daemon and what belongs to it.
+pub struct Daemon {
+    /// Where everything of it is.
+    pub dir: tempfile::TempDir,
+    child: Option<Child>,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+    /// Its cgroup parent.
+    pub cgroup: String,
+    /// Its bridge.
+    pub bridge: String,
+}
+
+impl Daemon {
+    /// A running daemon with the built-in bridge.
+    pub async fn start() -> Self {
+        Self::with(&[], &[]).await
+    }
+
+    /// A running daemon with further flags and environment.
+    pub async fn with(flags: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut daemon = Self::prepare(flags, env);
+        daemon.run().await;
+        daemon
+    }
+
+    /// A daemon that does not run yet.
+    pub fn prepare(flags: &[&str], env: &[(&str, &str)]) -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = tempfile::Builder::new().prefix("creel-it-").tempdir_in(work_dir()).expect("temporary directory");
+        let cgroup = format!("/creel-it-{}-{number}", std::process::id());
+        let bridge = format!("cit{}n{number}", std::process::id() % 100_000);
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::create_dir_all(dir.path().join("certs.d")).unwrap();
+        let config = format!(
+            "[bridge]\nname = \"{bridge}\"\nsubnets = [\"10.{}.{}.0/24\", \"fd00:{:x}:{number:x}::/64\"]\n",
+            100 + std::process::id() % 100,
+            number % 250,
+            std::process::id() % 65_536,
+        );
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        let mut args = vec!["--config".into(), at("config.toml"), "--root".into(), at("root"), "--run".into(), at("run")];
+        args.extend(["--socket".into(), at("run/creel.sock"), "--cgroup-parent".into(), cgroup.clone()]);
+        args.extend(["--certs-dir".into(), at("certs.d")]);
+        if !flags.contains(&"--network") {
+            args.extend(["--network".into(), "bridge".into()]);
+        }
+        args.extend(flags.iter().map(ToString::to_string));
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Self { dir, child: None, args, env, cgroup, bridge }
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub async fn run(&mut self) {
+        self.spawn();
+        self.wait_ready().await;
+    }
+
+    /// Starts the daemon.
+    pub fn spawn(&mut self) {
+        assert!(self.child.is_none(), "runs already");
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(bin("creeld"));
+        command.args(&self.args).envs(&self.env).env("RUST_BACKTRACE", "1");
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.spawn().expect("creeld starts"));
+    }
+
+    /// The environment of the next start.
+    pub fn set_env(&mut self, key: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.env.insert(key.to_owned(), value.to_owned()),
+            None => self.env.remove(key),
+        };
+    }
+
+    pub async fn wait_ready(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Ok(mut client) = self.try_runtime().await
+                && client.version(cri::VersionRequest { version: "0.1.0".into() }).await.is_ok()
+            {
+                return;
+            }
+            if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().unwrap()) {
+                panic!("creeld ended: {status}\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "creeld does not answer\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("runs").id()
+    }
+
+    /// SIGKILL, as a crash would.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// The daemon ended by itself (a failpoint).
+    pub fn wait_death(&mut self) {
+        let mut child = self.child.take().expect("runs");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "creeld still lives");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// SIGTERM; the containers run on.
+    pub fn terminate(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = i32::try_from(child.id()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                child.kill().unwrap();
+                panic!("creeld did not end within 20 s of SIGTERM\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir().join("creel.sock")
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.path().join("creeld.log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Makes the daemon reach `host` at a plain registry on loopback.
+    pub fn mirror(&self, host: &str, port: u16) {
+        let dir = self.dir.path().join("certs.d").join(host);
+        std::fs::create_dir_all(&dir).unwrap();
+        let url = format!("http://127.0.0.1:{port}");
+        let text = format!("server = \"{url}\"\n[host.\"{url}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+        std::fs::write(dir.join("hosts.toml"), text).unwrap();
+    }
+
+    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+        let uri = format!("unix:{}", self.socket().display());
+        Endpoint::try_from(uri).unwrap().connect_timeout(Duration::from_secs(5)).connect().await
+    }
+
+    async fn try_runtime(&self) -> Result<RuntimeServiceClient<Channel>, tonic::transport::Error> {
+        Ok(RuntimeServiceClient::new(self.channel().await?).max_decoding_message_size(16 << 20))
+    }
+
+    pub async fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        self.try_runtime().await.expect("connect")
+    }
+
+    pub async fn images(&self) -> ImageServiceClient<Channel> {
+        ImageServiceClient::new(self.channel().await.expect("connect")).max_decoding_message_size(16 << 20)
+    }
+
+    /// Runs crictl against this daemon.
+    pub fn crictl(&self, args: &[&str]) -> Output {
+        let endpoint = format!("unix://{}", self.socket().display());
+        let config = self.dir.path().join("crictl.yaml");
+        std::fs::write(&config, "").unwrap();
+        Command::new(cache("bin/crictl"))
+            .args(["--config", config.to_str().unwrap(), "--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint])
+            .args(args)
+            .output()
+            .expect("crictl runs")
+    }
+
+    /// Runs crictl, which must succeed; answers its output.
+    pub fn crictl_ok(&self, args: &[&str]) -> String {
+        let output = self.crictl(args);
+        assert!(output.status.success(), "crictl {args:?}: {}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Runs creel against this daemon.
+    pub fn creel(&self, args: &[&str]) -> Output {
+        Command::new(bin("creel")).args(args).env("CREEL_SOCKET", self.socket()).output().expect("creel runs")
+    }
+
+    /// Runs creel, which must succeed; answers its output.
+    pub fn creel_ok(&self, args: &[&str]) -> String {
+        let output = self.creel(args);
+        assert!(output.status.success(), "creel {args:?}: {}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Removes every pod, ends the daemon, and lets the checker look for what is left.
+    pub async fn finish(mut self) {
+        if self.child.is_none() {
+            self.run().await;
+        }
+        let mut runtime = self.runtime().await;
+        for pod in runtime.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await.unwrap().into_inner().items {
+            let request = cri::RemovePodSandboxRequest { pod_sandbox_id: pod.id };
+            runtime.remove_pod_sandbox(request).await.unwrap_or_else(|e| panic!("{e}\n{}", self.log()));
+        }
+        check::nothing_left(&self);
+        self.terminate();
+        check::nothing_runs(&self);
+        check::store_is_sound(&self);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A failed test: no checker, but nothing may run on either.
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        check::kill_everything(self);
+        if std::thread::panicking() {
+            eprintln!("--- creeld.log\n{}", self.log());
+        }
+    }
+}
+
+/// Where daemons live: a file system that takes overlay's upper directories.
+fn work_dir() -> PathBuf {
+    std::env::var_os("CREEL_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
+}

@@ -1,0 +1,16 @@
+//! The whole system: the real daemon on the real kernel, a real registry, images made here, crictl.
+//!
+//! `hack/test` runs this as root in network and mount namespaces of its own (`hack/ns`), with the programs in
+//! `CREEL_BIN` and what they are tested with in `CREEL_CACHE`. Every test ends with the leak checker (`check`).
+
+mod check;
+mod containers;
+mod daemon;
+mod image;
+mod images;
+mod journeys;
+mod network;
+mod pods;
+mod recovery;
+mod registry;
+mod rollback;
