@@ -1,0 +1,65 @@
+//! Namespaces of the calling thread.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+    thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space, move_into_thread_name_spaces},
+};
+
+pub use rustix::thread::{ThreadNameSpaceType as Kinds, UnshareFlags as New};
+
+/// Moves the calling thread into new namespaces (unshare(2)).
+///
+/// # Errors
+/// EINVAL for flags that are not about namespaces; else what the kernel says.
+pub fn unshare(new: New) -> Result<(), Errno> {
+    if new.intersects(UnshareFlags::FILES | UnshareFlags::FS | UnshareFlags::SYSVSEM) {
+        return Err(Errno::INVAL);
+    }
+    #[allow(unsafe_code, reason = "rustix marks unshare unsafe for the sake of CLONE_FILES")]
+    // SAFETY: the only condition is that CLONE_FILES does not take a descriptor away from other code of the thread;
+    // CLONE_FILES was refused above.
+    unsafe {
+        rustix::thread::unshare_unsafe(new)
+    }
+}
+
+/// Moves the calling thread into namespaces of the process behind a pidfd, all or none. With [`Kinds`] PROCESS_ID
+/// only children made later are affected. A mount namespace also needs a thread that shares its working directory
+/// with no other.
+///
+/// # Errors
+/// ESRCH: the process is gone. Else setns(2).
+pub fn enter(pidfd: impl AsFd, kinds: Kinds) -> Result<(), Errno> {
+    move_into_thread_name_spaces(pidfd.as_fd(), kinds)
+}
+
+/// Moves the calling thread into the namespace behind a descriptor of `/proc/PID/ns/KIND` or a pinned one.
+///
+/// # Errors
+/// setns(2).
+pub fn enter_link(namespace: impl AsFd, kind: Kinds) -> Result<(), Errno> {
+    let kind = match kind {
+        ThreadNameSpaceType::NETWORK => LinkNameSpaceType::Network,
+        ThreadNameSpaceType::PROCESS_ID => LinkNameSpaceType::ProcessID,
+        ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION => LinkNameSpaceType::InterProcessCommunication,
+        ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME => LinkNameSpaceType::HostNameAndNISDomainName,
+        ThreadNameSpaceType::CONTROL_GROUP => LinkNameSpaceType::ControlGroup,
+        ThreadNameSpaceType::USER => LinkNameSpaceType::User,
+        _ => return Err(Errno::INVAL),
+    };
+    move_into_link_name_space(namespace.as_fd(), Some(kind))
+}
+
+/// A namespace of the calling thread, `name` as in `/proc/thread-self/ns/`: "net", "pid", "mnt", ...
+///
+/// # Errors
+/// open(2).
+pub fn own(name: &str) -> Result<OwnedFd, Errno> {
+    if name.contains('/') {
+        return Err(Errno::INVAL);
+    }
+    openat(CWD, format!("/proc/thread-self/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
