@@ -7,6 +7,7 @@ use model::{
     container::ContainerSpec,
     pod::{PodKey, PodSpec},
 };
+use sys::cgroup::{Group, Hierarchies, Version};
 use tokio::sync::broadcast;
 
 use crate::{
@@ -22,6 +23,9 @@ use crate::{
     table::Table,
 };
 
+/// How long killed processes may take to be gone.
+const KILL_DEADLINE: Duration = Duration::from_secs(30);
+
 /// A container engine. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -35,7 +39,7 @@ pub(crate) struct Inner {
     pub store: Arc<store::Store>,
     pub images: Images,
     pub network: net::Network,
-    pub cgroups: sys::cgroup::Hierarchies,
+    pub cgroups: Hierarchies,
     pub table: Table,
     pub events: Events,
     pub starting: Flights<PodKey, PodId, Error>,
@@ -183,7 +187,10 @@ impl Engine {
         let (pods, containers) = (self.pods(), self.containers());
         Info {
             config: self.inner.config.clone(),
-            cgroup_version: self.inner.cgroups.version(),
+            cgroup_version: match self.inner.cgroups.version() {
+                Version::V1 => "v1",
+                Version::V2 => "v2",
+            },
             layer_format: self.inner.images.layer_format(),
             pods: (pods.iter().filter(|p| matches!(p.state(), PodState::Ready { .. })).count(), pods.len()),
             containers: (containers.iter().filter(|c| matches!(c.state(), ContainerState::Running { .. })).count(), containers.len()),
@@ -199,9 +206,9 @@ impl Inner {
             let run_dirs = crate::make_private_dir(&opened.run.join("pods"));
             run_dirs.step(About::Engine, "make the run directory")?;
             let store = Arc::new(store::Store::open(&opened.root).step(About::Engine, "open the store")?);
-            let cgroups = sys::cgroup::Hierarchies::detect().step(About::Engine, "find the cgroup hierarchies")?;
+            let cgroups = Hierarchies::detect().step(About::Engine, "find the cgroup hierarchies")?;
             let network = net::Network::open(&opened.network).step(About::Engine, "open the network")?;
-            let shim_exe = sys::process::sealed_memfd_of(&opened.shim);
+            let shim_exe = sys::memfd::sealed_memfd_of(&opened.shim);
             let shim_exe = shim_exe.map_err(|e| {
                 let why = format!("supervisor program {}: {e}", opened.shim.display());
                 Error::new(ErrorKind::NotFound, About::Engine, why)
@@ -221,6 +228,18 @@ impl Inner {
             })
         })
         .await
+    }
+}
+
+impl Inner {
+    /// A cgroup by its path.
+    pub(crate) fn group(&self, path: &str) -> Result<Group, sys::Error> {
+        Group::new(&self.cgroups, path)
+    }
+
+    /// Kills everything in a cgroup and waits until it is empty; one that is not there is empty.
+    pub(crate) fn kill_group(&self, path: &str) -> Result<(), sys::Error> {
+        self.group(path)?.kill_all(KILL_DEADLINE)
     }
 }
 

@@ -98,7 +98,7 @@ macro_rules! kinded {
         }
     )* };
 }
-kinded!(crate::shim::Error, crate::spec::Error, net::Error, store::Error, sys::cgroup::Error);
+kinded!(crate::shim::Error, crate::spec::Error, net::Error, store::Error, sys::Error);
 
 impl Kinded for model::pod::Refusal {
     fn kind(&self) -> ErrorKind {

@@ -11,6 +11,9 @@ use model::{
     pod::{PodState, Reason},
 };
 
+use shim_proto::{ContainerEntry, State, Status};
+use tokio::sync::mpsc::UnboundedReceiver;
+
 use crate::{
     Inner,
     blocking::blocking,
@@ -19,7 +22,7 @@ use crate::{
     error::{About, Error, Step},
     pod::{Pod, PodParts, PodPaths, Supervisor},
     record::{ContainerRecord, NetworkDebt, PodPhase, PodRecord},
-    shim::{ContainerReport, Shim, ShimEvents, ShimState},
+    shim::{Connected, Shim, ShimEvent},
     spec,
 };
 
@@ -30,7 +33,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 struct Found {
     pod: Arc<Pod>,
     containers: Vec<ContainerRecord>,
-    supervisor: Option<(ShimState, ShimEvents)>,
+    supervisor: Option<(State, UnboundedReceiver<ShimEvent>)>,
 }
 
 impl Inner {
@@ -93,11 +96,11 @@ impl Inner {
         containers.iter().for_each(|c| clock::seen(c.created_at));
         let same_boot = record.boot == self.boot;
         let connected = match same_boot {
-            true => tokio::time::timeout(ANSWER, Shim::connect(&paths.dir, record.id)).await.ok().and_then(Result::ok),
+            true => tokio::time::timeout(ANSWER, Shim::connect(&self.config.run, record.id)).await.ok().and_then(Result::ok),
             false => None,
         };
         let Some(state) = record.phase.state() else {
-            let supervisor = connected.map_or(Supervisor::Gone, |(shim, ..)| Supervisor::Alive(Arc::new(shim)));
+            let supervisor = connected.map_or(Supervisor::Gone, |c| Supervisor::Alive(c.shim));
             self.undo_half_pod(record, paths, supervisor).await;
             return None;
         };
@@ -107,7 +110,7 @@ impl Inner {
             (state, _) => state,
         };
         let (supervisor, report) = match connected {
-            Some((shim, state, events)) => (Supervisor::Alive(Arc::new(shim)), Some((state, events))),
+            Some(Connected { shim, state, events }) => (Supervisor::Alive(shim), Some((state, events))),
             None => (Supervisor::Gone, None),
         };
         let pod = Pod::new(PodParts { record, state, supervisor }, paths);
@@ -132,12 +135,16 @@ impl Inner {
     /// Puts a pod and its containers back into the table and follows its supervisor again.
     async fn adopt(self: &Arc<Self>, found: Found) {
         let Found { pod, containers, supervisor } = found;
-        let (reports, events) = match supervisor {
-            Some((state, events)) => (state.containers, Some(events)),
-            None => (Vec::new(), None),
+        let (state, events) = match supervisor {
+            Some((state, events)) => (state, Some(events)),
+            None => (State::default(), None),
         };
         for record in containers {
-            self.adopt_container(&pod, record, &reports).await;
+            self.adopt_container(&pod, record, &state.containers).await;
+        }
+        // What an earlier daemon did not live to acknowledge.
+        for exit in state.exits {
+            self.exited(&pod, exit).await;
         }
         if let Some(events) = events {
             crate::pod::events::watch(self, &pod, events);
@@ -156,7 +163,7 @@ impl Inner {
         }
     }
 
-    async fn adopt_container(self: &Arc<Self>, pod: &Arc<Pod>, record: ContainerRecord, reports: &[ContainerReport]) {
+    async fn adopt_container(self: &Arc<Self>, pod: &Arc<Pod>, record: ContainerRecord, reports: &[ContainerEntry]) {
         let report = reports.iter().find(|r| r.container == record.id);
         let Some(mut state) = record.phase.state() else {
             if let (Ok(shim), Some(_)) = (pod.shim(), report) {
@@ -165,15 +172,22 @@ impl Inner {
             return self.drop_container(&record).await;
         };
         // The daemon may have died between the supervisor's start and its own record of it.
-        if let (ContainerState::Created, Some(ContainerReport { started_at: Some(at), .. })) = (&state, report) {
-            state = ContainerState::Running { started_at: *at };
+        let started = report.and_then(|r| match r.status {
+            Status::Created => None,
+            Status::Running { started_at } => Some(started_at),
+            Status::Exited { started_at, .. } => started_at,
+        });
+        if let (ContainerState::Created, Some(started_at)) = (&state, started) {
+            state = ContainerState::Running { started_at };
         }
         let pins = self.store.pin(&record.layers);
         let container = Container::new(record, pod.clone(), state.clone(), pins);
         self.table.insert_container(container.clone());
         let event = match (state, report) {
             (ContainerState::Exited { .. }, _) => return,
-            (_, Some(ContainerReport { exited: Some((status, at)), .. })) => ContainerEvent::Exited { at: *at, exit: *status },
+            (_, Some(ContainerEntry { status: Status::Exited { finished_at, exit, .. }, .. })) => {
+                ContainerEvent::Exited { at: *finished_at, exit: *exit }
+            }
             (_, Some(_)) => return,
             // The supervisor answers but does not know it; or there is none, and `adopt` marks it lost.
             (_, None) if pod.shim().is_ok() => ContainerEvent::Lost { at: clock::now(), why: Reason::SupervisorLost },
@@ -190,9 +204,8 @@ impl Inner {
         tracing::info!(container = %id.short(), "undoing a half-made container");
         let volumes = PodPaths::new(&self.config.run, record.pod).dir.join("volumes").join(id.to_string());
         let dropped = blocking(move || -> Result<(), Error> {
-            let group = inner.cgroups.group(&cgroup);
-            group.kill_all().step(id, "kill")?;
-            group.remove().step(id, "remove cgroup")?;
+            inner.kill_group(&cgroup).step(id, "kill")?;
+            inner.group(&cgroup).and_then(|g| g.remove()).step(id, "remove cgroup")?;
             crate::remove_tree(&volumes).step(id, "remove volumes")?;
             inner.store.remove_container_dir(id).step(id, "remove writable layer")?;
             inner.store.remove_container(id).step(id, "remove record")
@@ -213,8 +226,9 @@ impl Inner {
             })
             .collect();
         let inner = self.clone();
-        if let Err(e) = blocking(move || inner.network.recover(&live)).await {
-            tracing::warn!(error = crate::chain(&e), "network");
+        match blocking(move || inner.network.recover(&live)).await {
+            Ok(found) => tracing::debug!(?found, "network"),
+            Err(e) => tracing::warn!(error = crate::chain(&e), "network"),
         }
     }
 
@@ -254,11 +268,12 @@ impl Inner {
     fn kill_orphan(&self, id: PodId) {
         let Ok(pod) = spec::cgroup::pod("", &self.config.cgroup_parent, id) else { return };
         for name in [spec::cgroup::supervisor(&pod, id), pod] {
-            let group = self.cgroups.group(&name);
-            if group.exists()
-                && let Err(e) = group.kill_all().and_then(|()| group.remove())
-            {
-                tracing::warn!(cgroup = name, error = %e, "left-over cgroup");
+            let killed = self.group(&name).and_then(|group| match group.exists() {
+                true => self.kill_group(&name).and_then(|()| group.remove()),
+                false => Ok(()),
+            });
+            if let Err(e) = killed {
+                tracing::warn!(cgroup = name, error = crate::chain(&e), "left-over cgroup");
             }
         }
     }

@@ -87,9 +87,9 @@ impl Inner {
 
     fn usage_now(&self, container: &Container) -> ContainerUsage {
         let running = matches!(container.state(), ContainerState::Running { .. });
-        let cgroup = running.then(|| self.cgroups.group(&container.plan.cgroup).stats().ok()).flatten();
+        let cgroup = running.then(|| self.group(&container.plan.cgroup).and_then(|g| g.stats()).ok()).flatten();
         let mut samples = container.usage.lock().unwrap_or_else(PoisonError::into_inner);
-        let nano_cores = cgroup.as_ref().and_then(|stats| samples.rate(stats.cpu_nanos));
+        let nano_cores = cgroup.as_ref().and_then(|stats| samples.rate(stats.cpu_ns?));
         let writable = samples.writable(&container.writable(self));
         ContainerUsage { at: clock::now(), cgroup, nano_cores, writable }
     }
@@ -99,7 +99,7 @@ impl Inner {
         blocking(move || {
             let containers = inner.table.containers_of(pod.id).into_iter().map(|c| (c.clone(), inner.usage_now(&c))).collect();
             let ready = matches!(pod.state(), PodState::Ready { .. });
-            let cgroup = ready.then(|| inner.cgroups.group(&pod.cgroup).stats().ok()).flatten();
+            let cgroup = ready.then(|| inner.group(&pod.cgroup).and_then(|g| g.stats()).ok()).flatten();
             let interfaces = pod.supervisor_pid().filter(|_| ready).map(interfaces_of).unwrap_or_default();
             PodUsage { at: clock::now(), cgroup, interfaces, containers }
         })

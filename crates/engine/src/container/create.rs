@@ -181,18 +181,17 @@ impl Creation {
         let (inner, group) = (self.inner.clone(), self.record.plan.cgroup.clone());
         self.undo.push("container cgroup", move || async move {
             blocking(move || {
-                let group = inner.cgroups.group(&group);
-                group.kill_all()?;
-                group.remove()
+                inner.kill_group(&group)?;
+                inner.group(&group)?.remove()
             })
             .await
-            .map_err(|e| e.to_string())
+            .map_err(|e| crate::chain(&e))
         });
         failpoint::hit("ctr.cgroup", id)?;
         let (inner, group) = (self.inner.clone(), self.record.plan.cgroup.clone());
         let (resources, devices) = (self.record.spec.resources.clone(), spec::device_rules(&self.record.spec, &self.record.plan));
         let refused = blocking(move || {
-            let group = inner.cgroups.group(&group);
+            let group = inner.group(&group)?;
             group.create()?;
             group.allow_devices(&devices)?;
             group.apply(&resources)

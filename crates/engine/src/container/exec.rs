@@ -2,13 +2,18 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use model::{ContainerId, ErrorKind, ExecId, container::ContainerState};
-use tokio::{io::AsyncReadExt, net::unix::pipe, time::Instant};
+use model::{
+    ContainerId, ErrorKind, ExecId,
+    container::{ContainerState, ExitStatus},
+};
+use sys::cgroup::Track;
+use tokio::{io::AsyncReadExt, net::unix::pipe, sync::oneshot, time::Instant};
 
 use crate::{
     Inner,
     blocking::blocking,
     error::{About, Error, Step},
+    shim::{ExecIo, Stdin},
     spec,
 };
 
@@ -47,8 +52,9 @@ impl Inner {
         let plan = spec::exec_plan(&container.plan, exec, command).step(id, "exec")?;
         // Its own cgroup, so that it can be killed with everything it starts; removed when `group` drops.
         let group = ExecGroup::create(self, plan.cgroup.clone()).await.step(id, "make the exec's cgroup")?;
-        let io = container.pod.shim()?.exec(&plan).await.step(id, "exec")?;
-        let collected = collect(io, deadline).await;
+        let ended = container.pod.expect_exec(exec);
+        let io = container.pod.shim()?.exec(plan, Stdin::Null).await.step(id, "exec")?;
+        let collected = collect(io, ended, deadline).await;
         if collected.is_none() {
             group.kill().await.step(id, "kill the timed-out command")?;
         }
@@ -60,12 +66,10 @@ impl Inner {
 }
 
 /// `None`: the deadline passed.
-async fn collect(io: crate::shim::ExecIo, deadline: Option<Instant>) -> Option<ExecOutput> {
+async fn collect(io: ExecIo, ended: oneshot::Receiver<ExitStatus>, deadline: Option<Instant>) -> Option<ExecOutput> {
     let mut output = ExecOutput::default();
-    let crate::shim::ExecIo { stdin, stdout, stderr, exit } = io;
-    drop(stdin);
-    let (mut out, mut err) = (Sink::new(stdout), Sink::new(stderr));
-    let mut exit = std::pin::pin!(exit);
+    let (mut out, mut err) = (Sink::new(io.stdout), Sink::new(io.stderr));
+    let mut exit = ended;
     let ended = {
         let both = async { tokio::join!(out.read_to_end(), err.read_to_end()) };
         let mut both = std::pin::pin!(both);
@@ -134,27 +138,23 @@ struct ExecGroup {
 }
 
 impl ExecGroup {
-    async fn create(inner: &Arc<Inner>, name: String) -> Result<Self, sys::cgroup::Error> {
+    async fn create(inner: &Arc<Inner>, name: String) -> Result<Self, sys::Error> {
         let group = Self { inner: inner.clone(), name: name.clone(), done: false };
         let cgroups = inner.clone();
-        blocking(move || cgroups.cgroups.exec_group(&name).create()).await?;
+        blocking(move || Track::at(&cgroups.cgroups, &name)?.create()).await?;
         Ok(group)
     }
 
-    async fn kill(mut self) -> Result<(), sys::cgroup::Error> {
+    async fn kill(mut self) -> Result<(), sys::Error> {
         self.done = true;
         let (inner, name) = (self.inner.clone(), self.name.clone());
-        match tokio::time::timeout(REAP, blocking(move || kill_and_remove(&inner, &name))).await {
-            Ok(result) => result,
-            // It is being removed all the same; the caller has waited long enough.
-            Err(_) => Ok(()),
-        }
+        blocking(move || kill_and_remove(&inner, &name)).await
     }
 }
 
-fn kill_and_remove(inner: &Inner, name: &str) -> Result<(), sys::cgroup::Error> {
-    let group = inner.cgroups.exec_group(name);
-    group.kill_all()?;
+fn kill_and_remove(inner: &Inner, name: &str) -> Result<(), sys::Error> {
+    let group = Track::at(&inner.cgroups, name)?;
+    group.kill_all(REAP)?;
     group.remove()
 }
 

@@ -8,6 +8,8 @@ use model::{
     pod::PodRequest,
 };
 
+use shim_proto::Scope;
+
 use super::Container;
 use crate::{
     Inner,
@@ -53,7 +55,7 @@ impl Inner {
         if !grace.is_zero() && matches!(container.state(), ContainerState::Running { .. }) {
             // A supervisor that is gone has taken the container with it; the wait below sees that.
             if let Ok(shim) = container.pod.shim() {
-                match shim.signal(id, container.stop_signal).await {
+                match shim.signal(id, container.stop_signal, Scope::Main).await {
                     Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).step(id, "send the stop signal"),
                     _ => {}
                 }
@@ -72,7 +74,7 @@ impl Inner {
             return Ok(());
         }
         if let Ok(shim) = container.pod.shim() {
-            match shim.signal(container.id, Signal::KILL).await {
+            match shim.signal(container.id, Signal::KILL, Scope::All).await {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).step(container.id, "send SIGKILL"),
                 _ => {}
             }
@@ -113,9 +115,8 @@ impl Inner {
         let (inner, group) = (self.clone(), container.plan.cgroup.clone());
         let volumes = container.pod.paths.dir.join("volumes").join(id.to_string());
         let removed = blocking(move || -> Result<(), Error> {
-            let cgroup = inner.cgroups.group(&group);
-            cgroup.kill_all().step(id, "kill what is left of the container")?;
-            cgroup.remove().step(id, "remove the container's cgroup")?;
+            inner.kill_group(&group).step(id, "kill what is left of the container")?;
+            inner.group(&group).and_then(|g| g.remove()).step(id, "remove the container's cgroup")?;
             crate::remove_tree(&volumes).step(id, "remove the container's volumes")?;
             inner.store.remove_container_dir(id).step(id, "remove the container's writable layer")?;
             inner.store.remove_container(id).step(id, "remove the container's record")

@@ -24,7 +24,7 @@ impl Inner {
             let merged = container.resources().updated_by(&newer);
             let (group, wanted) = (container.plan.cgroup.clone(), merged.clone());
             let cgroups = inner.clone();
-            let refused = blocking(move || cgroups.cgroups.group(&group).apply(&wanted)).await.step(id, "update the container's cgroup")?;
+            let refused = blocking(move || cgroups.group(&group)?.apply(&wanted)).await.step(id, "update the container's cgroup")?;
             for refusal in refused {
                 tracing::warn!(container = %id.short(), refusal = %refusal, "tolerated");
             }

@@ -1,6 +1,6 @@
 //! RunPodSandbox: the set-up of a pod, with the way back beside every step.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{os::fd::AsFd, path::PathBuf, sync::Arc};
 
 use minicbor::bytes::ByteVec;
 use model::{
@@ -8,6 +8,8 @@ use model::{
     plan::PodPlan,
     pod::{Network, NamespaceMode, PodSpec, PodState, Reason},
 };
+
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Pod, PodParts, PodPaths, Supervisor, events};
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     events::{EventKind, Subject},
     failpoint,
     record::{self, NetworkDebt, PodPhase, PodRecord},
-    shim::{Shim, ShimEvents, SpawnArgs},
+    shim::{Connected, Shim, ShimEvent, SpawnArgs},
     spec,
     undo::Undo,
 };
@@ -62,8 +64,8 @@ struct Setup {
 
 /// What the steps have made.
 struct Made {
-    shim: Arc<Shim>,
-    events: ShimEvents,
+    shim: Shim,
+    events: UnboundedReceiver<ShimEvent>,
     network: Network,
 }
 
@@ -116,11 +118,11 @@ impl Setup {
     async fn write_record(&mut self) -> Result<(), Error> {
         let (inner, id) = (self.inner.clone(), self.record.id);
         self.undo.push("pod record", move || async move {
-            blocking(move || inner.store.remove_pod(id)).await.map_err(|e| e.to_string())
+            blocking(move || inner.store.remove_pod(id)).await.map_err(|e| crate::chain(&e))
         });
         let (dir, log) = (self.paths.dir.clone(), PathBuf::from(&self.record.spec.log_directory));
         let made = self.paths.dir.clone();
-        self.undo.push("pod directory", move || async move { blocking(move || crate::remove_tree(&made)).await.map_err(|e| e.to_string()) });
+        self.undo.push("pod directory", move || async move { blocking(move || crate::remove_tree(&made)).await.map_err(|e| crate::chain(&e)) });
         failpoint::hit("pod.record", id)?;
         self.put_record("write pod record").await?;
         let made = blocking(move || {
@@ -133,30 +135,29 @@ impl Setup {
     async fn make_cgroup(&mut self) -> Result<(), Error> {
         let id = self.record.id;
         let (inner, pod, own) = (self.inner.clone(), self.record.cgroup.clone(), self.plan.cgroup.clone());
-        let existed = inner.cgroups.group(&pod).exists();
+        let existed = inner.group(&pod).step(id, "cgroup parent")?.exists();
         self.record.own_cgroup = !existed;
         self.undo.push("pod cgroup", move || async move {
             blocking(move || {
-                inner.cgroups.group(&own).remove()?;
-                if existed { Ok(()) } else { inner.cgroups.group(&pod).remove() }
+                inner.group(&own)?.remove()?;
+                if existed { Ok(()) } else { inner.group(&pod)?.remove() }
             })
             .await
-            .map_err(|e| e.to_string())
+            .map_err(|e| crate::chain(&e))
         });
         failpoint::hit("pod.cgroup", id)?;
         let (inner, own) = (self.inner.clone(), self.plan.cgroup.clone());
-        blocking(move || inner.cgroups.group(&own).create()).await.step(id, "make the pod's cgroup")
+        blocking(move || inner.group(&own)?.create()).await.step(id, "make the pod's cgroup")
     }
 
-    async fn spawn_supervisor(&mut self) -> Result<(Arc<Shim>, ShimEvents), Error> {
+    async fn spawn_supervisor(&mut self) -> Result<(Shim, UnboundedReceiver<ShimEvent>), Error> {
         let id = self.record.id;
         let (inner, cgroup) = (self.inner.clone(), self.plan.cgroup.clone());
         // By cgroup, so that it also ends a supervisor whose socket never answered.
-        self.undo.push("supervisor", move || async move { blocking(move || inner.cgroups.group(&cgroup).kill_all()).await.map_err(|e| e.to_string()) });
+        self.undo.push("supervisor", move || async move { blocking(move || inner.kill_group(&cgroup)).await.map_err(|e| crate::chain(&e)) });
         failpoint::hit("pod.spawn", id)?;
-        let args = SpawnArgs { exe: self.inner.shim_exe.clone(), pod: id, pod_dir: self.paths.dir.clone() };
-        let (shim, events) = Shim::spawn(args).await.step(id, "start the supervisor")?;
-        let shim = Arc::new(shim);
+        let args = SpawnArgs { exe: self.inner.shim_exe.as_fd(), pod: id, run_dir: &self.inner.config.run };
+        let Connected { shim, events, .. } = Shim::spawn(args).await.step(id, "start the supervisor")?;
         failpoint::hit("pod.setup", id)?;
         shim.setup(&self.plan).await.step(id, "set up the supervisor's namespaces")?;
         Ok((shim, events))
@@ -167,16 +168,24 @@ impl Setup {
             return Ok(Network::Host);
         }
         let id = self.record.id;
-        let (inner, key, netns) = (self.inner.clone(), self.record.spec.key.clone(), shim.netns());
+        let (inner, key, netns) = (self.inner.clone(), self.record.spec.key.clone(), shim.network_namespace());
         self.undo.push("network", move || async move {
             blocking(move || inner.network.detach(id, &key, Some(&netns), None)).await.map_err(|e| crate::chain(&e))
         });
         failpoint::hit("pod.network", id)?;
-        let (inner, spec, netns) = (self.inner.clone(), self.record.spec.clone(), shim.netns());
+        let (inner, spec, netns) = (self.inner.clone(), self.record.spec.clone(), shim.network_namespace());
+        let mut record = self.record.clone();
         let attached = blocking(move || {
-            inner.network.attach(&net::AttachRequest { pod: id, key: &spec.key, netns: &netns, ports: &spec.port_mappings })
+            let request = net::AttachRequest { pod: id, key: &spec.key, netns: &netns, ports: &spec.port_mappings, dns: spec.dns.as_ref() };
+            let intent = inner.network.intent(&request).step(id, "read the network configuration")?;
+            if !intent.is_empty() {
+                // Written before ADD: whatever dies from here on, DEL is owed with this configuration (F-32).
+                record.network = NetworkDebt::Attached(ByteVec::from(intent));
+                inner.store.put_pod(id, &record::encode(&record)).step(id, "write the network's configuration down")?;
+            }
+            inner.network.attach(&request).step(id, "attach the pod's network")
         });
-        let attached = attached.await.step(id, "attach the pod's network")?;
+        let attached = attached.await?;
         self.record.network = NetworkDebt::Attached(ByteVec::from(attached.record));
         failpoint::hit("pod.network-done", id)?;
         Ok(Network::Pod { ip: attached.ip, additional: attached.additional })

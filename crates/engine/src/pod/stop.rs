@@ -1,6 +1,6 @@
 //! StopPodSandbox and RemovePodSandbox: both repeatable, both carried out to the end whoever stops listening.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use model::{
     ErrorKind, PodId,
@@ -15,9 +15,6 @@ use crate::{
     events::{EventKind, Subject},
     record::NetworkDebt,
 };
-
-/// How long killed processes may take to be gone.
-const KILL_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Inner {
     /// Stops a pod: containers, supervisor, network, cgroups. Unknown pods are an error that the front door forgives.
@@ -66,7 +63,7 @@ impl Inner {
         self.detach_network(pod).await?;
         self.stop_supervisor(pod).await?;
         let (inner, cgroup) = (self.clone(), crate::spec::cgroup::supervisor(&pod.cgroup, pod.id));
-        blocking(move || inner.cgroups.group(&cgroup).remove()).await.step(pod.id, "remove the supervisor's cgroup")
+        blocking(move || inner.group(&cgroup)?.remove()).await.step(pod.id, "remove the supervisor's cgroup")
     }
 
     async fn kill_containers(self: &Arc<Self>, pod: &Arc<Pod>) {
@@ -97,11 +94,8 @@ impl Inner {
         let mut groups = vec![crate::spec::cgroup::supervisor(&pod.cgroup, pod.id)];
         groups.extend(self.table.containers_of(pod.id).iter().map(|c| c.plan.cgroup.clone()));
         let inner = self.clone();
-        let killed = blocking(move || groups.iter().try_for_each(|group| inner.cgroups.group(group).kill_all()));
-        match tokio::time::timeout(KILL_DEADLINE, killed).await {
-            Ok(result) => result.step(pod.id, "kill the pod's processes"),
-            Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded, About::Pod(pod.id), "kill the pod's processes: some did not die in 30 s")),
-        }
+        let killed = blocking(move || groups.iter().try_for_each(|group| inner.kill_group(group)));
+        killed.await.step(pod.id, "kill the pod's processes")
     }
 
     /// Pays what is owed to the network; it stays owed until this succeeds.
@@ -113,7 +107,7 @@ impl Inner {
         };
         let (inner, key, id) = (self.clone(), pod.spec.key.clone(), pod.id);
         // Without a supervisor the namespace is gone: DEL then works from the record alone (CNI spec, "DEL").
-        let netns = pod.shim().ok().map(|shim| shim.netns());
+        let netns = pod.shim().ok().map(|shim| shim.network_namespace());
         let detached = blocking(move || inner.network.detach(id, &key, netns.as_deref(), record.as_deref().map(|r| &r[..])));
         detached.await.step(id, "detach the pod's network")?;
         pod.set_network_debt(NetworkDebt::None);
@@ -125,7 +119,7 @@ impl Inner {
             return Ok(());
         }
         let (inner, cgroup) = (self.clone(), pod.cgroup.clone());
-        blocking(move || inner.cgroups.group(&cgroup).remove()).await.step(pod.id, "remove the pod's cgroup")
+        blocking(move || inner.group(&cgroup)?.remove()).await.step(pod.id, "remove the pod's cgroup")
     }
 
     async fn forget_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
