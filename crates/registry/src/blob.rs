@@ -226,7 +226,8 @@ impl BlobReader {
         }
         let mut failures = self.rounds.take_failures();
         failures.retain(|(number, _)| !givers.contains(number));
-        failures.extend(givers.into_iter().map(|number| (number, Failure::Digest { expected, found })));
+        let wrong = || Failure::Digest { expected: Box::new(expected), found: Box::new(found) };
+        failures.extend(givers.into_iter().map(|number| (number, wrong())));
         Err(self.give_up(failures))
     }
 

@@ -102,10 +102,10 @@ pub enum Failure {
     /// The bytes are not those that the digest names.
     #[error("content has digest {found}, expected {expected}")]
     Digest {
-        /// What was asked for.
-        expected: Digest,
+        /// What was asked for. (Boxed: two digests by value would make every result large.)
+        expected: Box<Digest>,
         /// What came.
-        found: Digest,
+        found: Box<Digest>,
     },
     /// It gave wrong bytes for this digest before in this pull.
     #[error("gave wrong content before")]

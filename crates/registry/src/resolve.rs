@@ -244,7 +244,7 @@ fn same_length(descriptor: &Descriptor, found: usize) -> Result<(), Failure> {
 
 fn verify(bytes: &[u8], expected: &Digest) -> Result<Digest, Failure> {
     let found = Hasher::of(expected, bytes);
-    if found == *expected { Ok(found) } else { Err(Failure::Digest { expected: *expected, found }) }
+    if found == *expected { Ok(found) } else { Err(Failure::Digest { expected: Box::new(*expected), found: Box::new(found) }) }
 }
 
 /// The media type of an answer, if it says a specific one: parameters are dropped, and what servers say of any file
