@@ -3,9 +3,11 @@
 //! Small wrappers answer with [`Errno`]; what takes several calls answers with [`Error`], which names the call that
 //! failed in strace form. Every file descriptor is close-on-exec.
 
+pub mod activation;
 pub mod caps;
 pub mod cgroup;
 mod error;
+pub mod malloc;
 pub mod memfd;
 pub mod mount;
 pub mod ns;
