@@ -351,7 +351,8 @@ def main():
         print(image["name"], image["digest"], image["layers"])
 
 
-try:
-    main()
-except urllib.error.HTTPError as error:
-    sys.exit(f"mkimages.py: {error.url}: {error.code} {error.read()[:300]!r}")
+if __name__ == "__main__":
+    try:
+        main()
+    except urllib.error.HTTPError as error:
+        sys.exit(f"mkimages.py: {error.url}: {error.code} {error.read()[:300]!r}")
