@@ -1,1 +1,17 @@
-//! TODO
+//! Gives a network namespace its interfaces: a CNI client and a built-in bridge behind one enum, and port maps.
+//!
+//! Synchronous and safe to call from many threads at once. The namespace is held by someone else (the pod's
+//! supervisor) and is handed over as a path. Whatever has to be known to take a pod's network down again is returned
+//! by [`Network::attach`] as an opaque record that the caller keeps with the pod.
+#![forbid(unsafe_code)]
+
+pub mod bridge;
+pub mod cni;
+mod error;
+mod netlink;
+mod network;
+
+pub use bridge::Bridge;
+pub use cni::Cni;
+pub use error::{CniError, Error, NetlinkError};
+pub use network::{AttachRequest, Attached, Network, Recovered, Status};
