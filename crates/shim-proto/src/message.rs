@@ -108,8 +108,8 @@ pub enum Request {
         #[n(0)]
         sequence: u64,
     },
-    /// Drop everything about a container that has ended, its exit record too. Answer: [`Reply::Done`], also for one that
-    /// is not known.
+    /// Drop everything about a container, its exit record too. One that lives is killed, without an event. Answer:
+    /// [`Reply::Done`], also for one that is not known.
     #[n(13)]
     Forget {
         /// Which.
@@ -235,6 +235,9 @@ pub struct Failure {
     /// What the caller can do about it.
     #[cbor(n(2), with = "kind_code")]
     pub kind: ErrorKind,
+    /// If a program could not be run: the exit code that shells give it (127 not found, 126 not executable, else 128).
+    #[n(3)]
+    pub exit_code: Option<i32>,
 }
 
 /// Everything a supervisor knows.

@@ -107,14 +107,10 @@ impl Error {
             Self::Lost { .. } => ErrorKind::Unavailable,
         }
     }
-    /// For a start that failed because the program could not be run: the exit code by convention.
+    /// If a program could not be run: the exit code that it is said to have had.
     pub fn exit_code(&self) -> Option<i32> {
         match self {
-            Self::Failed(failure) => match failure.kind {
-                ErrorKind::NotFound => Some(127),
-                ErrorKind::PermissionDenied => Some(126),
-                _ => Some(128),
-            },
+            Self::Failed(failure) => failure.exit_code,
             _ => None,
         }
     }

@@ -133,7 +133,7 @@ pub(crate) fn state() -> State {
 }
 
 pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
-    let failure = |kind| Reply::Failed(Failure { step: "exec".into(), message: "no such file".into(), kind });
+    let failure = |kind| Reply::Failed(Failure { step: "exec".into(), message: "no such file".into(), kind, exit_code: Some(127) });
     vec![
         ("hello", Reply::Hello { version: VERSION, revision: REVISION, pid: 99 }),
         ("done", Reply::Done),
