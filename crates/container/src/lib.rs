@@ -1,1 +1,27 @@
-//! TODO
+//! One container out of a plan and some file descriptors. Runs inside the single-threaded supervisor of a pod: the code
+//! between clone3(2) and execve(2) is plain Rust in a copy of that process.
+//!
+//! [`PodEnv::new`] once, then [`create`] and [`Created::start`] per container and [`exec`] per further process. Whatever
+//! goes wrong in the new process comes back with the step it was at.
+#![forbid(unsafe_code)]
+
+mod create;
+mod cwd;
+mod error;
+mod exec;
+mod identity;
+mod init;
+mod mounts;
+mod pod;
+mod program;
+mod report;
+mod stdio;
+mod sysctl;
+mod terminal;
+
+pub use create::{Created, Parts, create};
+pub use error::{Error, StartError};
+pub use exec::{Exec, exec};
+pub use pod::PodEnv;
+pub use stdio::{Io, Stdio};
+pub use sys::process::{Exit, Process};

@@ -63,3 +63,20 @@ pub fn own(name: &str) -> Result<OwnedFd, Errno> {
     }
     openat(CWD, format!("/proc/thread-self/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
+
+/// Switches the loopback interface of the calling thread's network namespace on (netdevice(7)).
+///
+/// # Errors
+/// EPERM: the namespace is not ours.
+pub fn loopback_up() -> Result<(), Errno> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let mut name = [0; libc::IFNAMSIZ];
+    (name[0], name[1]) = (b'l'.cast_signed(), b'o'.cast_signed());
+    let flags = libc::__c_anonymous_ifr_ifru { ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short };
+    let request = libc::ifreq { ifr_name: name, ifr_ifru: flags };
+    #[allow(unsafe_code, reason = "neither rustix nor nix wraps SIOCSIFFLAGS")]
+    // SAFETY: SIOCSIFFLAGS reads one ifreq with a terminated name and the flags set; it outlives the call.
+    let result = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(crate::process::last_errno()) }
+}

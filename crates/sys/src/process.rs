@@ -4,7 +4,7 @@
 mod spawn;
 
 use std::{
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -246,6 +246,29 @@ pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     close_range(first, libc::CLOSE_RANGE_CLOEXEC)
 }
 
+/// Closes every descriptor from 3 on but `keep`, which becomes number 3, close-on-exec. For a forked child that waits
+/// for its start: copies of its parent's pipes would keep them open. No other owned descriptor may be dropped after it.
+///
+/// # Errors
+/// dup3(2), close_range(2).
+pub fn keep_only(keep: OwnedFd) -> Result<OwnedFd, Errno> {
+    const PLACE: i32 = 3;
+    let number = keep.into_raw_fd();
+    if number != PLACE {
+        #[allow(unsafe_code, reason = "the place is a number, not a descriptor that somebody owns")]
+        // SAFETY: dup3 takes integers only. What was open at the place is closed, as promised by this function's
+        // documentation; `number` is open, because it came out of an OwnedFd.
+        let result = unsafe { libc::dup3(number, PLACE, libc::O_CLOEXEC) };
+        if result < 0 {
+            return Err(last_errno());
+        }
+    }
+    close_range(4, 0)?;
+    #[allow(unsafe_code, reason = "the descriptor was put there above")]
+    // SAFETY: 3 is open and, since everything else that owned it has been declared dead, owned by nobody.
+    Ok(unsafe { OwnedFd::from_raw_fd(PLACE) })
+}
+
 /// Closes every descriptor of the process and ends it when told to by a signal: the whole life of a namespace's init.
 /// Never returns.
 pub fn idle_for_ever() -> ! {
@@ -258,8 +281,8 @@ pub fn idle_for_ever() -> ! {
 
 fn close_range(first: u32, flags: libc::c_uint) -> Result<(), Errno> {
     #[allow(unsafe_code, reason = "no library wraps close_range(2)")]
-    // SAFETY: close_range takes no pointers. With CLOSE_RANGE_CLOEXEC nothing is closed now; without it the only
-    // caller is idle_for_ever, after which no descriptor is used again.
+    // SAFETY: close_range takes no pointers. With CLOSE_RANGE_CLOEXEC nothing is closed now; without it the
+    // callers are idle_for_ever and keep_only, after which no other descriptor is used.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }

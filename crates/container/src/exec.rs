@@ -1,0 +1,113 @@
+//! A further process in a running container.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use model::plan::ExecPlan;
+use sys::{
+    Errno,
+    cgroup::{Join, Track},
+    ns::{self, Kinds, New},
+    process::{self, Fork, Process},
+};
+
+use crate::{
+    Error, PodEnv, Stdio,
+    create::{Created, Heard, fork_into},
+    cwd,
+    error::{At, Step, refuse},
+    identity, init,
+    program::Program,
+    report::{self, Reporter},
+    terminal::Terminal,
+};
+
+/// A process that runs beside a container's own.
+#[derive(Debug)]
+pub struct Exec {
+    /// The process.
+    pub process: Process,
+    /// Master of its terminal, if it has one.
+    pub console: Option<OwnedFd>,
+    /// What was asked for and is not so.
+    pub warnings: Vec<String>,
+}
+
+/// Runs a process in all namespaces of a container, given by the pidfd of its first process. Comes back when the program
+/// runs; on an error nothing is left of it.
+///
+/// # Errors
+/// [`Error::Program`]: it cannot be run. Else the step that failed.
+pub fn exec(env: &PodEnv, target: BorrowedFd<'_>, plan: &ExecPlan, stdio: Stdio) -> Result<Exec, Error> {
+    let track = Track::at(&env.hierarchies, &plan.cgroup).map_err(Error::host("cgroup of exec"))?;
+    let join = track.open_join().map_err(Error::host("open cgroup of exec"))?;
+    let (listener, reporter) = report::pair()?;
+    let process = match fork_into(env, target, New::empty())? {
+        Fork::Child => run(env, target, plan, Material { stdio, join }, reporter),
+        Fork::Parent(process) => process,
+    };
+    drop((stdio, join, reporter));
+    let mut created = Created::new(process, listener);
+    match created.listen() {
+        Ok(Heard::Ready) => {}
+        Ok(Heard::Closed) => return Err(Error::Died { exit: created.kill() }),
+        Err(error) => {
+            created.kill();
+            return Err(error);
+        }
+    }
+    match created.listen() {
+        Ok(Heard::Closed) => {
+            let (process, console, warnings) = created.into_parts();
+            Ok(Exec { process, console, warnings })
+        }
+        Ok(Heard::Ready) => {
+            created.kill();
+            Err(Error::Report)
+        }
+        Err(error) => {
+            created.kill();
+            Err(error)
+        }
+    }
+}
+
+/// What the child needs beside the plan.
+struct Material {
+    stdio: Stdio,
+    join: Join,
+}
+
+fn run(env: &PodEnv, target: BorrowedFd<'_>, plan: &ExecPlan, material: Material, reporter: Reporter) -> ! {
+    match prepare(env, target, plan, material, &reporter) {
+        Ok(program) => {
+            let Ok(reporter) = reporter.alone() else { process::exit_now(128) };
+            reporter.ready();
+            init::launch(&program, &plan.process, &reporter)
+        }
+        Err(failure) => init::give_up(&reporter, &failure),
+    }
+}
+
+fn prepare(env: &PodEnv, target: BorrowedFd<'_>, plan: &ExecPlan, material: Material, reporter: &Reporter) -> Step<Program> {
+    process::reset_signals();
+    let program = Program::new(&plan.process)?;
+    identity::set_oom_score(&plan.process, &env.proc, reporter)?;
+    rustix::process::setsid().at(|| "setsid".to_owned())?;
+    material.join.join().at(|| format!("join cgroup {:?}", plan.cgroup))?;
+    // Network, IPC and UTS namespaces are the pod's and so the supervisor's own.
+    match ns::enter(target, Kinds::MOUNT | Kinds::CONTROL_GROUP) {
+        Err(Errno::SRCH) => return refuse("enter container", "it is not running"),
+        other => other.at(|| "enter container: setns".to_owned())?,
+    }
+    cwd::enter(&plan.process.cwd)?;
+    match (plan.process.tty, material.stdio) {
+        (true, Stdio::Terminal) => Terminal::in_own_root(plan.process.uid)?.install(reporter)?,
+        (false, Stdio::Io(io)) => {
+            io.give_to(plan.process.uid)?;
+            io.install()?;
+        }
+        (true, Stdio::Io(_)) | (false, Stdio::Terminal) => return refuse("stdio", "terminal or not: plan and caller differ"),
+    }
+    identity::assume(&plan.process, reporter)?;
+    Ok(program)
+}

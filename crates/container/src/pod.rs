@@ -1,0 +1,221 @@
+//! What the containers of a pod share, held by the supervisor: its namespaces, /dev/shm, and the init of a shared PID
+//! namespace. There is no pause container: the supervisor itself lives in the pod's namespaces.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use model::plan::PodPlan;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use sys::{
+    Errno,
+    cgroup::{Group, Hierarchies},
+    mount::{self, Attributes, Depth, Filesystem},
+    ns::{self, New},
+    proc::Proc,
+    process::{self, Fork, Pid, Process},
+};
+
+use crate::{
+    error::{At, Error, Failure, Step},
+    report::{self, Message, Reporter},
+    sysctl,
+};
+
+const INIT_LIMIT: Duration = Duration::from_secs(20);
+
+/// The environment that every container of a pod is made in.
+#[derive(Debug)]
+pub struct PodEnv {
+    pub(crate) proc: Proc,
+    pub(crate) hierarchies: Hierarchies,
+    /// The supervisor's own PID namespace, to come back to.
+    pub(crate) pid_namespace: OwnedFd,
+    shm: Shm,
+    init: Option<Process>,
+}
+
+/// The pod's /dev/shm.
+#[derive(Debug)]
+enum Shm {
+    /// The host's, as the IPC namespace is.
+    Host,
+    /// A mount that is attached nowhere and cloned for each container (Linux 6.15).
+    Detached(OwnedFd),
+    /// A mount at a path of the host.
+    At(PathBuf),
+}
+
+impl PodEnv {
+    /// Moves the calling process, which must have one thread, into namespaces of its own as the plan says, and makes
+    /// what goes with them. `run_dir` is the pod's directory; on kernels before 6.15 `run_dir/shm` is mounted upon,
+    /// see [`Self::close`].
+    ///
+    /// # Errors
+    /// The step that failed. The process is then somewhere in between and should end.
+    pub fn new(plan: &PodPlan, run_dir: &Path) -> Result<Self, Error> {
+        // Nobody may look into a process of ours that a container can see, even before it has left the host (R01).
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Error::call("prctl(PR_SET_DUMPABLE)"))?;
+        let hierarchies = Hierarchies::detect().map_err(Error::host("detect cgroups"))?;
+        let group = Group::new(&hierarchies, &plan.cgroup).map_err(Error::host("supervisor's cgroup"))?;
+        let join = group.open_join().map_err(Error::host("open supervisor's cgroup"))?;
+        join.join().map_err(Error::call("join supervisor's cgroup"))?;
+        let proc = Proc::new().map_err(Error::host("mount private procfs"))?;
+        let pid_namespace = ns::own("pid").map_err(Error::call("open own pid namespace"))?;
+        enter_namespaces(plan)?;
+        sysctl::apply(plan, &proc)?;
+        let shm = if plan.own_ipc { Shm::new(plan.shm_size, run_dir)? } else { Shm::Host };
+        let init = if plan.shared_pid { Some(start_init()?) } else { None };
+        Ok(Self { proc, hierarchies, pid_namespace, shm, init })
+    }
+
+    /// The init of the pod's shared PID namespace, as the host numbers it.
+    pub fn init_pid(&self) -> Option<Pid> {
+        self.init.as_ref().map(|init| init.pid)
+    }
+
+    /// The same as a descriptor: readable when it has died, and with it everything in the namespace.
+    pub fn init(&self) -> Option<BorrowedFd<'_>> {
+        self.init.as_ref().map(|init| init.pidfd.as_fd())
+    }
+
+    /// Kills the init and with it whatever lives in the shared PID namespace, and unmounts a /dev/shm that is at a path.
+    ///
+    /// # Errors
+    /// The unmount failed, or the init did not die in time.
+    pub fn close(self) -> Result<(), Error> {
+        if let Some(init) = &self.init {
+            match process::signal(init, model::Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(Error::call("kill pod init")(errno)),
+            }
+            match process::wait(init, INIT_LIMIT) {
+                // ECHILD: whoever called us has collected it.
+                Ok(_) | Err(Errno::CHILD) => {}
+                Err(_) => return Err(Error::Deadline { what: "killing the pod's init", limit: INIT_LIMIT }),
+            }
+        }
+        match &self.shm {
+            Shm::At(path) => mount::detach(path.as_path()).map_err(Error::call("unmount pod's /dev/shm")),
+            Shm::Host | Shm::Detached(_) => Ok(()),
+        }
+    }
+
+    /// The network namespace that the pod is in: the supervisor's.
+    ///
+    /// # Errors
+    /// open(2).
+    pub fn network_namespace(&self) -> Result<OwnedFd, Error> {
+        ns::own("net").map_err(Error::call("open network namespace"))
+    }
+
+    /// A detached mount of /dev/shm. Called in the supervisor: clones of a detached mount can be made only in the mount
+    /// namespace that it comes from.
+    pub(crate) fn shm(&self) -> Result<OwnedFd, Error> {
+        let clone = match &self.shm {
+            Shm::Host => mount::clone_path(c"/dev/shm", Depth::Top),
+            Shm::Detached(mount) => mount::clone_fd(mount, Depth::Top),
+            Shm::At(path) => mount::clone_path(path.as_path(), Depth::Top),
+        };
+        clone.map_err(Error::call("clone /dev/shm"))
+    }
+}
+
+impl Shm {
+    /// R23: of limited size, and charged to whoever touches its pages, so to the pod.
+    fn new(size: u64, run_dir: &Path) -> Result<Self, Error> {
+        let flags = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
+        let options = [("mode", "1777".to_owned()), ("size", size.to_string())];
+        let tmpfs =
+            options.iter().try_fold(Filesystem::open("tmpfs").map_err(Error::host("mount /dev/shm"))?, |tmpfs, (key, value)| {
+                tmpfs.set(key, value.as_str()).map_err(Error::host("mount /dev/shm"))
+            })?;
+        let mount = tmpfs.mount(flags).map_err(Error::host("mount /dev/shm"))?;
+        if mount::clone_fd(&mount, Depth::Top).is_ok() {
+            return Ok(Self::Detached(mount));
+        }
+        let path = run_dir.join("shm");
+        match rustix::fs::mkdir(&path, rustix::fs::Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::call("mkdir pod's /dev/shm")(errno)),
+        }
+        mount::attach_at(&mount, path.as_path()).map_err(Error::call("attach pod's /dev/shm"))?;
+        Ok(Self::At(path))
+    }
+}
+
+fn enter_namespaces(plan: &PodPlan) -> Result<(), Error> {
+    let mut new = New::empty();
+    new.set(New::NEWNET, plan.own_network);
+    new.set(New::NEWIPC, plan.own_ipc);
+    new.set(New::NEWUTS, plan.hostname.is_some());
+    if !new.is_empty() {
+        ns::unshare(new).map_err(Error::call("unshare pod's namespaces"))?;
+    }
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).map_err(Error::call("sethostname"))?;
+    }
+    if plan.own_network {
+        ns::loopback_up().map_err(Error::call("bring up lo"))?;
+    }
+    Ok(())
+}
+
+/// A copy of this process that holds a PID namespace and does nothing: no program of an image is needed for it, and the
+/// kernel collects its children. It sees an empty root and has no privileges, because containers of the pod see it.
+fn start_init() -> Result<Process, Error> {
+    let (listener, reporter) = report::pair()?;
+    match process::fork(New::NEWPID | New::NEWNS, None).map_err(Error::call("clone3 for pod init"))? {
+        Fork::Child => run_init(&reporter),
+        Fork::Parent(init) => {
+            drop(reporter);
+            let message = listener.next(Instant::now() + INIT_LIMIT);
+            if let Ok(Some(Message::Ready)) = message {
+                return Ok(init);
+            }
+            let _ = process::signal(&init, model::Signal::KILL);
+            let exit = process::wait(&init, INIT_LIMIT).ok();
+            Err(match message {
+                Ok(Some(Message::Failed(Failure { step, reason, .. }))) => Error::Step { step, source: reason },
+                Ok(None) => Error::Died { exit },
+                Ok(Some(_)) => Error::Report,
+                Err(_) => Error::Deadline { what: "starting the pod's init", limit: INIT_LIMIT },
+            })
+        }
+    }
+}
+
+fn run_init(reporter: &Reporter) -> ! {
+    match prepare_init() {
+        Ok(()) => {
+            reporter.ready();
+            process::idle_for_ever()
+        }
+        Err(failure) => {
+            reporter.fail(&failure);
+            process::exit_now(1)
+        }
+    }
+}
+
+fn prepare_init() -> Step<()> {
+    process::reset_signals();
+    process::ignore_children();
+    // Fails only for a process that leads a session already, and that is as good.
+    let _ = rustix::process::setsid();
+    mount::change_all(mount::Propagation::PRIVATE).at(|| "make mounts private".to_owned())?;
+    let flags = Attributes::MOUNT_ATTR_RDONLY
+        | Attributes::MOUNT_ATTR_NOSUID
+        | Attributes::MOUNT_ATTR_NODEV
+        | Attributes::MOUNT_ATTR_NOEXEC;
+    let empty = Filesystem::open("tmpfs").and_then(|tmpfs| tmpfs.mount(flags)).at(|| "mount an empty root".to_owned())?;
+    mount::attach_at(&empty, c"/").at(|| "attach an empty root".to_owned())?;
+    rustix::process::fchdir(&empty).at(|| "fchdir(empty root)".to_owned())?;
+    mount::pivot_to_cwd().at(|| "pivot_root to an empty root".to_owned())?;
+    sys::caps::bound(0).at(|| "drop bounding set".to_owned())?;
+    sys::caps::set(0, 0).at(|| "drop capabilities".to_owned())?;
+    rustix::thread::set_no_new_privs(true).at(|| "set no_new_privs".to_owned())?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).at(|| "set death signal".to_owned())
+}
