@@ -26,7 +26,7 @@ impl Pax {
         let mut pax = Self::default();
         while !data.is_empty() {
             let (record, rest) = split_record(data)?;
-            pax.apply(record.0, record.1)?;
+            pax.apply(record.key, record.value)?;
             data = rest;
         }
         Ok(pax)
@@ -67,7 +67,7 @@ impl Pax {
 /// records that change nothing (git writes a comment) are read the same way everywhere.
 pub(super) fn check_global(mut data: &[u8]) -> Result<(), Malformed> {
     while !data.is_empty() {
-        let ((key, _), rest) = split_record(data)?;
+        let (Record { key, .. }, rest) = split_record(data)?;
         let changes = matches!(key, b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime")
             || key.starts_with(XATTR)
             || key.starts_with(b"GNU.sparse.");
@@ -79,8 +79,13 @@ pub(super) fn check_global(mut data: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
+struct Record<'d> {
+    key: &'d [u8],
+    value: &'d [u8],
+}
+
 /// `LENGTH KEY=VALUE\n`, where LENGTH counts all of it.
-fn split_record(data: &[u8]) -> Result<((&[u8], &[u8]), &[u8]), Malformed> {
+fn split_record(data: &[u8]) -> Result<(Record<'_>, &[u8]), Malformed> {
     let bad = || Malformed::Pax(shown(&data[..data.len().min(40)]));
     let space = data.iter().take(20).position(|byte| *byte == b' ').ok_or_else(bad)?;
     let length = decimal(&data[..space]).and_then(|n| usize::try_from(n).ok()).ok_or_else(bad)?;
@@ -93,7 +98,7 @@ fn split_record(data: &[u8]) -> Result<((&[u8], &[u8]), &[u8]), Malformed> {
     if key.is_empty() || key.contains(&0) {
         return Err(bad());
     }
-    Ok(((key, value), &data[length..]))
+    Ok((Record { key, value }, &data[length..]))
 }
 
 pub(super) fn without_nul(value: &[u8]) -> Result<Vec<u8>, Malformed> {
@@ -180,10 +185,8 @@ mod tests {
     #[test]
     fn damaged_records_are_errors() {
         for bad in [
-            &b"5 a=\n"[..],
-            b"x",
+            &b"x"[..],
             b"9 path=a",
-            b"10 path=a\n",
             b"8 path=a\n",
             b"0 \n",
             b"99999999999999999999999 a=b\n",
@@ -195,7 +198,7 @@ mod tests {
             b"23 SCHILY.xattr.=value\n",
         ] {
             let result = Pax::parse(bad);
-            assert!(result.is_err() || bad == b"5 a=\n", "{:?} {result:?}", String::from_utf8_lossy(bad));
+            assert!(result.is_err(), "{:?} {result:?}", String::from_utf8_lossy(bad));
         }
     }
 }
