@@ -1,0 +1,91 @@
+//! Names of cgroups, below each hierarchy's root. All are functions of ids, so that recovery finds them.
+
+use model::{ContainerId, ExecId, PodId};
+
+use super::error::{Error, cut};
+
+/// The pod's cgroup: what the client names (a kubelet makes one per pod), or a directory of ours in the default parent.
+///
+/// # Errors
+/// Not absolute, empty parts, `.`, `..`, control characters, or a systemd slice.
+pub fn pod(given: &str, default_parent: &str, id: PodId) -> Result<String, Error> {
+    if given.is_empty() {
+        return check(default_parent).map(|parent| format!("{}/{id}", parent.trim_end_matches('/')));
+    }
+    // The root itself is everybody's; a pod gets its own place in it.
+    check(given).map(|path| if path == "/" { format!("/{id}") } else { path.to_owned() })
+}
+
+/// The supervisor's, in the pod's.
+pub fn supervisor(pod_cgroup: &str, id: PodId) -> String {
+    format!("{pod_cgroup}/creel-{id}")
+}
+
+/// A container's, in the pod's.
+pub fn container(pod_cgroup: &str, id: ContainerId) -> String {
+    format!("{pod_cgroup}/{id}")
+}
+
+/// That of a process beside the main one, in the container's, so that it can be killed with all its children.
+pub fn exec(container_cgroup: &str, id: ExecId) -> String {
+    format!("{container_cgroup}/exec-{id}")
+}
+
+fn check(path: &str) -> Result<&str, Error> {
+    let refuse = |why| Err(Error::CgroupParent { path: cut(path), why });
+    if path.ends_with(".slice") && !path.contains('/') {
+        return refuse("is a systemd slice; this engine's cgroup driver is cgroupfs, set the kubelet's to the same");
+    }
+    if !path.starts_with('/') {
+        return refuse("must be absolute, e.g. /kubepods/burstable/podX");
+    }
+    let trimmed = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
+    if trimmed.len() > 1024 {
+        return refuse("is longer than 1024 bytes");
+    }
+    if trimmed.chars().any(char::is_control) {
+        return refuse("has control characters");
+    }
+    if trimmed != "/" && trimmed[1..].split('/').any(|part| part.is_empty() || part == "." || part == ".." || part.len() > 255) {
+        return refuse("has an empty, `.`, `..` or overlong part");
+    }
+    Ok(trimmed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_from_ids() {
+        let id = PodId::from_bytes([0xab; 32]);
+        let hex = "ab".repeat(32);
+        assert_eq!(pod("", "/creel", id).unwrap(), format!("/creel/{hex}"));
+        assert_eq!(pod("", "/", id).unwrap(), format!("/{hex}"));
+        assert_eq!(pod("/", "/creel", id).unwrap(), format!("/{hex}"));
+        assert_eq!(pod("/kubepods/burstable/podX/", "/creel", id).unwrap(), "/kubepods/burstable/podX");
+        assert_eq!(supervisor("/k/p", id), format!("/k/p/creel-{hex}"));
+        let container_id = ContainerId::from_bytes([1; 32]);
+        assert_eq!(container("/k/p", container_id), format!("/k/p/{container_id}"));
+        assert!(exec("/k/p/c", ExecId::from_bytes([2; 32])).starts_with("/k/p/c/exec-0202"));
+    }
+
+    #[test]
+    fn bad_parents_are_refused_with_the_reason() {
+        let long = format!("/{}", "a/".repeat(600));
+        for (bad, why) in [
+            ("kubepods-burstable-podX.slice", "systemd slice"),
+            ("kubepods/podX", "must be absolute"),
+            ("/a/../b", "`..`"),
+            ("/a//b", "empty"),
+            ("/./a", "`.`"),
+            ("/a\nb", "control"),
+            ("/a\0", "control"),
+            ("///", "empty"),
+            (&long, "longer"),
+        ] {
+            let error = pod(bad, "/creel", PodId::from_bytes([0; 32])).unwrap_err().to_string();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
+}

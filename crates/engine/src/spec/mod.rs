@@ -1,0 +1,186 @@
+//! From what a client asks for to what the executor carries out: every decision is made here, and nowhere else.
+//!
+//! A plan follows from the specs, the image's defaults, its user databases and the host's files, and from nothing
+//! else. **Invariant:** labels and annotations are not read in this module (R17, EX-21).
+
+mod caps;
+pub mod cgroup;
+mod command;
+mod defaults;
+mod devices;
+mod env;
+mod error;
+mod exec;
+pub mod files;
+mod logs;
+mod mountinfo;
+mod mounts;
+mod passwd;
+mod path;
+mod profile;
+mod resources;
+mod sysctls;
+#[cfg(test)]
+mod tests;
+mod user;
+mod volumes;
+
+use std::{os::fd::BorrowedFd, path::Path};
+
+use model::{
+    ContainerId, PodId, Resources, Signal,
+    container::{ContainerSpec, ImageDefaults, ResolvedUser},
+    plan::{ContainerPlan, PodPlan, ProcessPlan},
+    pod::{NamespaceMode, PidMode, PodSpec},
+};
+
+pub use defaults::{default_masked_paths, default_readonly_paths, possible_cpus};
+pub use devices::device_rules;
+pub use error::Error;
+pub use exec::{exec_plan, exec_plan_with_terminal};
+pub use mounts::Volume;
+
+/// The plan of a pod's supervisor.
+///
+/// # Errors
+/// A namespace, sysctl or host name that cannot be.
+pub fn pod_plan(spec: &PodSpec, supervisor_cgroup: &str, shm_size: u64) -> Result<PodPlan, Error> {
+    let namespaces = spec.namespaces;
+    if namespaces.network == NamespaceMode::Container || namespaces.ipc == NamespaceMode::Container {
+        return Err(Error::Namespaces("network and IPC are the pod's or the node's, never a container's own"));
+    }
+    let own_network = namespaces.network == NamespaceMode::Pod;
+    let own_ipc = namespaces.ipc == NamespaceMode::Pod;
+    sysctls::check(&spec.sysctls, sysctls::Own { network: own_network, ipc: own_ipc })?;
+    Ok(PodPlan {
+        own_network,
+        own_ipc,
+        hostname: files::hostname(spec)?,
+        shared_pid: namespaces.pid == NamespaceMode::Pod,
+        sysctls: spec.sysctls.clone(),
+        shm_size,
+        cgroup: supervisor_cgroup.to_owned(),
+    })
+}
+
+/// What a container's plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct ContainerRequest<'a> {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its pod.
+    pub pod: &'a PodSpec,
+    /// The pod's id.
+    pub pod_id: PodId,
+    /// The pod's directory, with the files that [`files::write`] made.
+    pub pod_dir: &'a Path,
+    /// The pod's cgroup.
+    pub pod_cgroup: &'a str,
+    /// What the client says.
+    pub container: &'a ContainerSpec,
+    /// What the image says.
+    pub image: &'a ImageDefaults,
+    /// The container's root file system, for its user databases and the content of its volumes.
+    pub rootfs: BorrowedFd<'a>,
+    /// Where the container's anonymous volumes go; made if there are any.
+    pub volumes: &'a Path,
+    /// Most processes if the client says nothing.
+    pub pids_limit: i64,
+}
+
+/// A container's plan, and what else was decided.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// For the executor.
+    pub plan: ContainerPlan,
+    /// The user; shown in the container's status.
+    pub user: ResolvedUser,
+    /// What stops it.
+    pub stop_signal: Signal,
+    /// The limits for its cgroup: the client's with defaults.
+    pub resources: Resources,
+    /// Directories made for the image's VOLUMEs, filled.
+    pub volumes: Vec<Volume>,
+}
+
+/// Decides everything about a container. Makes the missing directories of bind mounts and logs, and the image's volumes.
+///
+/// # Errors
+/// What is wrong with the request, by field.
+pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error> {
+    let (spec, image, security) = (request.container, request.image, &request.container.security);
+    if security.privileged && !request.pod.privileged {
+        return Err(Error::Privileged);
+    }
+    check_pid(security.pid, request.pod)?;
+    let resources = resources::effective(&spec.resources, request.pids_limit)?;
+    let user = user::resolve(security, &image.user, request.rootfs)?;
+    let process = process(request, &user)?;
+    let devices = devices::plan(spec)?;
+    let sources = mounts::Sources { pod: request.pod, pod_dir: request.pod_dir, volumes: request.volumes };
+    let mounts = mounts::plan(spec, &image.volumes, devices.mounts, sources)?;
+    let (masked_paths, readonly_paths) = if security.privileged {
+        (Vec::new(), Vec::new())
+    } else {
+        (mounts::protected("masked path", &security.masked_paths)?, mounts::protected("read-only path", &security.readonly_paths)?)
+    };
+    let plan = ContainerPlan {
+        id: request.id,
+        process,
+        pid: security.pid,
+        readonly_rootfs: security.readonly_rootfs,
+        mounts: mounts.list,
+        devices: if mounts.foreign_dev { Vec::new() } else { devices.nodes },
+        masked_paths,
+        readonly_paths,
+        cgroup: cgroup::container(request.pod_cgroup, request.id),
+        own_cgroup_namespace: !security.privileged,
+        log_path: logs::path(&request.pod.log_directory, &spec.log_path)?,
+        stdin: spec.stdin,
+        stdin_once: spec.stdin_once,
+        root_propagation: mounts.root_propagation,
+    };
+    let stop_signal = stop_signal(spec, image)?;
+    // Last, because it is the one step that copies.
+    volumes::prepare(request.rootfs, &mounts.volumes)?;
+    Ok(Prepared { plan, user, stop_signal, resources, volumes: mounts.volumes })
+}
+
+fn process(request: &ContainerRequest<'_>, user: &ResolvedUser) -> Result<ProcessPlan, Error> {
+    let (spec, image, security) = (request.container, request.image, &request.container.security);
+    let capabilities = caps::resolve(security, caps::available()?)?;
+    let hostname = files::visible_hostname(request.pod)?;
+    let defaults = env::Defaults { home: &user.home, hostname: &hostname, tty: spec.tty };
+    Ok(ProcessPlan {
+        args: command::args(spec, image)?,
+        env: env::build(defaults, &image.env, &spec.envs)?,
+        cwd: command::working_dir(spec, image)?,
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups.clone(),
+        capabilities,
+        no_new_privs: security.no_new_privs,
+        seccomp: profile::program(security, capabilities.bounding)?,
+        rlimits: resources::rlimits(),
+        oom_score_adj: resources::oom_score_adj(&spec.resources)?,
+        tty: spec.tty,
+        umask: None,
+    })
+}
+
+fn check_pid(pid: PidMode, pod: &PodSpec) -> Result<(), Error> {
+    match pid {
+        PidMode::Pod if pod.namespaces.pid != NamespaceMode::Pod => {
+            Err(Error::Namespaces("the container is to share the pod's PID namespace, and the pod was made without one"))
+        }
+        PidMode::Pod | PidMode::Container | PidMode::Node | PidMode::Target(_) => Ok(()),
+    }
+}
+
+fn stop_signal(spec: &ContainerSpec, image: &ImageDefaults) -> Result<Signal, Error> {
+    match spec.stop_signal {
+        Some(signal) => Ok(signal),
+        None if image.stop_signal.is_empty() => Ok(Signal::TERM),
+        None => image.stop_signal.parse().map_err(Error::StopSignal),
+    }
+}

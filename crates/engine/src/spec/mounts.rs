@@ -1,0 +1,230 @@
+//! What is mounted where: the standard mounts, the pod's files, the client's binds, the image's volumes.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use model::{
+    container::{BindMount, ContainerSpec, Propagation},
+    plan::{MountFlags, MountKind, MountPlan},
+    pod::{NamespaceMode, PodSpec},
+};
+
+use super::{
+    error::{Error, cut},
+    files, mountinfo, path,
+};
+
+/// Files of /proc that may be replaced by a mount: what lxcfs provides, and nothing that anybody acts on.
+const PROC_FILES: [&str; 8] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+];
+const MAX_MOUNTS: usize = 4096;
+const BAD_PATH: &str = "must be an absolute path of less than 4096 bytes without control characters";
+
+/// A directory of the host that an image's VOLUME gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// On the host; made, and filled from the image, by `volumes::prepare`.
+    pub source: PathBuf,
+    /// In the container; clean.
+    pub target: String,
+}
+
+/// Everything about mounts in a container's plan.
+#[derive(Debug)]
+pub(crate) struct Mounts {
+    pub(crate) list: Vec<MountPlan>,
+    pub(crate) root_propagation: Propagation,
+    pub(crate) volumes: Vec<Volume>,
+    /// /dev is the client's: no node may be made in it.
+    pub(crate) foreign_dev: bool,
+}
+
+/// Where things come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sources<'a> {
+    pub(crate) pod: &'a PodSpec,
+    /// Holds hosts, hostname and resolv.conf.
+    pub(crate) pod_dir: &'a Path,
+    /// Where this container's volumes go.
+    pub(crate) volumes: &'a Path,
+}
+
+/// All mounts, parents before children.
+///
+/// # Errors
+/// Names the mount and what is wrong with it.
+pub(crate) fn plan(
+    spec: &ContainerSpec,
+    image_volumes: &[String],
+    devices: Vec<MountPlan>,
+    sources: Sources<'_>,
+) -> Result<Mounts, Error> {
+    if spec.mounts.len() + image_volumes.len() > MAX_MOUNTS {
+        return Err(Error::Mount { target: "/".into(), why: "more than 4096 mounts are asked for" });
+    }
+    let mut binds = Vec::new();
+    for mount in &spec.mounts {
+        binds.push(bind(mount, spec.security.privileged)?);
+    }
+    binds.extend(devices);
+    let mut targets = std::collections::HashSet::new();
+    if let Some(twice) = binds.iter().find(|mount| !targets.insert(mount.target.as_str())) {
+        return Err(Error::Mount { target: cut(&twice.target), why: "is asked for twice" });
+    }
+    let volumes = volumes(image_volumes, &targets, sources.volumes)?;
+    let foreign_dev = targets.contains("/dev");
+    let mut list = standard(spec, sources.pod);
+    list.extend(pod_files(spec, sources.pod_dir)?);
+    let replaced = |target: &str| targets.contains(target) || (foreign_dev && path::within(target, "/dev"));
+    list.retain(|mount| !replaced(&mount.target));
+    for volume in &volumes {
+        list.push(plain_bind(text(&volume.source)?, &volume.target, MountFlags { nodev: true, ..Default::default() }));
+    }
+    list.extend(binds);
+    // Stable, so mounts of one depth stay in the order in which they were asked for.
+    list.sort_by_key(|mount| mount.target.matches('/').count());
+    let travels = |wanted| spec.mounts.iter().any(|mount| mount.propagation == wanted);
+    let root_propagation = match (travels(Propagation::Bidirectional), travels(Propagation::HostToContainer)) {
+        (true, _) => Propagation::Bidirectional,
+        (false, true) => Propagation::HostToContainer,
+        (false, false) => Propagation::Private,
+    };
+    Ok(Mounts { list, root_propagation, volumes, foreign_dev })
+}
+
+fn plain_bind(source: String, target: &str, flags: MountFlags) -> MountPlan {
+    MountPlan { target: target.to_owned(), kind: MountKind::Bind { source, propagation: Propagation::Private }, flags }
+}
+
+/// What every container has. Privileged ones may write to /sys and the cgroups.
+fn standard(spec: &ContainerSpec, pod: &PodSpec) -> Vec<MountPlan> {
+    let privileged = spec.security.privileged;
+    let closed = MountFlags { nosuid: true, nodev: true, noexec: true, ..Default::default() };
+    let system = MountFlags { readonly: !privileged, ..closed };
+    let sysfs = if privileged && pod.namespaces.network == NamespaceMode::Node { MountKind::HostSysfs } else { MountKind::Sysfs };
+    [
+        ("/proc", MountKind::Proc, closed),
+        ("/dev", MountKind::Dev, MountFlags { nosuid: true, ..Default::default() }),
+        ("/sys", sysfs, system),
+        ("/dev/mqueue", MountKind::Mqueue, closed),
+        ("/dev/shm", MountKind::Shm, closed),
+        ("/sys/fs/cgroup", MountKind::Cgroup, system),
+    ]
+    .into_iter()
+    .map(|(target, kind, flags)| MountPlan { target: target.to_owned(), kind, flags })
+    .collect()
+}
+
+fn pod_files(spec: &ContainerSpec, pod_dir: &Path) -> Result<Vec<MountPlan>, Error> {
+    let flags = MountFlags { readonly: spec.security.readonly_rootfs, nosuid: true, nodev: true, noexec: true, recursive: false };
+    let file = |name: &str| Ok(plain_bind(text(&pod_dir.join(name))?, &format!("/etc/{name}"), flags));
+    [files::HOSTS, files::HOSTNAME, files::RESOLV_CONF].into_iter().map(file).collect()
+}
+
+/// A path that may be mounted on.
+///
+/// # Errors
+/// The root; /proc and what is in it but a few harmless files: whoever could put a file there would decide where the
+/// executor's own writes to /proc go (CVE-2019-16884, CVE-2025-52881).
+pub(crate) fn check_target(target: &str) -> Result<(), Error> {
+    let refuse = |why| Err(Error::Mount { target: cut(target), why });
+    if target == "/" {
+        return refuse("the root itself cannot be mounted on");
+    }
+    if path::within(target, "/proc") && !PROC_FILES.contains(&target) {
+        return refuse("nothing may be mounted on /proc");
+    }
+    Ok(())
+}
+
+fn bind(mount: &BindMount, privileged: bool) -> Result<MountPlan, Error> {
+    let refuse = |why| Error::Mount { target: cut(&mount.container_path), why };
+    let target = path::clean(&mount.container_path).ok_or_else(|| refuse(BAD_PATH))?;
+    check_target(&target)?;
+    if mount.recursive_read_only {
+        let refuse = |why| Err(Error::RecursiveReadOnly { target: cut(&target), why });
+        if !mount.readonly {
+            return refuse("recursive_read_only needs readonly");
+        }
+        if mount.propagation != Propagation::Private {
+            return refuse("recursive_read_only needs private propagation");
+        }
+    }
+    let source = host_source(&mount.host_path).map_err(|source| match source {
+        Some(source) => Error::HostPath { operation: "find mount source", path: mount.host_path.clone().into(), source },
+        None => refuse("its path on the host must be absolute, of less than 4096 bytes, without control characters"),
+    })?;
+    check_propagation(&source, mount.propagation).map_err(|error| error.unwrap_or_else(|| refuse(NOT_SHARED)))?;
+    // Devices come by `devices`, whose cgroup rules they need anyway; privileged containers see the host's (R21).
+    let flags =
+        MountFlags { readonly: mount.readonly, recursive: mount.recursive_read_only, nodev: !privileged, ..Default::default() };
+    let kind = MountKind::Bind { source: text(&source)?, propagation: mount.propagation };
+    Ok(MountPlan { target, kind, flags })
+}
+
+const NOT_SHARED: &str = "mounts cannot travel: the host's mount under it is not shared (mount --make-rshared)";
+
+/// The source with its links resolved; made as a directory if it is not there, as the field does. `None`: not a path.
+fn host_source(given: &str) -> Result<PathBuf, Option<io::Error>> {
+    let clean = path::clean(given).ok_or(None)?;
+    match fs::canonicalize(&clean) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(&clean)?;
+            Ok(fs::canonicalize(&clean)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// `Err(None)`: mounts do not travel there.
+fn check_propagation(source: &Path, propagation: Propagation) -> Result<(), Option<Error>> {
+    if propagation == Propagation::Private {
+        return Ok(());
+    }
+    let failed = |source| Error::HostPath { operation: "read", path: "/proc/self/mountinfo".into(), source };
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
+    if mountinfo::peers(&mountinfo, source).allow(propagation) { Ok(()) } else { Err(None) }
+}
+
+/// The image's VOLUMEs, but those that the client mounts over. They are class 2: a path that could hide the engine's own
+/// mounts is passed over (images that run systemd declare /sys/fs/cgroup), one that is no path is refused.
+fn volumes(given: &[String], targets: &std::collections::HashSet<&str>, directory: &Path) -> Result<Vec<Volume>, Error> {
+    let mut volumes: Vec<Volume> = Vec::new();
+    for volume in given {
+        let refuse = |why| Error::Mount { target: cut(volume), why };
+        let target = path::clean(volume).ok_or_else(|| refuse("as a VOLUME of the image, must be an absolute path"))?;
+        if target == "/" {
+            return Err(refuse("a VOLUME of the image cannot be its root"));
+        }
+        let ours = ["/proc", "/sys", "/dev"].iter().any(|top| path::within(&target, top));
+        if ours || targets.contains(target.as_str()) || volumes.iter().any(|known| known.target == target) {
+            continue;
+        }
+        volumes.push(Volume { source: directory.join(volumes.len().to_string()), target });
+    }
+    Ok(volumes)
+}
+
+fn text(path: &Path) -> Result<String, Error> {
+    let refuse = || Error::Mount { target: cut(&path.to_string_lossy()), why: "its path on the host is not UTF-8" };
+    path.to_str().map(str::to_owned).ok_or_else(refuse)
+}
+
+/// Masked or read-only paths exactly as the client gave them; empty means none and not "the defaults".
+pub(crate) fn protected(list: &'static str, given: &[String]) -> Result<Vec<String>, Error> {
+    let refuse = |path: &String| Error::ProtectedPath { list, path: cut(path) };
+    given.iter().map(|path| path::clean(path).filter(|_| !path::climbs(path)).ok_or_else(|| refuse(path))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Which seccomp program a container gets.
+
+use std::{fs::File, io::Read, path::Path};
+
+use minicbor::bytes::ByteVec;
+use model::container::{SeccompSpec, SecuritySpec};
+use rustix::fs::{Mode, OFlags};
+
+use super::{
+    error::{Error, cut},
+    path,
+};
+
+/// The program, or `None` for none. `caps` is the container's bounding set.
+///
+/// # Errors
+/// A localhost profile that is not there, not a file, or not a profile: never quietly none (CVE-2023-2431).
+pub(crate) fn program(security: &SecuritySpec, caps: u64) -> Result<Option<ByteVec>, Error> {
+    if security.privileged {
+        return Ok(None);
+    }
+    match &security.seccomp {
+        SeccompSpec::Unconfined => Ok(None),
+        SeccompSpec::RuntimeDefault => Ok(Some(seccomp::default_program(caps).into())),
+        SeccompSpec::Localhost(given) => localhost(given, caps).map(|program| Some(program.into())),
+    }
+}
+
+fn localhost(given: &str, caps: u64) -> Result<Vec<u8>, Error> {
+    // The form of Kubernetes before 1.19, which CRI clients still send.
+    let bare = given.strip_prefix("localhost/").unwrap_or(given);
+    let refuse = |why| Err(Error::SeccompPath { path: cut(given), why });
+    if bare.is_empty() {
+        return refuse("is empty");
+    }
+    if path::climbs(bare) {
+        return refuse("has `..`");
+    }
+    let Some(clean) = path::clean(bare) else { return refuse("must be an absolute path") };
+    let json = read(Path::new(&clean)).map_err(|source| Error::SeccompFile { path: clean.clone().into(), source })?;
+    let target = seccomp::Target::native(kernel_version(), caps);
+    seccomp::parse_and_compile(&json, &target).map_err(|source| Error::SeccompProfile { path: clean.into(), source })
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    // Without blocking, should it be a pipe.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("is not a regular file"));
+    }
+    let mut json = Vec::new();
+    file.take(seccomp::MAX_PROFILE as u64 + 1).read_to_end(&mut json)?;
+    Ok(json)
+}
+
+/// Major and minor of the running kernel, for profiles with `minKernel`.
+fn kernel_version() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let mut numbers = uname
+        .release()
+        .to_bytes()
+        .split(|byte| !byte.is_ascii_digit())
+        .map(|digits| std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()));
+    let mut next = || numbers.next().flatten().unwrap_or(0);
+    (next(), next())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::spec::tests::security;
+
+    fn with(profile: SeccompSpec) -> Result<Option<ByteVec>, Error> {
+        program(&SecuritySpec { seccomp: profile, ..security() }, 0)
+    }
+
+    #[test]
+    fn the_profile_that_is_asked_for() {
+        assert_eq!(with(SeccompSpec::Unconfined).unwrap(), None);
+        assert_eq!(with(SeccompSpec::RuntimeDefault).unwrap().unwrap().to_vec(), seccomp::default_program(0));
+        let privileged = SecuritySpec { privileged: true, seccomp: SeccompSpec::RuntimeDefault, ..security() };
+        assert_eq!(program(&privileged, 0).unwrap(), None);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("p.json");
+        fs::write(&file, r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
+        let path = file.to_str().unwrap();
+        assert!(with(SeccompSpec::Localhost(path.into())).unwrap().is_some());
+        assert!(with(SeccompSpec::Localhost(format!("localhost/{path}"))).unwrap().is_some());
+        fs::write(&file, "{}").unwrap();
+        assert!(matches!(with(SeccompSpec::Localhost(path.into())).unwrap_err(), Error::SeccompProfile { .. }));
+        assert!(kernel_version() >= (5, 12));
+    }
+
+    #[test]
+    fn ex_22_a_missing_profile_is_an_error_and_never_none() {
+        for bad in ["", "localhost/", "p.json", "../../etc/x", "/var/../etc/x", "/a\0"] {
+            assert!(matches!(with(SeccompSpec::Localhost(bad.into())).unwrap_err(), Error::SeccompPath { .. }), "{bad:?}");
+        }
+        for bad in ["/nonexistent/p.json", "/dev/null", "/etc"] {
+            assert!(matches!(with(SeccompSpec::Localhost(bad.into())).unwrap_err(), Error::SeccompFile { .. }), "{bad:?}");
+        }
+    }
+}
