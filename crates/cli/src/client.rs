@@ -1,0 +1,59 @@
+//! The connection to creeld.
+
+use std::path::{Path, PathBuf};
+
+use api::{
+    MAX_MESSAGE,
+    creel::creel_client::CreelClient,
+    runtime::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::error::Error;
+
+/// All services of one daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) runtime: RuntimeServiceClient<Channel>,
+    pub(crate) image: ImageServiceClient<Channel>,
+    pub(crate) creel: CreelClient<Channel>,
+}
+
+impl Client {
+    /// Connects. A daemon that is not there is noticed now and not at the first request.
+    pub(crate) async fn connect(socket: &Path) -> Result<Self, Error> {
+        let path = path_of(socket);
+        UnixStream::connect(&path).await.map_err(|source| Error::Connect { socket: path.clone(), source })?;
+        let connector = tower::service_fn(move |_: http::Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        // gRPC wants an authority; over a unix socket it means nothing.
+        let endpoint = Endpoint::from_static("http://localhost");
+        let channel = endpoint.connect_with_connector(connector).await.map_err(Error::Transport)?;
+        Ok(Self {
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            image: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            creel: CreelClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+        })
+    }
+}
+
+/// crictl and kubelet write sockets as URLs.
+fn path_of(socket: &Path) -> PathBuf {
+    let text = socket.to_string_lossy();
+    PathBuf::from(text.strip_prefix("unix://").unwrap_or(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_there() {
+        let error = Client::connect(Path::new("unix:///nonexistent/creel.sock")).await.unwrap_err();
+        assert!(matches!(&error, Error::Connect { socket, .. } if socket == Path::new("/nonexistent/creel.sock")), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Tables, JSON, and quantities for people.
+
+use std::{
+    io::{self, Write},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+
+use crate::error::{self, Error};
+
+/// Between two columns.
+const GAP: usize = 3;
+
+/// A table as text: columns as wide as their widest cell, no blanks at the ends of lines.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column)).map(|cell| cell.chars().count());
+    let widths: Vec<usize> =
+        header.iter().enumerate().map(|(column, name)| cells(column).max().unwrap_or(0).max(name.len())).collect();
+    let mut text = String::new();
+    let header: Vec<String> = header.iter().map(|name| (*name).to_owned()).collect();
+    for row in std::iter::once(&header).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + GAP));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// To standard output.
+pub(crate) fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(error::io("write to standard output"))
+}
+
+/// One JSON document to standard output.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).map_err(Error::Json)?;
+    print(&(text + "\n"))
+}
+
+/// A remark to standard error.
+pub(crate) fn note(text: &str) {
+    writeln!(io::stderr(), "{text}").ok();
+}
+
+/// The first twelve digits of an id or digest.
+pub(crate) fn short(id: &str) -> String {
+    let hex = id.split_once(':').map_or(id, |(_, hex)| hex);
+    hex.chars().take(12).collect()
+}
+
+/// Bytes with three digits, as `docker images` counts: powers of a thousand.
+pub(crate) fn bytes(number: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = number as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit < UNITS.len() - 1 {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$}{}", UNITS[unit])
+}
+
+/// How long ago an instant in nanoseconds since 1970 was.
+pub(crate) fn age(nanoseconds: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let then = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
+    span(now.saturating_sub(then))
+}
+
+/// A span of time in its biggest unit.
+pub(crate) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (number, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86400 => (seconds / 3600, "hour"),
+        86400..1_209_600 => (seconds / 86400, "day"),
+        _ => (seconds / 604_800, "week"),
+    };
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_as_wide_as_they_must_be() {
+        let rows = [vec!["a".to_owned(), "long cell".to_owned()], vec!["bbbb".to_owned(), String::new()]];
+        assert_eq!(table(&["X", "Y"], &rows), "X      Y\na      long cell\nbbbb\n");
+        assert_eq!(table(&["X", "Y"], &[]), "X   Y\n");
+    }
+
+    #[test]
+    fn quantities() {
+        let cases =
+            [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (1_234_567, "1.23MB"), (99_960_000, "100MB"), (4_260_000_000, "4.26GB")];
+        for (number, text) in cases {
+            assert_eq!(bytes(number), text);
+        }
+        for (seconds, text) in
+            [(1, "1 second"), (59, "59 seconds"), (60, "1 minute"), (7200, "2 hours"), (90000, "1 day"), (1_300_000, "2 weeks")]
+        {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(short(&format!("sha256:{}", "ab".repeat(32))), "abababababab");
+    }
+}
