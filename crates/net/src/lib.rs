@@ -10,6 +10,8 @@ pub mod cni;
 mod error;
 mod netlink;
 mod network;
+#[cfg(test)]
+mod testnet;
 
 pub use bridge::Bridge;
 pub use cni::Cni;

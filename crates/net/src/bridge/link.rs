@@ -156,7 +156,8 @@ impl Links {
         self.run(request, || format!("create bridge {name}"))
     }
 
-    /// Creates a veth pair in one request: host end in the bridge and up, pod's end in its namespace and up.
+    /// Creates a veth pair in one request: host end in the bridge and up, pod's end in its
+    /// namespace. That one stays down: the kernel brings it up before the other exists, and refuses (veth_open, ENOTCONN).
     pub(super) fn create_veth(&mut self, veth: &NewVeth<'_>) -> Result<(), Error> {
         let mut request = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfomsg(0, IFF_UP, IFF_UP));
         request.put_text(IFLA_IFNAME, veth.name).put_u32(IFLA_MASTER, veth.bridge);
@@ -167,7 +168,7 @@ impl Links {
         request.nest(IFLA_LINKINFO, |info| {
             info.put_text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
                 data.nest(VETH_INFO_PEER, |peer| {
-                    peer.put_raw(&ifinfomsg(0, IFF_UP, IFF_UP)).put_text(IFLA_IFNAME, veth.peer_name);
+                    peer.put_raw(&ifinfomsg(0, 0, 0)).put_text(IFLA_IFNAME, veth.peer_name);
                     peer.put(IFLA_ADDRESS, &veth.peer_mac).put_u32(IFLA_NET_NS_FD, fd);
                     if let Some(mtu) = veth.mtu {
                         peer.put_u32(IFLA_MTU, mtu);
@@ -175,7 +176,11 @@ impl Links {
                 });
             });
         });
-        self.run(request, || format!("create veth pair {} and {}", veth.name, veth.peer_name))
+        let requests = [request, port_options(veth.name)];
+        self.0.execute(if veth.bridge == 0 { &requests[..1] } else { &requests }).map_err(|(index, error)| {
+            let what = if index == 0 { "create veth pair" } else { "set options of veth pair" };
+            failed(format!("{what} {} and {}", veth.name, veth.peer_name))(error)
+        })
     }
 
     /// Removes an interface; one that is not there is fine. Takes tens of milliseconds: the kernel waits until no CPU
@@ -213,20 +218,54 @@ impl Links {
     pub(super) fn set_master(&mut self, link: &Link, bridge: u32) -> Result<(), Error> {
         let mut request = Message::new(RTM_SETLINK, 0, &ifinfomsg(link.index, 0, 0));
         request.put_u32(IFLA_MASTER, bridge);
-        self.run(request, || format!("put interface {} into the bridge", link.name))
+        self.0
+            .execute(&[request, port_options(&link.name)])
+            .map_err(|(_, error)| failed(format!("put interface {} into the bridge", link.name))(error))
     }
 
-    /// Gives a pod's interface its addresses and default routes, in one system call.
+    /// Brings a pod's interface up and gives it its addresses and default routes, in one system call.
     pub(super) fn configure_pod(&mut self, link: &Link, addresses: &[(IpAddr, Subnet)]) -> Result<(), Error> {
-        let mut requests: Vec<Message> =
-            addresses.iter().map(|(ip, subnet)| new_address(link.index, *ip, subnet.length())).collect();
+        let mut requests = vec![Message::new(RTM_SETLINK, 0, &ifinfomsg(link.index, IFF_UP, IFF_UP))];
+        requests.extend(addresses.iter().map(|(ip, subnet)| new_address(link.index, *ip, subnet.length())));
         requests.extend(addresses.iter().map(|(_, subnet)| default_route(link.index, subnet.gateway())));
         self.0.execute(&requests).map_err(|(index, error)| {
-            let (ip, subnet) = addresses[index % addresses.len()];
-            let what = if index < addresses.len() { format!("address {ip}") } else { format!("a route by {}", subnet.gateway()) };
-            failed(format!("give interface {} {what}", link.name))(error)
+            let what = match index.checked_sub(1).map(|index| (addresses.get(index), index)) {
+                None => "up".to_owned(),
+                Some((Some((ip, _)), _)) => format!("to have address {ip}"),
+                Some((None, index)) => format!("to have a route by {}", addresses[index % addresses.len()].1.gateway()),
+            };
+            failed(format!("bring interface {} {what}", link.name))(error)
         })
     }
+}
+
+/// Options of a port of the bridge that can be set only once it is one.
+///
+/// Hairpin mode: where br_netfilter is on (Kubernetes nodes need it), a pod that reaches itself through a host port or
+/// a service has its packets sent back by the port that they came from. And no IPv6 address on the port itself: only
+/// the bridge speaks IP.
+fn port_options(name: &str) -> Message {
+    const IFLA_AF_SPEC: u16 = 26;
+    const AF_INET6: u16 = 10;
+    const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+    const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+    const IFLA_INFO_SLAVE_KIND: u16 = 4;
+    const IFLA_INFO_SLAVE_DATA: u16 = 5;
+    const IFLA_BRPORT_MODE: u16 = 4;
+    let mut request = Message::new(RTM_NEWLINK, 0, &ifinfomsg(0, 0, 0));
+    request.put_text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |info| {
+        info.put_text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |data| {
+            data.put(IFLA_BRPORT_MODE, &[1]);
+        });
+    });
+    if super::sysctl::has_ipv6() {
+        request.nest(IFLA_AF_SPEC, |spec| {
+            spec.nest(AF_INET6, |inet6| {
+                inet6.put(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+            });
+        });
+    }
+    request
 }
 
 /// Without duplicate address detection: the address is ours to give, and the pod can use it at once.
