@@ -1,5 +1,7 @@
 //! The program itself: classic BPF over `struct seccomp_data` (linux/filter.h, linux/seccomp.h).
 
+use std::collections::HashMap;
+
 use crate::{
     Error,
     compile::Ranges,
@@ -29,137 +31,149 @@ const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGS: u32 = 16;
 
-fn insn(code: u16, k: u32) -> Insn {
-    Insn { code, jt: 0, jf: 0, k }
-}
-
-fn ret(action: Action) -> Insn {
-    insn(RET, action.code())
+/// Where to go: a verdict, or code that is there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Verdict(Action),
+    /// An index into the program as it is built, which is backwards.
+    Code(usize),
 }
 
 /// One block per audit token; anything else is killed: a filter that does not know the numbers cannot judge them.
 pub(crate) fn program(blocks: &[(u32, Ranges)]) -> Vec<Insn> {
-    let mut program = vec![insn(LD, ARCH)];
-    for (token, ranges) in blocks {
-        let mut body = vec![insn(LD, NUMBER)];
-        tree(ranges, &mut body);
-        skip_unless(JEQ, *token, body, &mut program);
-    }
-    program.push(ret(Action::KillProcess));
-    program
-}
-
-/// The body, jumped over unless the comparison holds. A conditional jump reaches 255 instructions, `JA` all of them.
-fn skip_unless(code: u16, k: u32, body: Vec<Insn>, program: &mut Vec<Insn>) {
-    match u8::try_from(body.len()) {
-        Ok(jf) => program.push(Insn { code, jt: 0, jf, k }),
-        Err(_) => {
-            program.push(Insn { code, jt: 1, jf: 0, k });
-            program.push(insn(JA, u32::try_from(body.len()).unwrap_or(u32::MAX)));
+    let mut builder = Builder::default();
+    let mut entry = Target::Verdict(Action::KillProcess);
+    for (token, ranges) in blocks.iter().rev() {
+        let mut block = builder.tree(ranges);
+        if let Target::Code(_) = block {
+            block = builder.push(LD, NUMBER);
         }
+        entry = builder.jump(JEQ, *token, block, entry);
     }
-    program.extend(body);
-}
-
-/// A balanced search for the range that holds the number in the accumulator.
-fn tree(ranges: &[(u32, Decision)], program: &mut Vec<Insn>) {
-    match ranges {
-        [] => {}
-        [(_, decision)] => leaf(decision, program),
-        _ => {
-            let (low, high) = ranges.split_at(ranges.len() / 2);
-            let mut body = Vec::new();
-            tree(high, &mut body);
-            skip_unless(JGE, high[0].0, body, program);
-            tree(low, program);
-        }
-    }
-}
-
-fn leaf(decision: &Decision, program: &mut Vec<Insn>) {
-    for (conditions, action) in &decision.alternatives {
-        alternative(conditions, *action, program);
-    }
-    program.push(ret(decision.otherwise));
-}
-
-/// Where a jump of a condition goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum To {
-    Next,
-    /// The condition holds: after its last instruction.
-    Pass,
-    /// It does not: after the alternative's last instruction.
-    Fail,
-}
-
-struct Draft {
-    insn: Insn,
-    /// Where to if the comparison holds, and if not; absent for other instructions.
-    to: Option<(To, To)>,
-    /// Index just after the condition that this belongs to.
-    end: usize,
-}
-
-/// `if all conditions hold { return action }`, else falls through.
-fn alternative(conditions: &[Condition], action: Action, program: &mut Vec<Insn>) {
-    let mut drafts: Vec<Draft> = Vec::new();
-    for condition in conditions {
-        let start = drafts.len();
-        drafts.extend(check(*condition).into_iter().map(|(insn, to)| Draft { insn, to, end: 0 }));
-        let end = drafts.len();
-        drafts[start..].iter_mut().for_each(|draft| draft.end = end);
-    }
-    let after = drafts.len() + 1;
-    for (at, draft) in drafts.into_iter().enumerate() {
-        // At most six conditions of eight instructions each: the distances fit.
-        let distance = |to| match to {
-            To::Next => 0,
-            To::Pass => u8::try_from(draft.end - at - 1).expect("a condition is short"),
-            To::Fail => u8::try_from(after - at - 1).expect("six conditions are short"),
-        };
-        let (jt, jf) = draft.to.map_or((0, 0), |(yes, no)| (distance(yes), distance(no)));
-        program.push(Insn { jt, jf, ..draft.insn });
-    }
-    program.push(ret(action));
-}
-
-type Step = (Insn, Option<(To, To)>);
-
-/// One comparison of 64 bits, as comparisons of the halves.
-fn check(condition: Condition) -> Vec<Step> {
-    use To::{Fail, Next, Pass};
-    let (high, low) = ((condition.value >> 32) as u32, condition.value as u32);
-    let (high_mask, low_mask) = ((condition.mask >> 32) as u32, condition.mask as u32);
-    let offset = ARGS + 8 * u32::from(condition.index);
-    let mut steps = Vec::new();
-    // `less` and `more` are where to go when the high half alone decides; equal halves go on to the low half.
-    let (less, more, code, yes, no) = match condition.op {
-        Op::Eq => (Fail, Fail, JEQ, Pass, Fail),
-        Op::Ne => (Pass, Pass, JEQ, Fail, Pass),
-        Op::Gt => (Fail, Pass, JGT, Pass, Fail),
-        Op::Ge => (Fail, Pass, JGE, Pass, Fail),
-        Op::Lt => (Pass, Fail, JGE, Fail, Pass),
-        Op::Le => (Pass, Fail, JGT, Fail, Pass),
+    match entry {
+        Target::Verdict(action) => builder.push(RET, action.code()),
+        Target::Code(_) => builder.push(LD, ARCH),
     };
-    load(offset + 4, high_mask, &mut steps);
-    if less == more {
-        steps.push((insn(JEQ, high), Some((Next, less))));
-    } else {
-        steps.push((insn(JGT, high), Some((more, Next))));
-        steps.push((insn(JEQ, high), Some((Next, less))));
-    }
-    load(offset, low_mask, &mut steps);
-    steps.push((insn(code, low), Some((yes, no))));
-    steps
+    builder.reversed.reverse();
+    builder.reversed
 }
 
-/// Loads half an argument. A half that is masked out completely is loaded all the same: it is rare, and one form of
-/// code is easier to trust than two.
-fn load(offset: u32, mask: u32, steps: &mut Vec<Step>) {
-    steps.push((insn(LD, offset), None));
-    if mask != u32::MAX {
-        steps.push((insn(AND, mask), None));
+/// Builds a program from its end, so that every jump knows its target and verdicts are shared: size is start-up time,
+/// because the kernel checks, compiles and tries the program when it is installed.
+#[derive(Default)]
+struct Builder {
+    reversed: Vec<Insn>,
+    /// The latest instruction that gives a verdict, by its value.
+    verdicts: HashMap<u32, usize>,
+}
+
+impl Builder {
+    /// An instruction before all the others; it goes on with the one that was the first until now.
+    fn push(&mut self, code: u16, k: u32) -> Target {
+        self.reversed.push(Insn { code, jt: 0, jf: 0, k });
+        Target::Code(self.reversed.len() - 1)
+    }
+
+    /// A comparison before all the others.
+    fn jump(&mut self, code: u16, k: u32, yes: Target, no: Target) -> Target {
+        if yes == no {
+            return yes;
+        }
+        // One more instruction may come between the first target and the comparison.
+        let yes = self.within_reach(yes, 1);
+        let no = self.within_reach(no, 0);
+        let here = self.reversed.len();
+        let distance = |target: usize| u8::try_from(here - 1 - target).expect("both targets were brought within reach");
+        self.reversed.push(Insn { code, jt: distance(yes), jf: distance(no), k });
+        Target::Code(here)
+    }
+
+    /// An instruction that leads to `target` and that a comparison `later` instructions on can jump to: conditional
+    /// jumps reach 255 instructions, `JA` all.
+    fn within_reach(&mut self, target: Target, later: usize) -> usize {
+        let next = self.reversed.len();
+        let reachable = |index: usize| next + later - 1 - index <= usize::from(u8::MAX);
+        match target {
+            Target::Code(index) if reachable(index) => index,
+            Target::Code(index) => {
+                let distance = u32::try_from(next - 1 - index).unwrap_or(u32::MAX);
+                self.push(JA, distance);
+                next
+            }
+            Target::Verdict(action) => match self.verdicts.get(&action.code()) {
+                Some(index) if reachable(*index) => *index,
+                Some(_) | None => {
+                    self.push(RET, action.code());
+                    self.verdicts.insert(action.code(), next);
+                    next
+                }
+            },
+        }
+    }
+
+    /// A balanced search for the range that holds the number in the accumulator.
+    fn tree(&mut self, ranges: &[(u32, Decision)]) -> Target {
+        match ranges {
+            [] => Target::Verdict(Action::KillProcess),
+            [(_, decision)] => self.decision(decision),
+            _ => {
+                let (low, high) = ranges.split_at(ranges.len() / 2);
+                let (above, below) = (self.tree(high), self.tree(low));
+                self.jump(JGE, high[0].0, above, below)
+            }
+        }
+    }
+
+    /// Alternatives one after the other, then the rest.
+    fn decision(&mut self, decision: &Decision) -> Target {
+        let mut next = Target::Verdict(decision.otherwise);
+        for (conditions, action) in decision.alternatives.iter().rev() {
+            let fail = next;
+            let pass = Target::Verdict(*action);
+            next = conditions.iter().rev().fold(pass, |pass, condition| self.check(*condition, pass, fail));
+        }
+        next
+    }
+
+    /// One comparison of 64 bits, as comparisons of the halves.
+    fn check(&mut self, condition: Condition, pass: Target, fail: Target) -> Target {
+        if pass == fail {
+            return pass;
+        }
+        let (high, low) = ((condition.value >> 32) as u32, condition.value as u32);
+        let (high_mask, low_mask) = ((condition.mask >> 32) as u32, condition.mask as u32);
+        let offset = ARGS + 8 * u32::from(condition.index);
+        // `less` and `more` are where to go when the high half alone decides; equal halves go on to the low half.
+        let (less, more, code, yes, no) = match condition.op {
+            Op::Eq => (fail, fail, JEQ, pass, fail),
+            Op::Ne => (pass, pass, JEQ, fail, pass),
+            Op::Gt => (fail, pass, JGT, pass, fail),
+            Op::Ge => (fail, pass, JGE, pass, fail),
+            Op::Lt => (pass, fail, JGE, fail, pass),
+            Op::Le => (pass, fail, JGT, fail, pass),
+        };
+        self.jump(code, low, yes, no);
+        let equal = self.load(offset, low_mask);
+        // A high half that is masked out is zero and needs no look.
+        if high_mask == 0 {
+            return match high {
+                0 => equal,
+                _ => less,
+            };
+        }
+        let not_more = self.jump(JEQ, high, equal, less);
+        if less != more {
+            self.jump(JGT, high, more, not_more);
+        }
+        self.load(offset + 4, high_mask)
+    }
+
+    /// Half an argument, masked, for what comes next.
+    fn load(&mut self, offset: u32, mask: u32) -> Target {
+        if mask != u32::MAX {
+            self.push(AND, mask);
+        }
+        self.push(LD, offset)
     }
 }
 

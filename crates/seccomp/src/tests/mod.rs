@@ -1,6 +1,7 @@
 //! Programs against a direct reading of the profile, on an interpreter of the kernel's instructions.
 
 mod default;
+mod kernel;
 mod random;
 mod rules;
 
