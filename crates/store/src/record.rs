@@ -1,0 +1,138 @@
+//! Records of pods and containers: one file each, opaque to us. They survive the death of the daemon; the loss of power
+//! only if asked for, because no pod's start may wait for a disk.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use model::{ContainerId, PodId};
+
+use crate::{
+    Error, Store,
+    disk::{self, Sync},
+    envelope,
+};
+
+/// A record with labels and annotations at all their limits is far below this.
+const LIMIT: u64 = 64 << 20;
+
+/// A record that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// Which, as its file is called below the root.
+    pub name: String,
+    /// Why.
+    pub why: String,
+    /// Where it is now; `None`: it could not even be moved.
+    pub moved_to: Option<PathBuf>,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.why)?;
+        match &self.moved_to {
+            Some(path) => write!(f, " (now {})", path.display()),
+            None => f.write_str(" (still there)"),
+        }
+    }
+}
+
+/// What [`Store::load_pods`] and [`Store::load_containers`] find.
+type Loaded<Id> = (Vec<(Id, Vec<u8>)>, Vec<Damaged>);
+
+const PODS: &str = "records/pods";
+const CONTAINERS: &str = "records/containers";
+
+impl Store {
+    /// Writes a pod's record, without waiting for the disk.
+    ///
+    /// # Errors
+    /// If the disk is full or fails; the old record is untouched then.
+    pub fn put_pod(&self, id: PodId, payload: &[u8]) -> Result<(), Error> {
+        self.put(PODS, &id.to_string(), payload, Sync::Later)
+    }
+
+    /// Writes a pod's record so that the loss of power does not lose it.
+    ///
+    /// # Errors
+    /// As [`Store::put_pod`].
+    pub fn put_pod_durable(&self, id: PodId, payload: &[u8]) -> Result<(), Error> {
+        self.put(PODS, &id.to_string(), payload, Sync::Now)
+    }
+
+    /// Removes a pod's record; not there is fine.
+    ///
+    /// # Errors
+    /// What unlink(2) says.
+    pub fn remove_pod(&self, id: PodId) -> Result<(), Error> {
+        disk::unlink(&self.shared.layout.at(PODS).join(id.to_string()))
+    }
+
+    /// All pods' records. Damaged ones are put aside and reported.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn load_pods(&self) -> Result<Loaded<PodId>, Error> {
+        self.load(PODS)
+    }
+
+    /// Writes a container's record, without waiting for the disk.
+    ///
+    /// # Errors
+    /// As [`Store::put_pod`].
+    pub fn put_container(&self, id: ContainerId, payload: &[u8]) -> Result<(), Error> {
+        self.put(CONTAINERS, &id.to_string(), payload, Sync::Later)
+    }
+
+    /// Writes a container's record so that the loss of power does not lose it.
+    ///
+    /// # Errors
+    /// As [`Store::put_pod`].
+    pub fn put_container_durable(&self, id: ContainerId, payload: &[u8]) -> Result<(), Error> {
+        self.put(CONTAINERS, &id.to_string(), payload, Sync::Now)
+    }
+
+    /// Removes a container's record; not there is fine.
+    ///
+    /// # Errors
+    /// What unlink(2) says.
+    pub fn remove_container(&self, id: ContainerId) -> Result<(), Error> {
+        disk::unlink(&self.shared.layout.at(CONTAINERS).join(id.to_string()))
+    }
+
+    /// All containers' records. Damaged ones are put aside and reported.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn load_containers(&self) -> Result<Loaded<ContainerId>, Error> {
+        self.load(CONTAINERS)
+    }
+
+    fn put(&self, directory: &str, name: &str, payload: &[u8], sync: Sync) -> Result<(), Error> {
+        let layout = &self.shared.layout;
+        disk::write(&layout.at(directory).join(name), &layout.temporary(), &envelope::seal(payload), sync)
+    }
+
+    fn load<Id: FromStr + Ord>(&self, directory: &str) -> Result<Loaded<Id>, Error> {
+        let (mut good, mut damaged) = (Vec::new(), Vec::new());
+        for path in disk::list(&self.shared.layout.at(directory))? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let read = match (name.parse::<Id>(), disk::read(&path, LIMIT)) {
+                (Err(_), _) => Err("its name is not an id".to_owned()),
+                (_, Ok(None)) => continue,
+                (_, Err(e)) => Err(format!("{e}: {}", std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default())),
+                (Ok(id), Ok(Some(bytes))) => {
+                    envelope::open(&bytes).map(|payload| (id, payload.to_vec())).map_err(|e| e.to_string())
+                }
+            };
+            match read {
+                Ok(record) => good.push(record),
+                Err(why) => {
+                    let aside = self.shared.layout.quarantine(&format!("{}-{name}", directory.replace('/', "-")));
+                    let moved_to = disk::rename(&path, &aside).is_ok().then_some(aside);
+                    damaged.push(Damaged { name: format!("{directory}/{name}"), why, moved_to });
+                }
+            }
+        }
+        good.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok((good, damaged))
+    }
+}

@@ -1,0 +1,98 @@
+//! The rows of the database. Field numbers are for ever.
+
+use minicbor::{Decode, Encode};
+use model::{DiffId, Digest, ImageId, container::ImageDefaults};
+
+/// What is kept of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ImageRecord {
+    /// Its id: the digest of its config.
+    #[n(0)]
+    pub id: ImageId,
+    /// Its layers, lowest first.
+    #[n(1)]
+    pub layers: Vec<DiffId>,
+    /// Bytes of its uncompressed layers and its documents.
+    #[n(2)]
+    pub size: u64,
+    /// When it was made, as its config says (RFC 3339); may be empty.
+    #[n(3)]
+    pub created: String,
+    /// Operating system, as its config says.
+    #[n(4)]
+    pub os: String,
+    /// Architecture, as its config says.
+    #[n(5)]
+    pub architecture: String,
+    /// Variant of the architecture; may be empty.
+    #[n(6)]
+    pub variant: String,
+    /// What containers take from it.
+    #[n(7)]
+    pub defaults: ImageDefaults,
+    /// When it came here first, nanoseconds since 1970.
+    #[n(8)]
+    pub pulled_at: i64,
+}
+
+/// How a layer is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum LayerKind {
+    /// One EROFS image file.
+    #[n(0)]
+    Erofs,
+    /// A directory for overlay.
+    #[n(1)]
+    Directory,
+}
+
+/// A document (config, manifest, index) that an image needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Stored {
+    #[n(0)]
+    pub(crate) digest: Digest,
+    #[n(1)]
+    pub(crate) size: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ImageRow {
+    #[n(0)]
+    pub(crate) record: ImageRecord,
+    #[n(1)]
+    pub(crate) documents: Vec<Stored>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct NameRow {
+    #[n(0)]
+    pub(crate) image: ImageId,
+    /// The document that the name stood for at its registry.
+    #[n(1)]
+    pub(crate) target: Option<Digest>,
+    /// Grows with every change of any name: says which of two claims is newer when the database is rebuilt.
+    #[n(2)]
+    pub(crate) sequence: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct LayerRow {
+    #[n(0)]
+    pub(crate) kind: LayerKind,
+    /// Bytes of the uncompressed tar.
+    #[n(1)]
+    pub(crate) tar_size: u64,
+    /// Bytes on disk.
+    #[n(2)]
+    pub(crate) bytes: u64,
+    /// Inodes on disk.
+    #[n(3)]
+    pub(crate) inodes: u64,
+    /// Compressed blobs that were seen to contain exactly this layer.
+    #[n(4)]
+    pub(crate) blobs: Vec<Digest>,
+}
+
+pub(crate) fn encode<T: Encode<()>>(row: &T) -> Vec<u8> {
+    minicbor::to_vec(row).expect("writing into memory cannot fail")
+}
