@@ -44,7 +44,7 @@ impl Cgroups {
         let still = members()?;
         for (_, pidfd) in opened.iter().filter(|(pid, _)| still.contains(pid)) {
             match sys::process::signal(pidfd, signal) {
-                Ok(()) | Err(Errno::SRCH) => {},
+                Ok(()) | Err(Errno::SRCH) => {}
                 Err(source) => return Err(Error::Sys { step: "pidfd_send_signal", source }),
             }
         }

@@ -72,7 +72,7 @@ impl Connection {
                     self.bytes -= packet.size();
                     self.fds -= fds;
                     self.queue.pop_front();
-                },
+                }
                 Err(error) if error.would_block() => return Ok(()),
                 Err(error) => return Err(error.into()),
             }

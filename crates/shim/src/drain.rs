@@ -52,12 +52,12 @@ impl Supervisor {
         for index in [0, 1] {
             for _ in 0..LAST_READS {
                 match container.output.read(index, &mut self.scratch) {
-                    Progress::Some => {},
+                    Progress::Some => {}
                     Progress::Nothing => break,
                     Progress::End => {
                         close_stream(&self.poller, container, index, &mut self.scratch);
                         break;
-                    },
+                    }
                 }
             }
         }
@@ -110,12 +110,7 @@ impl Supervisor {
     }
 }
 
-fn close_stream(
-    poller: &crate::poller::Poller,
-    container: &mut Container,
-    index: usize,
-    scratch: &mut crate::output::Scratch,
-) {
+fn close_stream(poller: &crate::poller::Poller, container: &mut Container, index: usize, scratch: &mut crate::output::Scratch) {
     if let Some((_, fd)) = container.output.open().find(|(at, _)| *at == index) {
         poller.remove(fd);
     }

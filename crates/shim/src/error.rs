@@ -110,7 +110,7 @@ impl Error {
             Self::Sys { source, .. } => sys::kind_of(*source),
             Self::LogDirectory { source, .. } | Self::File { source, .. } => {
                 sys::kind_of(Errno::from_io_error(source).unwrap_or(Errno::IO))
-            },
+            }
             Self::Kernel { source, .. } => source.kind(),
             Self::Executor { source, .. } => source.kind(),
             Self::Program(error) => error.kind(),

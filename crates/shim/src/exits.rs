@@ -23,7 +23,7 @@ impl Exits {
         match fs::create_dir(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(Error::File { step: "make directory", path: directory, source: error })
-            },
+            }
             _ => Ok(Self { directory }),
         }
     }
@@ -40,9 +40,7 @@ impl Exits {
     pub(crate) fn remove(&self, container: ContainerId) -> Result<(), Error> {
         let path = self.path(container);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::File { step: "remove", path, source: error })
-            },
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::File { step: "remove", path, source: error }),
             _ => Ok(()),
         }
     }

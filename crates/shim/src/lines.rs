@@ -116,12 +116,10 @@ mod tests {
 
     #[test]
     fn lines_and_what_is_left() {
-        assert_eq!(cut(&[b"one\ntwo\r\n\n\xff\0x"]), [
-            ('F', b"one".to_vec()),
-            ('F', b"two\r".to_vec()),
-            ('F', b"".to_vec()),
-            ('P', b"\xff\0x".to_vec())
-        ]);
+        assert_eq!(
+            cut(&[b"one\ntwo\r\n\n\xff\0x"]),
+            [('F', b"one".to_vec()), ('F', b"two\r".to_vec()), ('F', b"".to_vec()), ('P', b"\xff\0x".to_vec())]
+        );
         assert_eq!(cut(&[b"o", b"n", b"e\nt", b"wo\n"]), [('F', b"one".to_vec()), ('F', b"two".to_vec())]);
         assert_eq!(cut(&[b"", b"x", b""]), [('P', b"x".to_vec())]);
         assert!(cut(&[]).is_empty());

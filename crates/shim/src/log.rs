@@ -116,13 +116,8 @@ impl Log {
 
 fn open(path: &Path) -> Result<OwnedFd, Error> {
     // NONBLOCK: opening a FIFO or a device that lies in the way must not wait; a regular file ignores it.
-    let flags = OFlags::WRONLY
-        | OFlags::CREATE
-        | OFlags::APPEND
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY
-        | OFlags::CLOEXEC;
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let failed = |source| Error::Log { path: path.into(), source };
     let file = openat2(CWD, path, flags, Mode::from_raw_mode(0o640), resolve).map_err(failed)?;

@@ -20,13 +20,7 @@ mod supervisor;
 mod table;
 mod time;
 
-use std::{
-    ffi::OsString,
-    io::Write,
-    os::fd::OwnedFd,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{ffi::OsString, io::Write, os::fd::OwnedFd, path::PathBuf, process::ExitCode};
 
 use model::PodId;
 use rustix::{
@@ -45,7 +39,7 @@ fn main() -> ExitCode {
         Err(why) => {
             complain(&why);
             ExitCode::FAILURE
-        },
+        }
     }
 }
 

@@ -221,14 +221,8 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere/else", at("dangling")).unwrap();
         fs::hard_link(at("target"), at("hard")).unwrap();
         fs::create_dir(at("dir")).unwrap();
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            at("fifo"),
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::from_raw_mode(0o600),
-            0,
-        )
-        .unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0)
+            .unwrap();
         for name in ["link", "dangling", "hard", "dir", "fifo", "missing/0.log", ".."] {
             assert!(Log::open(&at(name)).is_err(), "{name}");
         }

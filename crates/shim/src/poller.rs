@@ -91,7 +91,7 @@ impl Poller {
         let left = until.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
         let timeout = left.map(|left| Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 }));
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {},
+            Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
         ready.extend(self.events.iter().map(|event| Token::of(event.data)));

@@ -53,7 +53,7 @@ impl Supervisor {
             Request::Ack { sequence } => {
                 self.table.acknowledge(sequence);
                 ("acknowledge", done())
-            },
+            }
             Request::Forget { container } => ("forget container", self.forget(container)),
             // The loop answers it, when everything is dead.
             Request::Shutdown => ("shut down", done()),
@@ -125,7 +125,7 @@ impl Supervisor {
                 let exit = ExitStatus { code: failure.exit_code.unwrap_or(128), signal: None, oom_killed: false };
                 self.close_container(id, End { started_at: None, finished_at: time::now(), exit });
                 Ok((Reply::Failed(failure), Vec::new()))
-            },
+            }
         }
     }
 
@@ -133,7 +133,7 @@ impl Supervisor {
         let container = self.table.container(id)?;
         match scope {
             Scope::Main if container.alive() => send(&container.pidfd, signal)?,
-            Scope::Main => {},
+            Scope::Main => {}
             Scope::All => self.cgroups.signal(&container.cgroup, signal)?,
         }
         done()
@@ -153,13 +153,7 @@ impl Supervisor {
             return Err(Error::State { is: container.state_name(), request: "exec" });
         }
         let made = pod.exec(plan, container, request.stdin)?;
-        let exec = Exec {
-            id: plan.id,
-            container: plan.container,
-            pid: made.pid,
-            pidfd: made.pidfd,
-            cgroup: plan.cgroup.clone(),
-        };
+        let exec = Exec { id: plan.id, container: plan.container, pid: made.pid, pidfd: made.pidfd, cgroup: plan.cgroup.clone() };
         self.table.execs.insert(plan.id, exec);
         for warning in made.warnings {
             self.warn(Some(plan.container), warning);
@@ -182,8 +176,7 @@ impl Supervisor {
         let is = if container.alive() { "container has no terminal" } else { container.state_name() };
         let terminal = container.terminal.as_ref().ok_or(Error::State { is, request: "resize" })?;
         let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&terminal.master, size)
-            .map_err(|source| Error::Sys { step: "ioctl(TIOCSWINSZ)", source })?;
+        rustix::termios::tcsetwinsize(&terminal.master, size).map_err(|source| Error::Sys { step: "ioctl(TIOCSWINSZ)", source })?;
         done()
     }
 

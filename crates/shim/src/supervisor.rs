@@ -71,8 +71,7 @@ impl Supervisor {
     pub(crate) fn new(listener: OwnedFd, pod_dir: PathBuf) -> Result<Self, Error> {
         let failed = |step| move |source| Error::Sys { step, source };
         let signals = block_signals().map_err(failed("signalfd"))?;
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-            .map_err(failed("prctl(PR_SET_CHILD_SUBREAPER)"))?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed("prctl(PR_SET_CHILD_SUBREAPER)"))?;
         rustix::io::ioctl_fionbio(&listener, true).map_err(failed("ioctl(FIONBIO)"))?;
         let poller = Poller::new().map_err(failed("epoll_create"))?;
         poller.add(&listener, Token::Listener).map_err(failed("epoll_ctl"))?;
@@ -128,7 +127,7 @@ impl Supervisor {
             Err(errno) => return complain(&format!("accept: {errno}")),
         };
         match sys::sock::peer(&socket) {
-            Ok(peer) if peer.uid == 0 => {},
+            Ok(peer) if peer.uid == 0 => {}
             Ok(peer) => return complain(&format!("refused a connection of uid {} (pid {})", peer.uid, peer.pid)),
             Err(errno) => return complain(&format!("getsockopt(SO_PEERCRED): {errno}")),
         }
@@ -178,12 +177,13 @@ impl Supervisor {
                 Ok((number, request)) => {
                     let (reply, fds) = self.handle(request, message.fds);
                     self.answer(number, &reply, fds);
-                },
+                }
                 Err(shim_proto::Error::Body { number, source }) => {
                     let error = shim_proto::Error::Body { number, source };
-                    let failure = Failure { step: "decode request".to_owned(), message: chain(&error), kind: error.kind(), exit_code: None };
+                    let failure =
+                        Failure { step: "decode request".to_owned(), message: chain(&error), kind: error.kind(), exit_code: None };
                     self.answer(number, &Reply::Failed(failure), Vec::new());
-                },
+                }
                 Err(error) => self.drop_daemon(&Broken::Protocol(error)),
             },
             Ok(None) => self.watch_daemon(),
@@ -230,7 +230,7 @@ impl Supervisor {
     fn drop_connection(&self, connection: &Connection, why: &Broken) {
         self.poller.remove(connection);
         match why {
-            Broken::Closed => {},
+            Broken::Closed => {}
             Broken::Stalled => complain("dropped a daemon that does not read"),
             Broken::Protocol(error) => complain(&format!("dropped a connection: {}", chain(error))),
         }

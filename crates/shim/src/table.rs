@@ -10,7 +10,11 @@ use model::{ContainerId, ExecId, container::ExitStatus, pod::Timestamp};
 use rustix::process::Pid;
 use shim_proto::{ContainerEntry, ExecEntry, Exit, ExitRecord, State, Status};
 
-use crate::{error::Error, executor::{Terminal, Waiting}, output::Output};
+use crate::{
+    error::Error,
+    executor::{Terminal, Waiting},
+    output::Output,
+};
 
 /// Containers at most. The kubelet's limit on a node is 110 pods; this is one pod.
 pub(crate) const CONTAINERS: usize = 512;
@@ -66,10 +70,8 @@ impl Container {
             Phase::Created(_) | Phase::Ended { end: End { started_at: None, .. }, .. } => Status::Created,
             Phase::Running { started_at } | Phase::Ended { end: End { started_at: Some(started_at), .. }, .. } => {
                 Status::Running { started_at: *started_at }
-            },
-            Phase::Exited { end } => {
-                Status::Exited { started_at: end.started_at, finished_at: end.finished_at, exit: end.exit }
-            },
+            }
+            Phase::Exited { end } => Status::Exited { started_at: end.started_at, finished_at: end.finished_at, exit: end.exit },
         };
         ContainerEntry { container: self.id, pid: number(self.pid), status, lost_log_bytes: self.output.lost() }
     }

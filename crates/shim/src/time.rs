@@ -85,7 +85,8 @@ mod tests {
         for days in -106_999..107_000 {
             let (year, month, day) = date(days);
             let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-            let next_month = day == 1 && (month == last.1 + 1 && year == last.0 || month == 1 && last.1 == 12 && year == last.0 + 1);
+            let next_month =
+                day == 1 && (month == last.1 + 1 && year == last.0 || month == 1 && last.1 == 12 && year == last.0 + 1);
             assert!(next_month || (year, month, day) == (last.0, last.1, last.2 + 1), "{days}");
             assert!(!(month == 2 && day == 29) || leap, "{days}");
             last = (year, month, day);

@@ -130,16 +130,23 @@ fn st_07_what_is_no_message_ends_the_connection_and_nothing_else() {
     let hello = shim_proto::encode_request(1, &Request::Hello { version: VERSION, revision: REVISION });
     let null = fs::File::open("/dev/null").unwrap();
     let giant = vec![0x82; 200 << 10];
-    let garbage: [&[u8]; 6] = [b"GET / HTTP/1.1\r\n\r\n", &[0xff; 100], &[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], &[0x82], &[0x05], &giant];
+    let garbage: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0xff; 100],
+        &[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        &[0x82],
+        &[0x05],
+        &giant,
+    ];
     for bytes in garbage {
         for fds in [0, 1, 200] {
             let fds = vec![null.as_fd(); fds];
             // As the first message, and as a later one.
-            let stranger = Daemon { socket: Daemon::dial(&pod.run_dir()), ..Daemon::connect(&pod.run_dir()) };
-            raw(&stranger.socket, bytes, &fds);
-            let daemon = Daemon::connect(&pod.run_dir());
-            raw(&daemon.socket, bytes, &fds);
-            assert!(daemon.hung_up() && stranger.hung_up(), "{:?}", &bytes[..bytes.len().min(20)]);
+            for connect in [Daemon::silent, Daemon::connect] {
+                let daemon = connect(&pod.run_dir());
+                raw(&daemon.socket, bytes, &fds);
+                assert!(daemon.hung_up(), "{:?}", &bytes[..bytes.len().min(20)]);
+            }
         }
     }
     // A good message with descriptors that nobody asked for: answered, and they are closed.
@@ -151,7 +158,7 @@ fn st_07_what_is_no_message_ends_the_connection_and_nothing_else() {
     let shim_proto::Incoming::Reply { number: 0x21, reply: Reply::Failed(failure) } = daemon.receive().0 else { panic!() };
     assert_eq!(failure.kind, ErrorKind::Unsupported);
     // Another version: told so, and dropped.
-    let mut other = Daemon { socket: Daemon::dial(&pod.run_dir()), ..Daemon::connect(&pod.run_dir()) };
+    let mut other = Daemon::silent(&pod.run_dir());
     let failure = other.fails(&Request::Hello { version: 99, revision: 1 });
     assert_eq!(failure.kind, ErrorKind::Unsupported);
     assert!(other.hung_up());
@@ -172,7 +179,9 @@ fn st_07_a_daemon_that_does_not_read_holds_nobody_up() {
     pod.start(&plan);
     let request = shim_proto::encode_request(5, &Request::State);
     // Until the supervisor has had enough.
-    eventually("dropped", || (0..1000).any(|_| !raw(&pod.daemon.socket, &request, &[])) && pod.complaints().contains("does not read"));
+    eventually("dropped", || {
+        (0..1000).any(|_| !raw(&pod.daemon.socket, &request, &[])) && pod.complaints().contains("does not read")
+    });
     pod.reconnect();
     eventually("it goes on", || pod.lines().len() == 100);
 }
@@ -185,7 +194,7 @@ fn st_06_only_root_is_heard() {
         let socket = Daemon::dial(run_dir.as_ref());
         let hello = shim_proto::encode_request(1, &Request::Hello { version: VERSION, revision: REVISION });
         raw(&socket, &hello, &[]);
-        let daemon = Daemon { socket, number: 1, events: Default::default() };
+        let daemon = Daemon { socket, number: 1, events: std::collections::VecDeque::new() };
         assert!(daemon.hung_up());
         return;
     }

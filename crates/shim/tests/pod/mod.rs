@@ -84,7 +84,7 @@ impl Pod {
         let dir = tempfile::Builder::new().prefix("creel-shim-test-").tempdir().unwrap();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let hierarchies = Hierarchies::detect().unwrap();
-        let group = Group::new(&hierarchies, &format!("/creel-test-shim-{}/{number}", std::process::id())).unwrap();
+        let group = Group::new(&hierarchies, &format!("/creel-test-shim-{}-{number}", std::process::id())).unwrap();
         Group::new(&hierarchies, &format!("{}/shim", group.path())).unwrap().create().unwrap();
         make_rootfs(&dir.path().join("rootfs"));
         fs::create_dir(dir.path().join("run")).unwrap();
@@ -215,12 +215,6 @@ impl Drop for Pod {
         }
         let _ = self.group.kill_all(SOON);
         let _ = self.group.remove();
-        if let Some((parent, _)) = self.group.path().rsplit_once('/') {
-            // The last pod of this process removes what all share.
-            for (root, _) in Hierarchies::detect().unwrap().mounts() {
-                let _ = fs::remove_dir(root.join(&parent[1..]));
-            }
-        }
     }
 }
 
@@ -250,8 +244,13 @@ impl Daemon {
         socket
     }
 
+    /// Connected, and nothing said yet.
+    pub(crate) fn silent(run_dir: &Path) -> Self {
+        Self { socket: Self::dial(run_dir), number: 0, events: VecDeque::new() }
+    }
+
     pub(crate) fn connect(run_dir: &Path) -> Self {
-        let mut daemon = Self { socket: Self::dial(run_dir), number: 0, events: VecDeque::new() };
+        let mut daemon = Self::silent(run_dir);
         let reply = daemon.ask(&Request::Hello { version: VERSION, revision: REVISION });
         assert!(matches!(reply, Reply::Hello { .. }), "{reply:?}");
         daemon
@@ -400,7 +399,8 @@ pub(crate) fn texts(path: &Path) -> Vec<String> {
     let bytes = fs::read(path).unwrap();
     assert!(bytes.is_empty() || bytes.ends_with(b"\n"));
     let log = String::from_utf8_lossy(&bytes);
-    log.lines()
+    // Not lines(), which takes a carriage return away.
+    log.split_terminator('\n')
         .map(|line| {
             let (time, rest) = line.split_once(' ').expect("a time");
             assert!(time.len() == "2016-10-06T00:17:09.669794202Z".len() && time.ends_with('Z'), "{line}");
