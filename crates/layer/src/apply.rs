@@ -11,7 +11,7 @@ use crate::{
     erofs,
     path::{Place, classify, locate},
     sink::{Dentry, Sink, TreeOnly},
-    stream::{Ended, HashIn, Stream, pipe},
+    stream::{Ended, HashIn, Stream, pipe, preloaded},
     tar::{Entry, Kind, Reader},
     tree::{Attributes, Content, Device, Node, ROOT, Sparse, Stop, Tree},
     xattr::{self, Bearer},
@@ -76,10 +76,9 @@ pub fn apply(reader: impl Read + Send, compression: Compression, target: Target<
     }
 }
 
-/// Reads a layer into a tree and nothing else.
-pub(crate) fn parse(reader: impl Read + Send, compression: Compression, limits: &Limits) -> Result<(Tree, Applied), Error> {
-    let (tree, totals) =
-        with_stream(reader, compression, limits, HashIn::Consumer, None, |stream| read(stream, limits, &mut TreeOnly))?;
+/// Reads a plain archive into a tree and nothing else.
+pub(crate) fn parse(data: &[u8], limits: &Limits) -> Result<(Tree, Applied), Error> {
+    let (tree, totals) = read(preloaded(data), limits, &mut TreeOnly)?;
     let applied = applied(&tree, &totals);
     Ok((tree, applied))
 }

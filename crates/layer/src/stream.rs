@@ -76,6 +76,17 @@ pub(crate) fn pipe(hash_in: HashIn, copy: Option<&File>) -> (Producer, Stream<'_
     (Producer { full: full_in, empty: empty_out, hash_in }, stream)
 }
 
+/// A stream of bytes that are there already.
+pub(crate) fn preloaded(data: &[u8]) -> Stream<'static> {
+    let (producer, stream) = pipe(HashIn::Consumer, None);
+    let compressed = data.len() as u64;
+    const { assert!(DEPTH >= 2, "both pieces wait in the channel") };
+    for piece in [Piece::Bytes(data.to_vec()), Piece::End { hash: Sha256::new(), compressed }] {
+        producer.full.send(Ok(piece)).expect("the receiver is in the stream");
+    }
+    stream
+}
+
 impl Producer {
     /// Decompresses until the end, an error, or until nobody listens any more.
     pub(crate) fn run(self, mut decoder: Decoder<'_>) {
