@@ -6,7 +6,7 @@ pub(crate) fn reach(_point: &'static str) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) use planned::{Mode, Outcome, reach, with};
+pub(crate) use planned::{Mode, reach, with};
 
 #[cfg(test)]
 mod planned {

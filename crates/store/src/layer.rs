@@ -118,15 +118,13 @@ impl LayerIngest {
 
 impl Drop for LayerIngest {
     fn drop(&mut self) {
-        match self.kind {
-            None => {}
-            // What fails here is swept at the next start.
-            Some(LayerKind::Erofs) => drop(disk::unlink(&self.path)),
-            Some(LayerKind::Directory) => {
-                if let Ok(Some(trash)) = remove::to_trash(&self.path, &self.shared.layout) {
-                    self.shared.broom.delete(trash);
-                }
-            }
+        let gone = match self.kind {
+            None => true,
+            Some(LayerKind::Erofs) => disk::unlink(&self.path).is_ok(),
+            Some(LayerKind::Directory) => false,
+        };
+        if !gone {
+            self.shared.broom.delete(self.path.clone());
         }
     }
 }
@@ -206,6 +204,9 @@ impl Shared {
         let mut first = Ok(());
         for path in &retired.trash {
             let deleted = remove::delete(path, &self.layout);
+            if deleted.is_err() {
+                self.broom.delete(path.clone());
+            }
             first = first.and(deleted);
         }
         self.reserve.fill();

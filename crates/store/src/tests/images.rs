@@ -23,7 +23,7 @@ fn an_image_is_found_under_all_its_names_and_after_reopening() {
         assert_eq!(store.target(&name("busybox")), Some(target));
         assert_eq!(store.image_by_prefix(&id.digest().hex()[..6]).unwrap(), Some(id));
         assert_eq!(store.image_by_prefix("zz").unwrap(), None);
-        assert_eq!(store.images(), [image.clone()]);
+        assert_eq!(store.images(), std::slice::from_ref(&image));
         assert_eq!(store.blob(id.digest()).unwrap(), b"config of a");
         let info = store.layer(&image.record.layers[0]).unwrap();
         assert_eq!((info.kind, info.tar_size), (LayerKind::Erofs, 3));
