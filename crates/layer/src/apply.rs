@@ -83,6 +83,12 @@ pub(crate) fn parse(data: &[u8], limits: &Limits) -> Result<(Tree, Applied), Err
     Ok((tree, applied))
 }
 
+/// Reads a plain archive of any length into a tree and nothing else.
+pub(crate) fn list(reader: impl Read + Send, limits: &Limits) -> Result<Tree, Error> {
+    let read_tree = |stream: Stream<'_>| read(stream, limits, &mut TreeOnly);
+    with_stream(reader, Compression::None, limits, HashIn::Consumer, None, read_tree).map(|(tree, _)| tree)
+}
+
 fn with_stream<T>(
     reader: impl Read + Send,
     compression: Compression,
