@@ -76,6 +76,19 @@ struct Open {
     came: u64,
 }
 
+/// Adds up the time that we wait, also in calls that are dropped. Only our own waiting counts: while the caller
+/// unpacks, nothing is expected to come.
+struct Watch<'a> {
+    since: Instant,
+    total: &'a mut Duration,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        *self.total += self.since.elapsed();
+    }
+}
+
 /// A blob on its way.
 ///
 /// The bytes are verified only as a whole: they may be worked on as they come, but nothing may be kept unless
@@ -169,10 +182,11 @@ impl BlobReader {
     async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
         let Some(open) = &mut self.open else { return Ok(None) };
         let limit = self.session.shared.config.timeouts.progress;
-        let before = Instant::now();
-        // Only our own waiting counts: while the caller unpacks, nothing is expected to come.
-        let frame = tokio::time::timeout(limit.saturating_sub(open.waited), open.body.frame()).await;
-        open.waited += before.elapsed();
+        let left = limit.saturating_sub(open.waited);
+        let frame = {
+            let _watch = Watch { since: Instant::now(), total: &mut open.waited };
+            tokio::time::timeout(left, open.body.frame()).await
+        };
         let mut bytes = match frame {
             Err(_) => return Err(Failure::Stalled(limit)),
             Ok(None) => return Err(Failure::Truncated { expected: self.blob.size, found: self.done }),
@@ -260,18 +274,20 @@ impl BlobReader {
     }
 
     async fn ask(&mut self, number: usize) -> Result<Open, Failure> {
+        if self.done > 0 && !self.no_ranges.contains(&number) {
+            match self.ask_from(number, Some(self.done)).await {
+                Err(Failure::ContentRange(_) | Failure::Status { status: 416, .. }) => self.no_ranges.push(number),
+                other => return other,
+            }
+        }
+        self.ask_from(number, None).await
+    }
+
+    async fn ask_from(&self, number: usize, from: Option<u64>) -> Result<Open, Failure> {
         let endpoint = self.session.endpoint(number);
         let url = endpoint.url(&self.session.repository, &format!("blobs/{}", self.blob.digest));
-        let from = (self.done > 0 && !self.no_ranges.contains(&number)).then_some(self.done);
-        let answer = self.session.get(endpoint, url, &Ask { from, ..Ask::default() }).await;
-        let answer = match answer {
-            Ok(response) => self.accept(response, from).await,
-            Err(failure) => Err(failure),
-        };
-        if from.is_some() && matches!(answer, Err(Failure::ContentRange(_) | Failure::Status { status: 416, .. })) {
-            self.no_ranges.push(number);
-        }
-        answer
+        let response = self.session.get(endpoint, url, &Ask { from, ..Ask::default() }).await?;
+        self.accept(response, from).await
     }
 
     /// Checks that an answer is the rest of the blob, or all of it.

@@ -33,7 +33,7 @@ impl Config {
     }
 }
 
-/// Deadlines and retries. The defaults are those of `field/security.md`; tests make them small.
+/// Deadlines and retries.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// For name lookup, TCP and TLS together. `dial_timeout` of a host overrides it.

@@ -228,7 +228,7 @@ impl Service<Uri> for Dial {
                 Ok(Ok(stream)) => Ok(stream),
                 Ok(Err(error)) => Err(match from_http(&*error) {
                     Failure::Connect(known) => known,
-                    other => ConnectError::Tcp(other.to_string()),
+                    _ => ConnectError::Tcp(chain(&*error)),
                 }),
                 Err(_) => Err(ConnectError::Deadline(deadline)),
             }

@@ -104,9 +104,9 @@ impl Session {
             }
         }
         self.fill(headers, url, ask);
-        let deadline = self.shared.config.timeouts.headers;
         // The connection has a deadline of its own; its time is not the server's thinking time.
-        match tokio::time::timeout(deadline + connect, client.request(request)).await {
+        let deadline = self.shared.config.timeouts.headers + connect;
+        match tokio::time::timeout(deadline, client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(from_http(&error)),
             Err(_) => Err(Failure::NoAnswer(deadline)),

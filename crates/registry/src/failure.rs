@@ -210,8 +210,6 @@ impl Failure {
             }
             Self::Connect(ConnectError::Tcp(_) | ConnectError::Lookup(_)) | Self::NoAnswer(_) => most.min(2),
             Self::Token { why, .. } => why.tries(most, progressed),
-            // A server that cannot do ranges is asked for the whole; that is decided where the range was.
-            Self::ContentRange(_) | Self::Status { status: 416, .. } if progressed => 1,
             Self::Status { .. }
             | Self::Connect(_)
             | Self::Slow(_)
@@ -291,7 +289,12 @@ pub(crate) fn from_http(error: &(dyn StdError + 'static)) -> Failure {
             None => cause.source(),
         };
     }
-    Failure::Transport(chain(error))
+    let text = chain(error);
+    // With TLS 1.3 a missing client certificate is said only after the handshake, and HTTP/2 hands it on as text.
+    if text.contains("fatal alert: CertificateRequired") {
+        return Failure::Connect(ConnectError::Tls(TlsProblem::ClientCertificate));
+    }
+    Failure::Transport(text)
 }
 
 pub(crate) fn tls_problem(error: &rustls::Error) -> TlsProblem {

@@ -61,7 +61,7 @@ impl Platform {
     }
 
     /// How well an offered image suits this machine: `None` not at all, else the higher the better.
-    pub(crate) fn suits(&self, offered: &Self) -> Option<u32> {
+    pub fn suits(&self, offered: &Self) -> Option<u32> {
         let ((our_os, ours, our_level), (os, theirs, level)) = (self.normal(), offered.normal());
         if our_os != os {
             return None;
@@ -96,10 +96,8 @@ mod tests {
         let ours = platform(ours);
         let mut best: Option<(u32, &str)> = None;
         for text in offered {
-            if let Some(score) = ours.suits(&platform(text)) {
-                if best.is_none_or(|(old, _)| score > old) {
-                    best = Some((score, text));
-                }
+            if let Some(score) = ours.suits(&platform(text)).filter(|score| best.is_none_or(|(old, _)| *score > old)) {
+                best = Some((score, text));
             }
         }
         best.map(|(_, text)| text)

@@ -120,13 +120,16 @@ impl Body for Script {
                 Some(Piece::Data(data)) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
                 _ => self.poll_frame(cx),
             },
-            Some(Piece::Break) => Poll::Ready(Some(Err(io::Error::other("as the script says")))),
             Some(Piece::Stall) => Poll::Pending,
             Some(Piece::Flood) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b' '; 16384]))))),
-            Some(Piece::Drip) => {
+            Some(Piece::Break | Piece::Drip) => {
+                // A break waits too: what was said before it must get out first.
                 let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(std::time::Duration::from_millis(20))));
                 std::task::ready!(tick.as_mut().poll(cx));
                 self.tick = None;
+                if matches!(self.pieces.front(), Some(Piece::Break)) {
+                    return Poll::Ready(Some(Err(io::Error::other("as the script says"))));
+                }
                 Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
             }
         }

@@ -4,6 +4,7 @@ mod auth;
 mod broken;
 mod farm;
 mod hostile;
+mod proxy;
 mod pull;
 mod real;
 mod tls;
