@@ -87,9 +87,10 @@ impl Arch {
         }
     }
 
-    /// Arguments have 32 bits; the kernel hands them over zero-extended.
+    /// Arguments have 32 bits; the kernel hands them over zero-extended. x32 programs may set the upper halves of
+    /// registers, but their ABI has nothing there.
     pub(crate) fn narrow(self) -> bool {
-        matches!(self, Self::I386 | Self::Arm)
+        matches!(self, Self::I386 | Self::Arm | Self::X32)
     }
 
     pub(crate) fn number(self, name: &str) -> Option<u32> {

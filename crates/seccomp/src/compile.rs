@@ -6,6 +6,7 @@ use crate::{
     Arch, Error, bpf, multiplex,
     policy::{Action, Condition, Decision, ENOSYS, Policy},
     tables::{ARM_PRIVATE, X32_BIT},
+    width,
 };
 
 /// Decisions for all numbers: each holds from its number up to the next one's. The first begins at zero.
@@ -68,22 +69,27 @@ fn push_rules(policy: &Policy<'_>, arch: Arch, span: &std::ops::Range<u32>, rang
 /// All rules by number. Names that the architecture does not have are left out, as everywhere in the field.
 fn numbers(policy: &Policy<'_>, arch: Arch) -> Numbers {
     let mut numbers = Numbers::new();
-    let narrow = |condition: &Condition| if arch.narrow() { condition.narrowed() } else { *condition };
     for rule in &policy.rules {
-        let conditions: Vec<_> = rule.conditions.iter().map(narrow).collect();
         for name in &rule.names {
-            if let Some(number) = arch.number(name) {
-                numbers.entry(number).or_default().push((conditions.clone(), rule.action));
-            }
+            let conditions = as_read(&rule.conditions, arch, name);
             if arch == Arch::I386
                 && let Some((way, pick)) = multiplex::mirrored(name, &conditions, rule.action)
                 && let Some(number) = arch.number(way)
             {
                 numbers.entry(number).or_default().push((vec![pick], rule.action));
             }
+            if let Some(number) = arch.number(name) {
+                numbers.entry(number).or_default().push((conditions, rule.action));
+            }
         }
     }
     numbers
+}
+
+/// Conditions as wide as the kernel reads the arguments.
+fn as_read(conditions: &[Condition], arch: Arch, name: &str) -> Vec<Condition> {
+    let narrow = |condition: &Condition| arch.narrow() || width::is_int(name, condition.index);
+    conditions.iter().map(|condition| if narrow(condition) { condition.narrowed() } else { *condition }).collect()
 }
 
 /// Leaves out what says the same as its neighbour, and of two beginnings at one number the earlier one.

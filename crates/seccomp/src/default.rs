@@ -2,8 +2,8 @@
 //!
 //! Everything that is not listed gets EPERM, what is newer than the table ENOSYS. Tighter than docker and containerd:
 //! - io_uring is not listed (containerd dropped it in 2.0, docker in 25);
-//! - socket families are compared as the 32 bits that the kernel reads. A 64-bit comparison, which is all that a JSON
-//!   profile can say, lets `socket(AF_ALG | 1 << 32, ..)` through, because the kernel drops the upper half afterwards;
+//! - socket families are compared as the 32 bits that the kernel reads (`width`). The 64-bit comparison that libseccomp
+//!   makes lets `socket(AF_ALG | 1 << 32, ..)` through, because the kernel drops the upper half afterwards;
 //! - socketcall(2) of i386 cannot open sockets, as the family is behind a pointer there: C libraries fall back to
 //!   socket(2) on ENOSYS;
 //! - x32 is off, as in the kernels of all distributions.
@@ -130,9 +130,9 @@ fn allow_if(name: &'static str, conditions: &[Condition]) -> Rule<'static> {
     Rule { names: vec![name], conditions: conditions.to_vec(), action: Action::Allow }
 }
 
-/// A comparison of the lower half of the first argument.
-fn low(op: Op, value: u64) -> Condition {
-    Condition { index: 0, mask: u64::from(u32::MAX), op, value }
+/// A comparison of the first argument.
+fn first(op: Op, value: u64) -> Condition {
+    Condition { index: 0, mask: u64::MAX, op, value }
 }
 
 fn has(caps: u64, name: &str) -> bool {
@@ -146,11 +146,11 @@ pub(crate) fn policy(arch: Arch, caps: u64) -> Policy<'static> {
     rules.extend(
         PERSONALITIES.map(|domain| allow_if("personality", &[Condition { index: 0, mask: u64::MAX, op: Op::Eq, value: domain }])),
     );
-    rules.push(allow_if("socket", &[low(Op::Lt, AF_ALG)]));
-    rules.push(allow_if("socket", &[low(Op::Eq, AF_ALG + 1)]));
-    rules.push(allow_if("socket", &[low(Op::Gt, AF_VSOCK)]));
+    rules.push(allow_if("socket", &[first(Op::Lt, AF_ALG)]));
+    rules.push(allow_if("socket", &[first(Op::Eq, AF_ALG + 1)]));
+    rules.push(allow_if("socket", &[first(Op::Gt, AF_VSOCK)]));
     let errno = |name, conditions, errno| Rule { names: vec![name], conditions, action: Action::Errno(errno) };
-    rules.push(errno("socketcall", vec![low(Op::Eq, SYS_SOCKET)], ENOSYS));
+    rules.push(errno("socketcall", vec![first(Op::Eq, SYS_SOCKET)], ENOSYS));
     rules.push(allow(vec!["socketcall"]));
     if !has(caps, "SYS_ADMIN") {
         let plain = Condition { index: 0, mask: CLONE_NAMESPACES, op: Op::Eq, value: 0 };

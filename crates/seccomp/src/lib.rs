@@ -21,6 +21,7 @@ mod profile;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod width;
 
 pub use arch::Arch;
 pub use error::Error;

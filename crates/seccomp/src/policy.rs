@@ -61,7 +61,7 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
-    /// As an architecture with 32-bit arguments sees it.
+    /// As the kernel means it where it reads 32 bits.
     pub(crate) fn narrowed(self) -> Self {
         let low = u64::from(u32::MAX);
         Self { mask: self.mask & low, value: self.value & low, ..self }

@@ -111,12 +111,19 @@ fn ex_22_personality_x32_and_foreign_architectures() {
     assert_eq!(program.ask(Arch::X86_64, 470, [0; 6]), errno(38), "newer than the table");
 }
 
+/// What the kernel reads of an argument.
+fn read(condition: &Condition, arch: Arch, name: &str) -> Condition {
+    let int = arch.narrow() || matches!(name, "socket" | "personality" | "socketcall");
+    if int { condition.narrowed() } else { *condition }
+}
+
 /// The same table read directly, without ranges, halves or jumps: the verdicts on a call for each of `grid`.
 fn direct(policy: &crate::policy::Policy<'_>, arch: Arch, number: u32, grid: &[[u64; 6]]) -> Vec<u32> {
     let mine = |name: &&str| arch.number(name) == Some(number);
     let rules: Vec<_> = policy.rules.iter().filter(|rule| rule.names.iter().any(mine)).collect();
     let matching = |general: bool, args: &[u64; 6]| {
-        let hits = rules.iter().filter(|r| r.conditions.is_empty() == general && r.conditions.iter().all(|c| holds(c, args)));
+        let all = |r: &crate::policy::Rule<'_>| r.conditions.iter().all(|c| holds(&read(c, arch, r.names[0]), args));
+        let hits = rules.iter().filter(|r| r.conditions.is_empty() == general && all(r));
         hits.map(|rule| rule.action).min()
     };
     let newest = policy.known.iter().filter_map(|name| arch.number(name)).filter(|n| *n < tables::ARM_PRIVATE).max().unwrap();

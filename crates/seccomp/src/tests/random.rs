@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 const NAMES: [&str; 12] =
-    ["read", "write", "open", "ioctl", "socket", "clone", "clone3", "ptrace", "mseal", "personality", "shmget", "not_a_call"];
+    ["read", "write", "lseek", "mmap", "mremap", "clone", "clone3", "ptrace", "mseal", "brk", "shmget", "not_a_call"];
 const OPS: [(&str, Op); 7] =
     [("EQ", Op::Eq), ("NE", Op::Ne), ("LT", Op::Lt), ("LE", Op::Le), ("GE", Op::Ge), ("GT", Op::Gt), ("MASKED_EQ", Op::Eq)];
 const ACTIONS: [(&str, Action); 7] = [
