@@ -1,15 +1,46 @@
 //! Which seccomp program a container gets.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Read,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use minicbor::bytes::ByteVec;
 use model::container::{SeccompSpec, SecuritySpec};
 use rustix::fs::{Mode, OFlags};
+use sha2::{Digest, Sha256};
 
 use super::{
     error::{Error, cut},
     path,
 };
+
+/// A program by its profile (`None`: our default; else the digest of its JSON) and the bounding set it was made for.
+type Key = (Option<[u8; 32]>, u64);
+
+/// Programs that were compiled before: half a millisecond each, and the containers of a node share a few profiles.
+static COMPILED: Mutex<Option<HashMap<Key, ByteVec>>> = Mutex::new(None);
+/// A program has some KiB; more profiles than this at once are somebody's experiment.
+const MAX_COMPILED: usize = 64;
+
+fn compiled(key: Key, compile: impl FnOnce() -> Result<Vec<u8>, Error>) -> Result<ByteVec, Error> {
+    // A panic while the lock was held left a map that is whole: insertion is its only change.
+    let lock = || COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = lock().as_ref().and_then(|map| map.get(&key)) {
+        return Ok(known.clone());
+    }
+    let program = ByteVec::from(compile()?);
+    let mut map = lock();
+    let map = map.get_or_insert_default();
+    if map.len() >= MAX_COMPILED {
+        map.clear();
+    }
+    map.insert(key, program.clone());
+    Ok(program)
+}
 
 /// The program, or `None` for none. `caps` is the container's bounding set.
 ///
@@ -21,12 +52,12 @@ pub(crate) fn program(security: &SecuritySpec, caps: u64) -> Result<Option<ByteV
     }
     match &security.seccomp {
         SeccompSpec::Unconfined => Ok(None),
-        SeccompSpec::RuntimeDefault => Ok(Some(seccomp::default_program(caps).into())),
-        SeccompSpec::Localhost(given) => localhost(given, caps).map(|program| Some(program.into())),
+        SeccompSpec::RuntimeDefault => compiled((None, caps), || Ok(seccomp::default_program(caps))).map(Some),
+        SeccompSpec::Localhost(given) => localhost(given, caps).map(Some),
     }
 }
 
-fn localhost(given: &str, caps: u64) -> Result<Vec<u8>, Error> {
+fn localhost(given: &str, caps: u64) -> Result<ByteVec, Error> {
     // The form of Kubernetes before 1.19, which CRI clients still send.
     let bare = given.strip_prefix("localhost/").unwrap_or(given);
     let refuse = |why| Err(Error::SeccompPath { path: cut(given), why });
@@ -39,7 +70,9 @@ fn localhost(given: &str, caps: u64) -> Result<Vec<u8>, Error> {
     let Some(clean) = path::clean(bare) else { return refuse("must be an absolute path") };
     let json = read(Path::new(&clean)).map_err(|source| Error::SeccompFile { path: clean.clone().into(), source })?;
     let target = seccomp::Target::native(kernel_version(), caps);
-    seccomp::parse_and_compile(&json, &target).map_err(|source| Error::SeccompProfile { path: clean.into(), source })
+    compiled((Some(Sha256::digest(&json).into()), caps), || {
+        seccomp::parse_and_compile(&json, &target).map_err(|source| Error::SeccompProfile { path: clean.into(), source })
+    })
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -89,6 +122,9 @@ mod tests {
         let path = file.to_str().unwrap();
         assert!(with(SeccompSpec::Localhost(path.into())).unwrap().is_some());
         assert!(with(SeccompSpec::Localhost(format!("localhost/{path}"))).unwrap().is_some());
+        let allowing = with(SeccompSpec::Localhost(path.into())).unwrap();
+        fs::write(&file, r#"{"defaultAction":"SCMP_ACT_LOG"}"#).unwrap();
+        assert_ne!(with(SeccompSpec::Localhost(path.into())).unwrap(), allowing, "a changed file is another profile");
         fs::write(&file, "{}").unwrap();
         assert!(matches!(with(SeccompSpec::Localhost(path.into())).unwrap_err(), Error::SeccompProfile { .. }));
         assert!(kernel_version() >= (5, 12));
