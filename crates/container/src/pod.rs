@@ -82,6 +82,8 @@ impl PodEnv {
     }
 
     /// Kills the init and with it whatever lives in the shared PID namespace, and unmounts a /dev/shm that is at a path.
+    /// To be called last: children of the calling process that have ended are collected, because an init stays until
+    /// the last process of its namespace is gone for good (pid_namespaces(7)).
     ///
     /// # Errors
     /// The unmount failed, or the init did not die in time.
@@ -91,11 +93,7 @@ impl PodEnv {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(errno) => return Err(Error::call("kill pod init")(errno)),
             }
-            match process::wait(init, INIT_LIMIT) {
-                // ECHILD: whoever called us has collected it.
-                Ok(_) | Err(Errno::CHILD) => {}
-                Err(_) => return Err(Error::Deadline { what: "killing the pod's init", limit: INIT_LIMIT }),
-            }
+            collect_until(init.pid)?;
         }
         match &self.shm {
             Shm::At(path) => mount::detach(path.as_path()).map_err(Error::call("unmount pod's /dev/shm")),
@@ -161,6 +159,20 @@ fn enter_namespaces(plan: &PodPlan) -> Result<(), Error> {
         ns::loopback_up().map_err(Error::call("bring up lo"))?;
     }
     Ok(())
+}
+
+/// Collects children until one of them is `last`, or none is left.
+fn collect_until(last: Pid) -> Result<(), Error> {
+    let end = Instant::now() + INIT_LIMIT;
+    loop {
+        match process::try_wait_any() {
+            Ok(Some((pid, _))) if pid == last => return Ok(()),
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Err(Errno::CHILD) => return Ok(()),
+            Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
+            Ok(None) | Err(_) => return Err(Error::Deadline { what: "killing the pod's init", limit: INIT_LIMIT }),
+        }
+    }
 }
 
 /// A copy of this process that holds a PID namespace and does nothing: no program of an image is needed for it, and the

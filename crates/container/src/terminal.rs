@@ -68,5 +68,5 @@ impl Terminal {
 }
 
 fn is_devpts(fd: impl AsFd) -> Step<bool> {
-    Ok(i64::from(fstatfs(fd).at(|| "fstatfs(terminal)".to_owned())?.f_type) == DEVPTS)
+    Ok(fstatfs(fd).at(|| "fstatfs(terminal)".to_owned())?.f_type == DEVPTS)
 }

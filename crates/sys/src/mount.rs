@@ -199,16 +199,24 @@ pub fn change_all(propagation: Propagation) -> Result<(), Errno> {
     rustix::mount::mount_change(c"/", propagation | Propagation::REC)
 }
 
-/// Makes the working directory, which must be the root of a mount, the root of the caller's mount namespace, and
-/// forgets the old root.
+/// Makes the working directory, which must be the root of a mount with nothing on top of it, the root of the caller's
+/// mount namespace, and forgets the old root with all that is mounted in it.
 ///
 /// # Errors
-/// What pivot_root(2) and umount2(2) say.
+/// What pivot_root(2) and umount2(2) say; EBUSY if anything of the old root would still be there.
 pub fn pivot_to_cwd() -> Result<(), Errno> {
+    let handle = |path: &std::ffi::CStr| {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, path, flags, rustix::fs::Mode::empty())
+    };
+    let new = handle(c".")?;
     // With "." twice the old root ends up on top of the new one, so no directory is needed for it (pivot_root(2)).
     rustix::process::pivot_root(c".", c".")?;
     unmount(c".", UnmountFlags::DETACH)?;
-    rustix::process::chdir(c"/")
+    rustix::process::chdir(c"/")?;
+    // umount2 takes the topmost mount away. Had the old root one on top of itself, that would have gone instead, and the
+    // next process to enter the namespace would find the host. "/.." is the topmost one; "/" need not be.
+    if crate::path::same(&new, handle(c"/..")?)? { Ok(()) } else { Err(Errno::BUSY) }
 }
 
 /// Takes a mount at a path of the host away, even if it is in use; a path that is not there or not mounted is fine.

@@ -21,8 +21,9 @@ pub(crate) struct Masks {
 }
 
 impl Masks {
-    /// Makes both in a tmpfs that is attached to the calling process's root, where it vanishes with pivot_root: before
-    /// Linux 6.15 a detached mount cannot be cloned.
+    /// Makes both in a tmpfs that is attached below the calling process's root, where it vanishes with pivot_root: before
+    /// Linux 6.15 a detached mount cannot be cloned. Not on the root itself, because [`mount::pivot_to_cwd`] takes the
+    /// topmost mount away.
     pub(crate) fn new() -> Step<Self> {
         let step = || "make masks".to_owned();
         let tmpfs =
@@ -31,7 +32,7 @@ impl Masks {
         mkdirat(&tmpfs, "empty", Mode::from_raw_mode(0o555)).at(step)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let empty = openat(&tmpfs, "empty", flags, Mode::empty()).at(step)?;
-        mount::attach_at(&tmpfs, c"/").at(step)?;
+        mount::attach_at(&tmpfs, c"/proc").at(step)?;
         super::make_readonly(&tmpfs).at(step)?;
         Ok(Self { null, empty })
     }
