@@ -98,7 +98,22 @@ macro_rules! kinded {
         }
     )* };
 }
-kinded!(crate::shim::Error, crate::spec::Error, net::Error, store::Error, sys::Error);
+kinded!(
+    crate::image::PullError,
+    crate::image::RootfsError,
+    crate::shim::Error,
+    crate::spec::Error,
+    net::Error,
+    registry::Error,
+    store::Error,
+    sys::Error,
+);
+
+impl Kinded for crate::image::UnusableConfig {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidArgument
+    }
+}
 
 impl Kinded for model::pod::Refusal {
     fn kind(&self) -> ErrorKind {

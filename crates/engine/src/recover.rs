@@ -11,9 +11,6 @@ use model::{
     pod::{PodState, Reason},
 };
 
-use shim_proto::{ContainerEntry, State, Status};
-use tokio::sync::mpsc::UnboundedReceiver;
-
 use crate::{
     Inner,
     blocking::blocking,
@@ -22,7 +19,7 @@ use crate::{
     error::{About, Error, Step},
     pod::{Pod, PodParts, PodPaths, Supervisor},
     record::{ContainerRecord, NetworkDebt, PodPhase, PodRecord},
-    shim::{Connected, Shim, ShimEvent},
+    shim::{ContainerReport, Shim, ShimEvents, ShimState},
     spec,
 };
 
@@ -33,7 +30,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 struct Found {
     pod: Arc<Pod>,
     containers: Vec<ContainerRecord>,
-    supervisor: Option<(State, UnboundedReceiver<ShimEvent>)>,
+    supervisor: Option<(ShimState, ShimEvents)>,
 }
 
 impl Inner {
@@ -96,11 +93,11 @@ impl Inner {
         containers.iter().for_each(|c| clock::seen(c.created_at));
         let same_boot = record.boot == self.boot;
         let connected = match same_boot {
-            true => tokio::time::timeout(ANSWER, Shim::connect(&self.config.run, record.id)).await.ok().and_then(Result::ok),
+            true => tokio::time::timeout(ANSWER, Shim::connect(&paths.dir, record.id)).await.ok().and_then(Result::ok),
             false => None,
         };
         let Some(state) = record.phase.state() else {
-            let supervisor = connected.map_or(Supervisor::Gone, |c| Supervisor::Alive(c.shim));
+            let supervisor = connected.map_or(Supervisor::Gone, |(shim, ..)| Supervisor::Alive(Arc::new(shim)));
             self.undo_half_pod(record, paths, supervisor).await;
             return None;
         };
@@ -110,7 +107,7 @@ impl Inner {
             (state, _) => state,
         };
         let (supervisor, report) = match connected {
-            Some(Connected { shim, state, events }) => (Supervisor::Alive(shim), Some((state, events))),
+            Some((shim, state, events)) => (Supervisor::Alive(Arc::new(shim)), Some((state, events))),
             None => (Supervisor::Gone, None),
         };
         let pod = Pod::new(PodParts { record, state, supervisor }, paths);
@@ -137,14 +134,10 @@ impl Inner {
         let Found { pod, containers, supervisor } = found;
         let (state, events) = match supervisor {
             Some((state, events)) => (state, Some(events)),
-            None => (State::default(), None),
+            None => (ShimState::default(), None),
         };
         for record in containers {
             self.adopt_container(&pod, record, &state.containers).await;
-        }
-        // What an earlier daemon did not live to acknowledge.
-        for exit in state.exits {
-            self.exited(&pod, exit).await;
         }
         if let Some(events) = events {
             crate::pod::events::watch(self, &pod, events);
@@ -163,7 +156,7 @@ impl Inner {
         }
     }
 
-    async fn adopt_container(self: &Arc<Self>, pod: &Arc<Pod>, record: ContainerRecord, reports: &[ContainerEntry]) {
+    async fn adopt_container(self: &Arc<Self>, pod: &Arc<Pod>, record: ContainerRecord, reports: &[ContainerReport]) {
         let report = reports.iter().find(|r| r.container == record.id);
         let Some(mut state) = record.phase.state() else {
             if let (Ok(shim), Some(_)) = (pod.shim(), report) {
@@ -172,12 +165,7 @@ impl Inner {
             return self.drop_container(&record).await;
         };
         // The daemon may have died between the supervisor's start and its own record of it.
-        let started = report.and_then(|r| match r.status {
-            Status::Created => None,
-            Status::Running { started_at } => Some(started_at),
-            Status::Exited { started_at, .. } => started_at,
-        });
-        if let (ContainerState::Created, Some(started_at)) = (&state, started) {
+        if let (ContainerState::Created, Some(started_at)) = (&state, report.and_then(|r| r.started_at)) {
             state = ContainerState::Running { started_at };
         }
         let pins = self.store.pin(&record.layers);
@@ -185,9 +173,7 @@ impl Inner {
         self.table.insert_container(container.clone());
         let event = match (state, report) {
             (ContainerState::Exited { .. }, _) => return,
-            (_, Some(ContainerEntry { status: Status::Exited { finished_at, exit, .. }, .. })) => {
-                ContainerEvent::Exited { at: *finished_at, exit: *exit }
-            }
+            (_, Some(ContainerReport { exited: Some((exit, at)), .. })) => ContainerEvent::Exited { at: *at, exit: *exit },
             (_, Some(_)) => return,
             // The supervisor answers but does not know it; or there is none, and `adopt` marks it lost.
             (_, None) if pod.shim().is_ok() => ContainerEvent::Lost { at: clock::now(), why: Reason::SupervisorLost },

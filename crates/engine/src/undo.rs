@@ -5,7 +5,7 @@
 
 use std::{future::Future, pin::Pin};
 
-type WayBack = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send>;
+type WayBack = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
 /// Ways back, newest last.
 #[derive(Default)]
@@ -23,7 +23,7 @@ impl Undo {
     /// Adds the way back of the step that comes next.
     pub(crate) fn push<F, W>(&mut self, step: &'static str, way_back: W)
     where
-        W: FnOnce() -> F + Send + 'static,
+        W: FnOnce() -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
         self.steps.push((step, Box::new(move || Box::pin(way_back()))));

@@ -4,6 +4,7 @@
 //! supervisor) and is handed over as a path. Whatever has to be known to take a pod's network down again is returned
 //! by [`Network::attach`] as an opaque record that the caller keeps with the pod.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::print_stderr, reason = "a test that cannot run here says so, and one prints what it measured"))]
 
 pub mod bridge;
 pub mod cni;
@@ -16,4 +17,4 @@ mod testnet;
 pub use bridge::Bridge;
 pub use cni::Cni;
 pub use error::{CniError, Error, NetlinkError};
-pub use network::{AttachRequest, Attached, Network, Recovered, Status};
+pub use network::{AttachRequest, Attached, Config, Network, Recovered, Status};

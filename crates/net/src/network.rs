@@ -7,7 +7,7 @@ use model::{
     pod::{Dns, PodKey, PortMapping},
 };
 
-use crate::{Bridge, Cni, Error};
+use crate::{Bridge, Cni, Error, bridge::BridgeConfig, cni::CniConfig};
 
 /// The interface that every pod gets (CNI_IFNAME).
 pub(crate) const POD_INTERFACE: &str = "eth0";
@@ -63,6 +63,15 @@ pub struct Recovered {
     pub unreadable: Vec<(PodId, String)>,
 }
 
+/// Which network, and how it is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Config {
+    /// By CNI plugins.
+    Cni(CniConfig),
+    /// By the bridge that is built in.
+    Bridge(BridgeConfig),
+}
+
 /// How pods get their network.
 #[derive(Debug)]
 pub enum Network {
@@ -73,6 +82,17 @@ pub enum Network {
 }
 
 impl Network {
+    /// The network of a configuration. Nothing is changed on the machine before the first attach.
+    ///
+    /// # Errors
+    /// A name or subnet in it that cannot be.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        match config {
+            Config::Cni(cni) => Ok(Self::Cni(Cni::new(cni.clone()))),
+            Config::Bridge(bridge) => Bridge::new(bridge.clone()).map(Self::Bridge),
+        }
+    }
+
     /// Gives the pod's namespace its interface, addresses, routes and host ports.
     ///
     /// On failure everything done so far is undone before the error returns; calling [`Network::detach`] afterwards

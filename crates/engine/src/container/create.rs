@@ -62,7 +62,6 @@ struct Creation {
 
 /// What has to be there before a plan can be written: the plan names users, and those are in the image.
 struct Ground {
-    id: ContainerId,
     image: Arc<ImageInfo>,
     pins: store::LayerPins,
     rootfs: OwnedFd,
@@ -88,7 +87,7 @@ impl Creation {
                     warnings: Vec::new(),
                     spec,
                 };
-                let Ground { image, pins, rootfs, .. } = ground;
+                let Ground { image, pins, rootfs } = ground;
                 Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, undo })
             }
             Err(error) => {
@@ -143,7 +142,7 @@ impl Creation {
         let rootfs = blocking(move || images.images.rootfs(&wanted, id, crate::image::Durability::of_user(durable)))
             .await
             .step(id, "mount the root file system")?;
-        Ok(Ground { id, image, pins, rootfs })
+        Ok(Ground { image, pins, rootfs })
     }
 
     async fn run(mut self) -> Result<ContainerId, Error> {
@@ -197,7 +196,7 @@ impl Creation {
             group.apply(&resources)
         });
         let refused = refused.await.step(id, "make the container's cgroup")?;
-        self.record.warnings.extend(refused.iter().map(ToString::to_string));
+        self.record.warnings.extend(refused.iter().map(|r| format!("{}: {}", r.what, r.why)));
         Ok(())
     }
 

@@ -2,18 +2,15 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use model::{
-    ContainerId, ErrorKind, ExecId,
-    container::{ContainerState, ExitStatus},
-};
+use model::{ContainerId, ErrorKind, ExecId, container::ContainerState};
 use sys::cgroup::Track;
-use tokio::{io::AsyncReadExt, net::unix::pipe, sync::oneshot, time::Instant};
+use tokio::{io::AsyncReadExt, net::unix::pipe, time::Instant};
 
 use crate::{
     Inner,
     blocking::blocking,
     error::{About, Error, Step},
-    shim::{ExecIo, Stdin},
+    shim::ExecIo,
     spec,
 };
 
@@ -52,9 +49,8 @@ impl Inner {
         let plan = spec::exec_plan(&container.plan, exec, command).step(id, "exec")?;
         // Its own cgroup, so that it can be killed with everything it starts; removed when `group` drops.
         let group = ExecGroup::create(self, plan.cgroup.clone()).await.step(id, "make the exec's cgroup")?;
-        let ended = container.pod.expect_exec(exec);
-        let io = container.pod.shim()?.exec(plan, Stdin::Null).await.step(id, "exec")?;
-        let collected = collect(io, ended, deadline).await;
+        let io = container.pod.shim()?.exec(&plan).await.step(id, "exec")?;
+        let collected = collect(io, deadline).await;
         if collected.is_none() {
             group.kill().await.step(id, "kill the timed-out command")?;
         }
@@ -66,10 +62,10 @@ impl Inner {
 }
 
 /// `None`: the deadline passed.
-async fn collect(io: ExecIo, ended: oneshot::Receiver<ExitStatus>, deadline: Option<Instant>) -> Option<ExecOutput> {
+async fn collect(io: ExecIo, deadline: Option<Instant>) -> Option<ExecOutput> {
     let mut output = ExecOutput::default();
     let (mut out, mut err) = (Sink::new(io.stdout), Sink::new(io.stderr));
-    let mut exit = ended;
+    let mut exit = io.exit;
     let ended = {
         let both = async { tokio::join!(out.read_to_end(), err.read_to_end()) };
         let mut both = std::pin::pin!(both);

@@ -8,8 +8,6 @@ use model::{
     pod::PodRequest,
 };
 
-use shim_proto::Scope;
-
 use super::Container;
 use crate::{
     Inner,
@@ -55,7 +53,7 @@ impl Inner {
         if !grace.is_zero() && matches!(container.state(), ContainerState::Running { .. }) {
             // A supervisor that is gone has taken the container with it; the wait below sees that.
             if let Ok(shim) = container.pod.shim() {
-                match shim.signal(id, container.stop_signal, Scope::Main).await {
+                match shim.signal(id, container.stop_signal).await {
                     Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).step(id, "send the stop signal"),
                     _ => {}
                 }
@@ -74,7 +72,7 @@ impl Inner {
             return Ok(());
         }
         if let Ok(shim) = container.pod.shim() {
-            match shim.signal(container.id, Signal::KILL, Scope::All).await {
+            match shim.signal(container.id, Signal::KILL).await {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).step(container.id, "send SIGKILL"),
                 _ => {}
             }

@@ -26,7 +26,7 @@ impl Inner {
             let cgroups = inner.clone();
             let refused = blocking(move || cgroups.group(&group)?.apply(&wanted)).await.step(id, "update the container's cgroup")?;
             for refusal in refused {
-                tracing::warn!(container = %id.short(), refusal = %refusal, "tolerated");
+                tracing::warn!(container = %id.short(), what = refusal.what, why = refusal.why, "tolerated");
             }
             container.set_resources(merged);
             container.persist(&inner).await

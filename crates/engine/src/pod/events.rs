@@ -1,15 +1,11 @@
 //! What a pod's supervisor reports: one task per pod, the only one that ends containers.
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use model::{
-    ContainerId,
     container::{ContainerEvent, ContainerState},
     pod::Reason,
 };
-
-use shim_proto::{Exit, ExitRecord};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::Pod;
 use crate::{
@@ -17,24 +13,17 @@ use crate::{
     blocking::blocking,
     clock,
     events::{EventKind, Subject},
-    shim::ShimEvent,
+    shim::{Exited, ShimEvent, ShimEvents},
 };
 
 /// Follows the supervisor until it is gone.
-pub(crate) fn watch(inner: &Arc<Inner>, pod: &Arc<Pod>, mut events: UnboundedReceiver<ShimEvent>) {
+pub(crate) fn watch(inner: &Arc<Inner>, pod: &Arc<Pod>, mut events: ShimEvents) {
     let (inner, pod) = (inner.clone(), pod.clone());
     tokio::spawn(async move {
         while let Some(event) = events.recv().await {
             match event {
-                ShimEvent::Exited(exit) => inner.exited(&pod, exit).await,
-                ShimEvent::Warning { container, message } => tracing::warn!(pod = %pod.id.short(), ?container, message, "supervisor"),
-                // The exits of the containers follow, and a pod whose init is gone cannot take new ones.
-                ShimEvent::InitExited { exit, .. } => {
-                    tracing::warn!(pod = %pod.id.short(), ?exit, "the init of the shared PID namespace ended");
-                    if let Err(e) = inner.pod_not_ready(&pod, Reason::SupervisorLost).await {
-                        tracing::warn!(pod = %pod.id.short(), error = e.chain(), "could not be recorded");
-                    }
-                }
+                ShimEvent::Exited(exited) => inner.exited(&pod, exited).await,
+                ShimEvent::Warning { message } => tracing::warn!(pod = %pod.id.short(), message, "supervisor"),
                 ShimEvent::Lost { why } => {
                     inner.supervisor_lost(&pod, &why).await;
                     break;
@@ -45,33 +34,24 @@ pub(crate) fn watch(inner: &Arc<Inner>, pod: &Arc<Pod>, mut events: UnboundedRec
 }
 
 impl Inner {
-    pub(crate) async fn exited(self: &Arc<Self>, pod: &Arc<Pod>, exit: Exit) {
-        let sequence = exit.sequence();
-        match exit {
-            Exit::Container { record, .. } => {
-                if let Err(e) = self.container_exited(&record).await {
-                    tracing::warn!(container = %record.container.short(), error = e.chain(), "exit could not be recorded");
-                    return;
-                }
-            }
-            Exit::Exec { exec, exit, .. } => pod.exec_ended(exec, exit),
+    async fn exited(self: &Arc<Self>, pod: &Arc<Pod>, exited: Exited) {
+        if let Err(e) = self.container_exited(&exited).await {
+            tracing::warn!(container = %exited.container.short(), error = e.chain(), "exit could not be recorded");
+            return;
         }
         // Acknowledged only once it is on disk: a daemon that dies before this line hears of the exit again.
         if let Ok(shim) = pod.shim()
-            && let Err(e) = shim.ack(sequence).await
+            && let Err(e) = shim.ack(exited.sequence).await
         {
             tracing::debug!(pod = %pod.id.short(), error = %e, "exit not acknowledged");
         }
     }
 
-    async fn container_exited(self: &Arc<Self>, record: &ExitRecord) -> Result<(), crate::Error> {
-        let Ok(container) = self.table.container(record.container) else { return Ok(()) };
+    async fn container_exited(self: &Arc<Self>, exited: &Exited) -> Result<(), crate::Error> {
+        let Ok(container) = self.table.container(exited.container) else { return Ok(()) };
         // Taken so that an exit that overtakes the answer to Start is applied after it.
         let _ops = container.ops.lock().await;
-        if record.lost_log_bytes > 0 {
-            tracing::warn!(container = %container.id.short(), bytes = record.lost_log_bytes, "output could not be written to the log");
-        }
-        self.move_container(&container, ContainerEvent::Exited { at: record.finished_at, exit: record.exit }).await
+        self.move_container(&container, ContainerEvent::Exited { at: exited.at, exit: exited.status }).await
     }
 
     /// The supervisor died: so do its containers, and the pod is not ready. The network is owed until StopPodSandbox.
@@ -79,7 +59,6 @@ impl Inner {
         if pod.take_shim().is_none() {
             return; // stopped on purpose
         }
-        pod.execs_lost();
         tracing::warn!(pod = %pod.id.short(), why, "supervisor lost");
         if let Err(e) = self.kill_pod_processes(pod).await {
             tracing::warn!(pod = %pod.id.short(), error = e.chain(), "processes left");
@@ -98,8 +77,8 @@ impl Inner {
                 continue;
             }
             let (dir, id) = (pod.paths.dir.clone(), container.id);
-            let event = match blocking(move || exit_record(&dir, id)).await {
-                Some(record) => ContainerEvent::Exited { at: record.finished_at, exit: record.exit },
+            let event = match blocking(move || crate::shim::exit_record(&dir, id)).await {
+                Some((exit, at)) => ContainerEvent::Exited { at, exit },
                 None => ContainerEvent::Lost { at: clock::now(), why: why.clone() },
             };
             if let Err(e) = self.move_container(&container, event).await {
@@ -123,12 +102,4 @@ impl Inner {
         self.events.publish(kind, Subject::Container(container.id, container.pod.id));
         persisted
     }
-}
-
-/// What a supervisor wrote down of an exit before it was lost itself.
-fn exit_record(pod_dir: &Path, container: ContainerId) -> Option<ExitRecord> {
-    let file = File::open(pod_dir.join(ExitRecord::DIRECTORY).join(container.to_string())).ok()?;
-    let mut bytes = Vec::new();
-    file.take(ExitRecord::SIZE_MAX).read_to_end(&mut bytes).ok()?;
-    ExitRecord::from_bytes(&bytes).ok().filter(|record| record.container == container)
 }

@@ -5,17 +5,16 @@ pub(crate) mod setup;
 pub(crate) mod stop;
 
 use std::{
-    collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use model::{
-    ContainerId, ErrorKind, ExecId, PodId,
-    container::{ContainerKey, ExitStatus},
+    ContainerId, ErrorKind, PodId,
+    container::ContainerKey,
     pod::{Admit, PodRequest, PodSpec, PodState, Timestamp},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::{
     Inner,
@@ -44,7 +43,7 @@ impl PodPaths {
 #[derive(Debug)]
 pub(crate) enum Supervisor {
     /// It answers.
-    Alive(Shim),
+    Alive(Arc<Shim>),
     /// There is none (any more).
     Gone,
 }
@@ -66,8 +65,6 @@ pub struct Pod {
     state: watch::Sender<PodState>,
     network: Mutex<NetworkDebt>,
     supervisor: RwLock<Supervisor>,
-    /// Who waits for the end of which exec.
-    execs: Mutex<HashMap<ExecId, oneshot::Sender<ExitStatus>>>,
     pub(crate) creating: Flights<ContainerKey, ContainerId, Error>,
     /// Creations hold it shared, stop and remove alone: a stop waits for creations in flight, and none begins after it.
     pub(crate) gate: tokio::sync::RwLock<()>,
@@ -95,7 +92,6 @@ impl Pod {
             state: watch::Sender::new(state),
             network: Mutex::new(record.network),
             supervisor: RwLock::new(supervisor),
-            execs: Mutex::default(),
             creating: Flights::default(),
             gate: tokio::sync::RwLock::default(),
         })
@@ -112,7 +108,7 @@ impl Pod {
     }
 
     /// The supervisor, or the reason why there is none.
-    pub(crate) fn shim(&self) -> Result<Shim, Error> {
+    pub(crate) fn shim(&self) -> Result<Arc<Shim>, Error> {
         match &*self.supervisor.read().unwrap_or_else(PoisonError::into_inner) {
             Supervisor::Alive(shim) => Ok(shim.clone()),
             Supervisor::Gone => {
@@ -121,7 +117,7 @@ impl Pod {
         }
     }
 
-    pub(crate) fn take_shim(&self) -> Option<Shim> {
+    pub(crate) fn take_shim(&self) -> Option<Arc<Shim>> {
         let mut supervisor = self.supervisor.write().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *supervisor, Supervisor::Gone) {
             Supervisor::Alive(shim) => Some(shim),
@@ -132,27 +128,6 @@ impl Pod {
     /// Process id of the supervisor, while there is one. Its namespaces are the pod's.
     pub fn supervisor_pid(&self) -> Option<u32> {
         self.shim().ok().map(|shim| shim.pid())
-    }
-
-    /// Announces an exec, before it runs: its end comes through the returned receiver, which fails if the supervisor goes.
-    pub(crate) fn expect_exec(&self, id: ExecId) -> oneshot::Receiver<ExitStatus> {
-        let (sender, receiver) = oneshot::channel();
-        let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
-        execs.retain(|_, waiting| !waiting.is_closed());
-        execs.insert(id, sender);
-        receiver
-    }
-
-    /// Delivers the end of an exec. Nobody may be waiting any more.
-    pub(crate) fn exec_ended(&self, id: ExecId, exit: ExitStatus) {
-        if let Some(waiting) = self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
-            waiting.send(exit).ok();
-        }
-    }
-
-    /// Nothing more will be heard of any exec.
-    pub(crate) fn execs_lost(&self) {
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(crate) fn network_debt(&self) -> NetworkDebt {

@@ -1,6 +1,6 @@
 //! RunPodSandbox: the set-up of a pod, with the way back beside every step.
 
-use std::{os::fd::AsFd, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use minicbor::bytes::ByteVec;
 use model::{
@@ -8,8 +8,6 @@ use model::{
     plan::PodPlan,
     pod::{Network, NamespaceMode, PodSpec, PodState, Reason},
 };
-
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Pod, PodParts, PodPaths, Supervisor, events};
 use crate::{
@@ -20,7 +18,7 @@ use crate::{
     events::{EventKind, Subject},
     failpoint,
     record::{self, NetworkDebt, PodPhase, PodRecord},
-    shim::{Connected, Shim, ShimEvent, SpawnArgs},
+    shim::{Shim, ShimEvents, SpawnArgs},
     spec,
     undo::Undo,
 };
@@ -64,8 +62,8 @@ struct Setup {
 
 /// What the steps have made.
 struct Made {
-    shim: Shim,
-    events: UnboundedReceiver<ShimEvent>,
+    shim: Arc<Shim>,
+    events: ShimEvents,
     network: Network,
 }
 
@@ -150,14 +148,15 @@ impl Setup {
         blocking(move || inner.group(&own)?.create()).await.step(id, "make the pod's cgroup")
     }
 
-    async fn spawn_supervisor(&mut self) -> Result<(Shim, UnboundedReceiver<ShimEvent>), Error> {
+    async fn spawn_supervisor(&mut self) -> Result<(Arc<Shim>, ShimEvents), Error> {
         let id = self.record.id;
         let (inner, cgroup) = (self.inner.clone(), self.plan.cgroup.clone());
         // By cgroup, so that it also ends a supervisor whose socket never answered.
         self.undo.push("supervisor", move || async move { blocking(move || inner.kill_group(&cgroup)).await.map_err(|e| crate::chain(&e)) });
         failpoint::hit("pod.spawn", id)?;
-        let args = SpawnArgs { exe: self.inner.shim_exe.as_fd(), pod: id, run_dir: &self.inner.config.run };
-        let Connected { shim, events, .. } = Shim::spawn(args).await.step(id, "start the supervisor")?;
+        let args = SpawnArgs { exe: self.inner.shim_exe.clone(), pod: id, pod_dir: self.paths.dir.clone() };
+        let (shim, events) = Shim::spawn(args).await.step(id, "start the supervisor")?;
+        let shim = Arc::new(shim);
         failpoint::hit("pod.setup", id)?;
         shim.setup(&self.plan).await.step(id, "set up the supervisor's namespaces")?;
         Ok((shim, events))
@@ -168,12 +167,12 @@ impl Setup {
             return Ok(Network::Host);
         }
         let id = self.record.id;
-        let (inner, key, netns) = (self.inner.clone(), self.record.spec.key.clone(), shim.network_namespace());
+        let (inner, key, netns) = (self.inner.clone(), self.record.spec.key.clone(), shim.netns());
         self.undo.push("network", move || async move {
             blocking(move || inner.network.detach(id, &key, Some(&netns), None)).await.map_err(|e| crate::chain(&e))
         });
         failpoint::hit("pod.network", id)?;
-        let (inner, spec, netns) = (self.inner.clone(), self.record.spec.clone(), shim.network_namespace());
+        let (inner, spec, netns) = (self.inner.clone(), self.record.spec.clone(), shim.netns());
         let mut record = self.record.clone();
         let attached = blocking(move || {
             let request = net::AttachRequest { pod: id, key: &spec.key, netns: &netns, ports: &spec.port_mappings, dns: spec.dns.as_ref() };
