@@ -214,6 +214,19 @@ impl Links {
         }
     }
 
+    /// Takes an address from an interface.
+    #[cfg(test)]
+    pub(super) fn remove_address(&mut self, link: &Link, ip: IpAddr, length: u8) -> Result<(), Error> {
+        const RTM_DELADDR: u16 = 21;
+        let (family, octets) = ip_header(ip);
+        let mut header = [0; IFADDRMSG];
+        header[..2].copy_from_slice(&[family, length]);
+        header[4..8].copy_from_slice(&link.index.to_ne_bytes());
+        let mut request = Message::new(RTM_DELADDR, 0, &header);
+        request.put(2, &octets);
+        self.run(request, || format!("take address {ip} from interface {}", link.name))
+    }
+
     /// Makes an interface a port of a bridge.
     pub(super) fn set_master(&mut self, link: &Link, bridge: u32) -> Result<(), Error> {
         let mut request = Message::new(RTM_SETLINK, 0, &ifinfomsg(link.index, 0, 0));

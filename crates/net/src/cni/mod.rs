@@ -48,7 +48,7 @@ impl Default for CniConfig {
     }
 }
 
-/// What is owed for a pod whose ADD began and did not succeed.
+/// What is owed for a pod whose ADD began, as long as this daemon lives: its caller may never get to keep the record.
 #[derive(Debug)]
 enum Owed {
     /// DEL with this.
@@ -128,9 +128,9 @@ impl Cni {
                 record.result = Some(raw);
                 let mut ips = result.ips.into_iter();
                 let ip = ips.next().expect("a result without addresses is refused");
-                let attached = Attached { ip, additional: ips.collect(), record: record.encode(request.pod)? };
-                lock(&self.owed).remove(&request.pod);
-                return Ok(attached);
+                let encoded = record.encode(request.pod)?;
+                lock(&self.owed).insert(request.pod, Owed::Delete(record));
+                return Ok(Attached { ip, additional: ips.collect(), record: encoded });
             }
             Err(failure) => failure,
         };
