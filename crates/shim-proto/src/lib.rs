@@ -17,7 +17,7 @@ pub use error::Error;
 pub use message::{
     ContainerEntry, Event, ExecEntry, ExecPlanWithStdin, Exit, Failure, FdRole, Reply, Request, Scope, State, Status,
 };
-pub use packet::{INLINE_MAX, MESSAGE_MAX, Message, Packet, RECEIVE_BUFFER, receive};
+pub use packet::{INLINE_MAX, MESSAGE_MAX, Message, Packet, receive};
 pub use record::ExitRecord;
 
 /// Version of the protocol. Both sides must have the same: it changes only if appending is not enough.

@@ -14,21 +14,21 @@ use rustix::{
     io::Errno,
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-        recvmsg, sendmsg,
+        recv, recvmsg, sendmsg,
     },
 };
 
 use crate::{Error, FDS_MAX};
 
 /// The longest packet in bytes; a longer message travels in a memory file. Well below the kernel's limit on a datagram
-/// (`net.core.wmem_default`, 212992), and one receive buffer of 64 KiB is enough.
+/// (`net.core.wmem_default`, 212992).
 pub const INLINE_MAX: usize = 60 << 10;
 
 /// The longest message in bytes: a plan with 10,000 mounts is a tenth of it.
 pub const MESSAGE_MAX: u64 = 16 << 20;
 
-/// Bytes that [`receive`] needs as a buffer.
-pub const RECEIVE_BUFFER: usize = 64 << 10;
+/// Bytes in a packet that is received at most.
+const PACKET_MAX: usize = 64 << 10;
 
 /// Descriptors in a packet: the message's and a memory file.
 const PACKET_FDS: usize = FDS_MAX + 1;
@@ -98,25 +98,20 @@ pub struct Message {
     pub fds: Vec<OwnedFd>,
 }
 
-/// Receives one message. Never waits. `buffer` is scratch of [`RECEIVE_BUFFER`] bytes.
+/// Receives one message. Never waits.
 ///
 /// # Errors
 /// [`Error::Receive`] ([`Error::would_block`]: nothing there), [`Error::Closed`], and for a packet that is none of ours
 /// [`Error::PacketTooLong`], [`Error::TooManyFds`], [`Error::MessageTooLong`], [`Error::MemfdRefused`]: the connection is
 /// then not worth keeping.
-pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Message, Error> {
+pub fn receive(socket: impl AsFd) -> Result<Message, Error> {
+    // Looking at the length first costs a system call, and saves a supervisor the memory of the longest packet.
+    let mut bytes = vec![0; packet_length(&socket)?];
     // One more than allowed fits, so that a packet with too many is told apart from one with just enough.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS + 1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let limit = buffer.len();
-    let got = loop {
-        match recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
-            Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) => return Err(Error::Closed),
-            other => break other.map_err(Error::Receive)?,
-        }
-    };
+    let got = retry(|| recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags))?;
     let mut fds: Vec<OwnedFd> = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -127,22 +122,42 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Message, Error> {
         return Err(Error::TooManyFds { limit: FDS_MAX });
     }
     if got.flags.contains(ReturnFlags::TRUNC) {
-        return Err(Error::PacketTooLong { limit });
+        return Err(Error::PacketTooLong { limit: PACKET_MAX });
     }
-    // An empty packet is none of ours, and looks the same as the end (recv(2)).
-    let Some(bytes) = buffer.get(..got.bytes).filter(|bytes| !bytes.is_empty()) else { return Err(Error::Closed) };
+    bytes.truncate(got.bytes);
     unpack(bytes, fds)
 }
 
-fn unpack(bytes: &[u8], mut fds: Vec<OwnedFd>) -> Result<Message, Error> {
+fn packet_length(socket: impl AsFd) -> Result<usize, Error> {
+    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK | RecvFlags::TRUNC;
+    let (_, length) = retry(|| recv(&socket, &mut [0_u8; 1], flags))?;
+    match length {
+        // An empty packet is none of ours, and looks the same as the end (recv(2)).
+        0 => Err(Error::Closed),
+        1..=PACKET_MAX => Ok(length),
+        _ => Err(Error::PacketTooLong { limit: PACKET_MAX }),
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Error> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Err(Error::Closed),
+            other => return other.map_err(Error::Receive),
+        }
+    }
+}
+
+fn unpack(bytes: Vec<u8>, mut fds: Vec<OwnedFd>) -> Result<Message, Error> {
     // CBOR major type 0 in the top three bits: an unsigned number.
-    if bytes[0] >> 5 != 0 {
+    if bytes.first().is_none_or(|first| first >> 5 != 0) {
         if fds.len() > FDS_MAX {
             return Err(Error::TooManyFds { limit: FDS_MAX });
         }
-        return Ok(Message { bytes: bytes.to_vec(), fds });
+        return Ok(Message { bytes, fds });
     }
-    let size: u64 = minicbor::decode(bytes).map_err(Error::Envelope)?;
+    let size: u64 = minicbor::decode(&bytes).map_err(Error::Envelope)?;
     if size > MESSAGE_MAX {
         return Err(Error::MessageTooLong { size, limit: MESSAGE_MAX });
     }

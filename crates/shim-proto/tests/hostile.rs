@@ -14,7 +14,7 @@ use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
     net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair},
 };
-use shim_proto::{Error, FDS_MAX, INLINE_MAX, MESSAGE_MAX, Packet, RECEIVE_BUFFER, receive};
+use shim_proto::{Error, FDS_MAX, INLINE_MAX, MESSAGE_MAX, Packet, receive};
 
 fn pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
@@ -30,7 +30,7 @@ fn raw_send(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
 }
 
 fn get(socket: &OwnedFd) -> Result<shim_proto::Message, Error> {
-    receive(socket, &mut vec![0; RECEIVE_BUFFER])
+    receive(socket)
 }
 
 fn memfd(content: &[u8], seals: SealFlags) -> OwnedFd {
@@ -76,8 +76,11 @@ fn what_does_not_fit_is_not_sent() {
 #[test]
 fn refused_packets() {
     let (here, there) = pair();
-    raw_send(&here, &vec![0x82; RECEIVE_BUFFER + 1], &[]);
+    raw_send(&here, &vec![0x82; (64 << 10) + 1], &[]);
     assert!(matches!(get(&there), Err(Error::PacketTooLong { .. })));
+    // It stays where it is: such a connection is over.
+    assert!(matches!(get(&there), Err(Error::PacketTooLong { .. })));
+    let (here, there) = pair();
     raw_send(&here, &[0x82], &[there.as_fd(); 253]);
     assert!(matches!(get(&there), Err(Error::TooManyFds { .. })));
     raw_send(&here, &[0x82], &[there.as_fd(); FDS_MAX + 1]);

@@ -41,8 +41,8 @@ impl Connection {
     }
 
     /// Receives a message; `None`: there is none now.
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<Option<Message>, Broken> {
-        match receive(&self.socket, buffer) {
+    pub(crate) fn receive(&self) -> Result<Option<Message>, Broken> {
+        match receive(&self.socket) {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.would_block() => Ok(None),
             Err(error) => Err(error.into()),
@@ -112,7 +112,7 @@ impl From<Error> for Broken {
 #[cfg(test)]
 mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    use shim_proto::{Incoming, RECEIVE_BUFFER, decode_incoming};
+    use shim_proto::{Incoming, decode_incoming};
 
     use super::*;
 
@@ -128,9 +128,8 @@ mod tests {
             sent += 1;
         }
         assert!(connection.wants_to_send());
-        let mut buffer = vec![0; RECEIVE_BUFFER];
         for n in 0..sent {
-            let bytes = receive(&theirs, &mut buffer).unwrap().bytes;
+            let bytes = receive(&theirs).unwrap().bytes;
             assert_eq!(decode_incoming(&bytes).unwrap(), Incoming::Event(warning(n)));
             connection.flush().unwrap();
         }

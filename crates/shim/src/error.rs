@@ -128,7 +128,8 @@ impl Error {
     pub(crate) fn failure(&self, step: &str) -> Failure {
         let mut message = self.chain();
         // A name in a plan may be long; nobody reads more.
-        message.truncate(message.floor_char_boundary(4096));
+        let end = (0..=message.len().min(4096)).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(end.unwrap_or(0));
         Failure { step: step.to_owned(), message, kind: self.kind(), exit_code: self.exit_code() }
     }
 

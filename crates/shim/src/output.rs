@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
+    buffer::spare_capacity,
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
     pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// Bytes read from one stream before the others get their turn.
-pub(crate) const READ: usize = 32 << 10;
+const READ: usize = 32 << 10;
 
 /// Bytes that somebody attached may be behind: the most that a process without CAP_SYS_RESOURCE may ask for by default
 /// (/proc/sys/fs/pipe-max-size).
@@ -26,10 +27,16 @@ const TEES: usize = 16;
 /// Memory that all containers share while reading.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    /// For what is read.
-    pub(crate) read: Vec<u8>,
+    /// For what is read. Never cleared to zeros: pages of it that nothing was read into cost nothing.
+    read: Vec<u8>,
     /// For log lines.
-    pub(crate) batch: Vec<u8>,
+    batch: Vec<u8>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self { read: Vec::with_capacity(READ), batch: Vec::new() }
+    }
 }
 
 /// What reading once came to.
@@ -98,9 +105,10 @@ impl Output {
     /// Reads a stream once, writes its log, feeds those who are attached. An ended stream has to be closed.
     pub(crate) fn read(&mut self, index: usize, scratch: &mut Scratch) -> Progress {
         let Some(source) = self.sources.get_mut(index).and_then(Option::as_mut) else { return Progress::End };
-        match rustix::io::read(&source.fd, &mut scratch.read[..READ]) {
+        scratch.read.clear();
+        match rustix::io::read(&source.fd, spare_capacity(&mut scratch.read)) {
             Ok(got) if got > 0 => {
-                let output = &scratch.read[..got];
+                let output = &scratch.read[..];
                 source.tees.retain(|tee| follow(tee, output));
                 let mut writer = Writer::new(self.log.as_mut(), &mut scratch.batch);
                 source.lines.feed(output, &mut writer);
@@ -165,10 +173,6 @@ mod tests {
 
     use super::*;
 
-    fn scratch() -> Scratch {
-        Scratch { read: vec![0; READ], batch: Vec::new() }
-    }
-
     fn directory(name: &str) -> std::path::PathBuf {
         let path = std::env::temp_dir().join(format!("creel-shim-output-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
@@ -189,7 +193,7 @@ mod tests {
         let log = Log::open(path.to_str().unwrap()).unwrap();
         let (mut stdout, mut stderr) = (out.1, err.1);
         let mut output = Output::new(Some(log), out.0.into(), Some(err.0.into())).unwrap();
-        let mut scratch = scratch();
+        let mut scratch = Scratch::new();
         assert_eq!(output.read(0, &mut scratch), Progress::Nothing);
         stdout.write_all(b"one\ntw").unwrap();
         stderr.write_all(b"bad\n").unwrap();
@@ -247,7 +251,7 @@ mod tests {
         let (out, mut stdout) = std::io::pipe().unwrap();
         let log = Log::open(path.to_str().unwrap()).unwrap();
         let mut output = Output::new(Some(log), out.into(), None).unwrap();
-        let mut scratch = scratch();
+        let mut scratch = Scratch::new();
         let line = [vec![b'x'; 999], b"\n".to_vec()].concat();
         let mut written = 0_u64;
         for _ in 0..100 {
@@ -280,7 +284,7 @@ mod tests {
     fn those_attached_get_copies_until_they_fall_behind() {
         let (out, mut stdout) = std::io::pipe().unwrap();
         let mut output = Output::new(None, out.into(), None).unwrap();
-        let mut scratch = scratch();
+        let mut scratch = Scratch::new();
         let (mut keeps_up, stalls) = (output.attach().unwrap(), output.attach().unwrap());
         drop(output.attach().unwrap());
         let keeps_up = keeps_up.pop().unwrap().1;

@@ -17,7 +17,7 @@ use rustix::{
     net::{SocketFlags, accept_with},
     process::Pid,
 };
-use shim_proto::{Event, Exit, Failure, RECEIVE_BUFFER, Reply, Request, decode_request};
+use shim_proto::{Event, Exit, Failure, Reply, Request, decode_request};
 use sys::process::Exit as Ending;
 
 use crate::{
@@ -87,7 +87,7 @@ impl Supervisor {
             cgroups: Cgroups::detect()?,
             pod: None,
             table: Table::default(),
-            scratch: Scratch { read: vec![0; RECEIVE_BUFFER], batch: Vec::new() },
+            scratch: Scratch::new(),
             stopping: None,
             spoiled: false,
         })
@@ -144,7 +144,7 @@ impl Supervisor {
     /// The first message of a newcomer decides whether it becomes the daemon, in place of the one before.
     fn greet(&mut self) {
         let Some(mut newcomer) = self.newcomer.take() else { return };
-        let message = match newcomer.receive(&mut self.scratch.read) {
+        let message = match newcomer.receive() {
             Ok(Some(message)) => message,
             Ok(None) => return self.newcomer = Some(newcomer),
             Err(why) => return self.drop_connection(&newcomer, &why),
@@ -170,7 +170,7 @@ impl Supervisor {
     /// Hears one request of the daemon, and tells it what is queued.
     fn listen(&mut self) {
         let Some(daemon) = self.daemon.as_mut() else { return };
-        let received = daemon.flush().and_then(|()| daemon.receive(&mut self.scratch.read));
+        let received = daemon.flush().and_then(|()| daemon.receive());
         match received {
             Ok(Some(message)) => match decode_request(&message.bytes) {
                 Ok((number, Request::Shutdown)) => self.begin_shutdown(number),

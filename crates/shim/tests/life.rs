@@ -168,7 +168,7 @@ fn exec_with_pipes() {
     let mut exec = pod.exec(&main, "cat && echo /* && cat /proc/1/cmdline", |_| {});
     let mut out = String::new();
     exec.take(FdRole::Stdout).read_to_string(&mut out).unwrap();
-    assert_eq!(out, "/bin /dev /etc /proc /sys /tmp\nsleep\01000\0");
+    assert_eq!(out, "/bin /dev /etc /proc /sys /tmp\nsleep\x001000\x00");
     assert_eq!(pod.daemon.exec_exit(exec.id), 0);
     assert!(pod.daemon.state().execs.is_empty());
     assert_eq!(pod.descriptors(), before, "descriptors leaked");
@@ -228,7 +228,7 @@ fn an_exec_with_a_terminal() {
     let mut pod = Pod::new();
     let main = pod.plan("sleep 1000");
     pod.start(&main);
-    let mut exec = pod.exec(&main, "stty size >/dev/null && echo tty; exit 2", |request| request.plan.process.tty = true);
+    let mut exec = pod.exec(&main, "test -t 0 && test -t 2 && echo tty; exit 2", |request| request.plan.process.tty = true);
     let mut terminal = exec.take(FdRole::Terminal);
     assert!(exec.fds.is_empty());
     let mut out = Vec::new();

@@ -11,9 +11,7 @@ use std::{
 };
 
 use model::{ExecId, PodId, container::ExitStatus};
-use shim_proto::{
-    Event, Exit, Incoming, Message, Packet, RECEIVE_BUFFER, Reply, Request, decode_incoming, encode_request, receive,
-};
+use shim_proto::{Event, Exit, Incoming, Message, Packet, Reply, Request, decode_incoming, encode_request, receive};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{mpsc, oneshot, watch},
@@ -141,14 +139,13 @@ impl Connection {
 
     async fn read(self: Arc<Self>) {
         let mut hung_up = self.hung_up.subscribe();
-        let mut buffer = vec![0; RECEIVE_BUFFER];
         loop {
             let ready = tokio::select! {
                 ready = self.socket.readable() => ready,
                 _ = hung_up.wait_for(|up| *up) => return self.lose("hung up"),
             };
             let Ok(mut ready) = ready else { return self.lose("runtime ended") };
-            match self.take(&mut buffer) {
+            match self.take() {
                 Ok(true) => {}
                 Ok(false) => ready.clear_ready(),
                 Err(why) => return self.lose(&why),
@@ -157,8 +154,8 @@ impl Connection {
     }
 
     /// Takes one message; `false`: there is none now.
-    fn take(self: &Arc<Self>, buffer: &mut [u8]) -> Result<bool, String> {
-        match receive(self.socket.get_ref().as_fd(), buffer) {
+    fn take(self: &Arc<Self>) -> Result<bool, String> {
+        match receive(self.socket.get_ref().as_fd()) {
             Ok(message) => self.dispatch(message).map(|()| true),
             Err(error) if error.would_block() => Ok(false),
             Err(shim_proto::Error::Closed) => Err("it hung up".to_owned()),

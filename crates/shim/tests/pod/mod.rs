@@ -24,8 +24,8 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
 };
 use shim_proto::{
-    Event, ExecPlanWithStdin, Exit, ExitRecord, Failure, FdRole, Incoming, Packet, RECEIVE_BUFFER, REVISION, Reply, Request, Scope,
-    State, VERSION, decode_incoming, encode_request, receive,
+    Event, ExecPlanWithStdin, Exit, ExitRecord, Failure, FdRole, Incoming, Packet, REVISION, Reply, Request, Scope, State, VERSION,
+    decode_incoming, encode_request, receive,
 };
 use sys::{
     cgroup::{Group, Hierarchies, Track},
@@ -139,6 +139,11 @@ impl Pod {
         Group::new(&Hierarchies::detect().unwrap(), path).unwrap()
     }
 
+    /// The supervisor's own cgroup.
+    pub(crate) fn shim_group(&self) -> Group {
+        self.group_at(&format!("{}/shim", self.group.path()))
+    }
+
     /// Creates a container; its pid.
     pub(crate) fn create(&mut self, plan: &Plan) -> u32 {
         let reply = self.daemon.ask_with(&Request::Create(plan.0.clone()), vec![self.rootfs()]).0;
@@ -207,6 +212,7 @@ impl Pod {
 impl Drop for Pod {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            #[allow(clippy::print_stderr, reason = "a test that fails says why")]
             eprintln!("supervisor's complaints:\n{}", self.complaints());
         }
         let _ = sys::process::signal(&self.shim, Signal::KILL);
@@ -297,7 +303,7 @@ impl Daemon {
     /// The next message; an event is kept, too.
     pub(crate) fn receive(&mut self) -> (Incoming, Vec<OwnedFd>) {
         sys::process::readable(self.socket.as_fd(), SOON).expect("the supervisor says nothing");
-        let message = receive(&self.socket, &mut vec![0; RECEIVE_BUFFER]).unwrap();
+        let message = receive(&self.socket).unwrap();
         let incoming = decode_incoming(&message.bytes).unwrap();
         if let Incoming::Event(event) = &incoming {
             self.events.push_back(event.clone());
@@ -339,7 +345,7 @@ impl Daemon {
     pub(crate) fn hung_up(&self) -> bool {
         let end = Instant::now() + SOON;
         loop {
-            match receive(&self.socket, &mut vec![0; RECEIVE_BUFFER]) {
+            match receive(&self.socket) {
                 Err(shim_proto::Error::Closed | shim_proto::Error::Receive(Errno::CONNRESET)) => return true,
                 Err(error) if error.would_block() && Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
                 Err(_) => return false,
@@ -385,7 +391,9 @@ fn spawn(run_dir: &Path) -> Process {
     let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     bind(&listener, &SocketAddrUnix::new(run_dir.join("shim.sock")).unwrap()).unwrap();
     listen(&listener, 8).unwrap();
-    let exe = openat(CWD, env!("CARGO_BIN_EXE_creel-shim"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    // CREEL_SHIM: another build of it, such as the static one that is shipped.
+    let exe = std::env::var_os("CREEL_SHIM").unwrap_or_else(|| env!("CARGO_BIN_EXE_creel-shim").into());
+    let exe = openat(CWD, exe, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
     let log = fs::File::create(run_dir.join("shim.log")).unwrap();
     let pod = CString::new("ab".repeat(32)).unwrap();
     let dir = CString::new(run_dir.as_os_str().as_bytes()).unwrap();
