@@ -1,6 +1,9 @@
 //! Images and their names.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use model::{At, DiffId, Digest, ImageId, ImageRef};
 
@@ -89,13 +92,17 @@ impl Store {
     /// All images.
     pub fn images(&self) -> Vec<NamedImage> {
         let state = self.shared.state();
-        state.images.values().map(|row| named(&state, row)).collect()
+        let mut names: HashMap<ImageId, Vec<&str>> = HashMap::new();
+        for (name, row) in &state.names {
+            names.entry(row.image).or_default().push(name);
+        }
+        state.images.values().map(|row| named(row, names.remove(&row.record.id).unwrap_or_default())).collect()
     }
 
     /// An image by id.
     pub fn image(&self, id: &ImageId) -> Option<NamedImage> {
         let state = self.shared.state();
-        state.images.get(id).map(|row| named(&state, row))
+        state.images.get(id).map(|row| named(row, state.names_of(*id).map(|(name, _)| &**name)))
     }
 
     /// The image that a full name (with tag or digest) stands for.
@@ -198,7 +205,7 @@ fn addition(state: &State, record: &ImageRecord, names: &[Name], documents: &[Do
     change
 }
 
-fn named(state: &State, row: &ImageRow) -> NamedImage {
-    let (digests, tags) = state.names_of(row.record.id).map(|(name, _)| name.to_string()).partition(|name| name.contains('@'));
+fn named<'n>(row: &ImageRow, names: impl IntoIterator<Item = &'n str>) -> NamedImage {
+    let (digests, tags) = names.into_iter().map(str::to_owned).partition(|name| name.contains('@'));
     NamedImage { record: row.record.clone(), tags, digests, documents: row.documents.iter().map(|d| d.digest).collect() }
 }

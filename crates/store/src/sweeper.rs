@@ -23,7 +23,7 @@ enum Job {
     Settle(Sender<()>),
 }
 
-/// Gives the sweeper work. After the store is closed the work is left for the next start.
+/// Gives the sweeper work. What it has not begun when the store is closed is left for the next start.
 #[derive(Clone, Debug)]
 pub(crate) struct Broom {
     jobs: Arc<Mutex<Option<Sender<Job>>>>,
@@ -52,8 +52,13 @@ impl Broom {
         }
     }
 
+    /// No more work is taken or begun.
     pub(crate) fn close(&self) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 }
 
@@ -70,6 +75,10 @@ impl Waiting {
     pub(crate) fn run(self, shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("store-sweeper".to_owned()).spawn(move || {
             for job in self.0 {
+                // The daemon is on its way out and nobody shall wait for it; the next start finds the trash.
+                if shared.broom.is_closed() {
+                    return;
+                }
                 match job {
                     // What cannot be deleted stays in the trash and is tried again at the next start.
                     Job::Delete(path) => drop(remove::delete(&path, &shared.layout)),
