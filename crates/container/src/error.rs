@@ -17,6 +17,15 @@ pub enum Error {
         #[source]
         source: sys::Error,
     },
+    /// A single call beside the new process.
+    #[error("{call}")]
+    Call {
+        /// The call.
+        call: &'static str,
+        /// Why the kernel refused.
+        #[source]
+        source: Errno,
+    },
     /// A step inside of the new process.
     #[error("{step}")]
     Step {
@@ -81,6 +90,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Host { source, .. } => source.kind(),
+            Self::Call { source, .. } => kind_of(*source),
             Self::Step { source, .. } => source.errno.map_or(ErrorKind::InvalidArgument, kind_of),
             Self::Died { .. } | Self::Report => ErrorKind::Internal,
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
@@ -95,6 +105,7 @@ impl Error {
             Self::Program(error) => error.exit_code,
             Self::Died { exit: Some(exit) } => exit.code(),
             Self::Host { .. }
+            | Self::Call { .. }
             | Self::Step { .. }
             | Self::Died { .. }
             | Self::Deadline { .. }
@@ -108,8 +119,8 @@ impl Error {
     }
 
     /// For a single call that needs no nouns beside the step's name.
-    pub(crate) fn call(step: &'static str) -> impl FnOnce(Errno) -> Self {
-        move |source| Self::Host { step, source: sys::Error::Call { call: step.to_owned(), source } }
+    pub(crate) fn call(call: &'static str) -> impl FnOnce(Errno) -> Self {
+        move |source| Self::Call { call, source }
     }
 }
 
