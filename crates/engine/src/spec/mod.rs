@@ -39,6 +39,7 @@ pub use devices::device_rules;
 pub use error::Error;
 pub use exec::{exec_plan, exec_plan_with_terminal};
 pub use mounts::Volume;
+pub use resources::effective as effective_resources;
 
 /// The plan of a pod's supervisor.
 ///

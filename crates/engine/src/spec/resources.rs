@@ -16,11 +16,12 @@ const NOFILE: u32 = 7;
 const NOFILE_SOFT: u64 = 1_024;
 const NOFILE_HARD: u64 = 524_288;
 
-/// The limits that a container's cgroup gets.
+/// The limits that a container's cgroup gets, when it is made and when they are updated: zeros are left out, shares are
+/// brought into the kernel's bounds, `pids_default` stands where the client says nothing.
 ///
 /// # Errors
 /// Names the field that the kernel would not take.
-pub(crate) fn effective(given: &Resources, pids_default: i64) -> Result<Resources, Error> {
+pub fn effective(given: &Resources, pids_default: i64) -> Result<Resources, Error> {
     let limits = said(given);
     let given = &limits;
     if let Some(period) = given.cpu_period.filter(|period| !PERIOD.contains(period)) {
