@@ -18,12 +18,12 @@ fn memory_with_one_idle_container() {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let all = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
     let heap = all.split_once("[heap]").map_or("", |(_, after)| after);
-    let (rss, dirty, file) = (kilobytes(&rollup, "Rss"), kilobytes(&rollup, "Private_Dirty"), kilobytes(&rollup, "Pss_File"));
-    let heap = kilobytes(heap, "Private_Dirty");
+    let (rss, private, file) = (kilobytes(&rollup, "Rss"), kilobytes(&rollup, "Anonymous"), kilobytes(&rollup, "Pss_File"));
+    let heap = kilobytes(heap, "Anonymous");
     let charged = pod.shim_group().stats().unwrap().memory_usage.unwrap_or(0) / 1024;
     let descriptors = pod.descriptors();
     eprintln!(
-        "supervisor: rss {rss} kB (program {file}), private dirty {dirty} kB (heap {heap}), cgroup {charged} kB, {descriptors} descriptors"
+        "supervisor: rss {rss} kB (program {file}), private {private} kB (heap {heap}), cgroup {charged} kB, {descriptors} descriptors"
     );
     assert!(heap < 256, "a leak or a big buffer: {heap} kB of heap");
 }

@@ -1,5 +1,6 @@
 //! A pod with a real supervisor, driven over its socket as the daemon does it. Everything it makes goes when it drops.
 #![allow(dead_code, reason = "each test binary uses some of it")]
+#![allow(clippy::print_stderr, reason = "a test that fails says why")]
 
 use std::{
     collections::VecDeque,
@@ -212,7 +213,6 @@ impl Pod {
 impl Drop for Pod {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            #[allow(clippy::print_stderr, reason = "a test that fails says why")]
             eprintln!("supervisor's complaints:\n{}", self.complaints());
         }
         let _ = sys::process::signal(&self.shim, Signal::KILL);
