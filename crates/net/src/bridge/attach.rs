@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use super::{
-    Bridge, Plug,
+    Bridge, Plug, conntrack,
     link::{Links, NewVeth},
     namespace, record,
 };
@@ -18,8 +18,8 @@ impl Bridge {
         let namespace =
             File::open(request.netns).map_err(|source| Error::OpenNamespace { path: request.netns.to_owned(), source })?;
         let (plug, bridge) = self.lock().reserve(&self.config, request.pod, request.ports)?;
-        let plugged = self
-            .plug_in(&plug, bridge, &namespace)
+        let plugged = conntrack::forget(&plug.forwards)
+            .and_then(|()| self.plug_in(&plug, bridge, &namespace))
             .and_then(|()| namespace::configure(&namespace, request.netns, &plug))
             .and_then(|()| record::encode(request.pod, &plug));
         match plugged {

@@ -271,7 +271,7 @@ fn port_options(name: &str) -> Message {
             data.put(IFLA_BRPORT_MODE, &[1]);
         });
     });
-    if super::sysctl::has_ipv6() {
+    if super::sysctl::knows_ipv6() {
         request.nest(IFLA_AF_SPEC, |spec| {
             spec.nest(AF_INET6, |inet6| {
                 inet6.put(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);

@@ -72,7 +72,10 @@ impl Bridge {
 
     /// See [`crate::Network::detach`].
     pub(crate) fn detach(&self, pod: PodId) -> Result<(), Error> {
-        self.lock().release(&self.config, pod)
+        let released = self.lock().release(&self.config, pod)?;
+        // After the rules are gone, so that no packet makes a new entry; not under the lock, as the kernel goes through
+        // all of its connections. An attach that reuses the port does the same.
+        released.map_or(Ok(()), |plug| conntrack::forget(&plug.forwards))
     }
 
     /// See [`crate::Network::heal`].

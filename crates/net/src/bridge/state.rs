@@ -8,7 +8,7 @@ use std::{
 use model::{PodId, pod::PortMapping};
 
 use super::{
-    BridgeConfig, Plug, Subnet, Subnets, conntrack,
+    BridgeConfig, Plug, Subnet, Subnets,
     firewall::Firewall,
     link::{Link, Links},
     ports::{self, Ports},
@@ -60,7 +60,7 @@ impl State {
         };
         state.activate(&usable(subnets));
         if state.active == 0 {
-            return Err(Error::Config("the kernel has no IPv6, and no IPv4 subnet is configured".into()));
+            return Err(Error::Config("IPv6 is switched off on this machine, and no IPv4 subnet is configured".into()));
         }
         Ok(state)
     }
@@ -205,7 +205,6 @@ impl State {
         if plug.forwards.is_empty() {
             return Ok(());
         }
-        conntrack::forget(&plug.forwards)?;
         self.sync_localnet(config)
     }
 
@@ -218,9 +217,13 @@ impl State {
         self.ports.give_back(pod, &plug.forwards);
     }
 
-    /// Takes a pod's rules and ports back; its addresses too once its interface is gone. A pod that has nothing is fine.
-    pub(super) fn release(&mut self, config: &BridgeConfig, pod: PodId) -> Result<(), Error> {
-        let Some(plug) = self.plugs.remove(&pod) else { return self.look_after(LOOK_AFTER) };
+    /// Takes a pod's rules and ports back; its addresses too once its interface is gone. Returns what it had; a pod that
+    /// has nothing is fine.
+    pub(super) fn release(&mut self, config: &BridgeConfig, pod: PodId) -> Result<Option<Plug>, Error> {
+        let Some(plug) = self.plugs.remove(&pod) else {
+            self.look_after(LOOK_AFTER)?;
+            return Ok(None);
+        };
         if let Err(error) = self.close(config, &plug) {
             self.plugs.insert(pod, plug);
             return Err(error);
@@ -230,15 +233,13 @@ impl State {
         if !plug.forwards.is_empty() {
             self.sync_localnet(config)?;
         }
-        self.look_after(LOOK_AFTER)
+        self.look_after(LOOK_AFTER)?;
+        Ok(Some(plug))
     }
 
     fn close(&mut self, config: &BridgeConfig, plug: &Plug) -> Result<(), Error> {
         let subnets = self.subnets();
-        if !self.firewall.remove(&Self::layout(config, &subnets), plug)? {
-            self.rebuild(config)?;
-        }
-        conntrack::forget(&plug.forwards)
+        if self.firewall.remove(&Self::layout(config, &subnets), plug)? { Ok(()) } else { self.rebuild(config) }
     }
 
     /// Frees the addresses of former pods whose interface is gone by now.
@@ -349,9 +350,9 @@ impl State {
     }
 }
 
-/// The subnets whose family this kernel speaks.
+/// The subnets whose family is in use on this machine: IPv6 may be switched off.
 fn usable(subnets: &[Subnet]) -> Vec<Subnet> {
-    let v6 = sysctl::has_ipv6();
+    let v6 = sysctl::uses_ipv6();
     subnets.iter().copied().filter(|subnet| v6 || subnet.is_v4()).collect()
 }
 

@@ -17,9 +17,15 @@ pub(super) fn set(name: &str, value: &'static str) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Whether the kernel speaks IPv6 in this namespace.
-pub(super) fn has_ipv6() -> bool {
+/// Whether the kernel knows IPv6.
+pub(super) fn knows_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// Whether new interfaces in this namespace may have IPv6 addresses.
+pub(super) fn uses_ipv6() -> bool {
+    let disabled = |which| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6")).map(|v| v.trim_end() != "0");
+    !disabled("all").unwrap_or(true) && !disabled("default").unwrap_or(true)
 }
 
 /// Turns IPv4 forwarding on.
@@ -55,7 +61,7 @@ pub(super) fn forward_v6() -> Result<bool, Error> {
 pub(super) fn harden(bridge: &str) -> Result<bool, Error> {
     let mut changed = set(&format!("net/ipv4/conf/{bridge}/rp_filter"), "1")?;
     changed |= set(&format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
-    if has_ipv6() {
+    if knows_ipv6() {
         changed |= set(&format!("net/ipv6/conf/{bridge}/accept_ra"), "0")?;
     }
     Ok(changed)

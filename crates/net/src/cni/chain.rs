@@ -182,6 +182,18 @@ impl Chain<'_> {
     }
 }
 
+/// Whether all plugins are installed, and can be trusted.
+pub(super) fn find_all(bin_dirs: &[PathBuf], network: &NetworkList) -> Result<(), Error> {
+    (0..network.plugins.len()).try_for_each(|index| {
+        plugin::find(bin_dirs, network.kind(index)).map(drop).map_err(|source| Error::Cni {
+            command: "STATUS",
+            plugin: network.kind(index).to_owned(),
+            network: network.name.clone(),
+            source: Box::new(source),
+        })
+    })
+}
+
 /// Asks all plugins whether they can take an ADD.
 pub(super) fn status(bin_dirs: &[PathBuf], timeout: Duration, network: &NetworkList) -> Result<(), Error> {
     let deadline = Instant::now() + timeout;

@@ -148,8 +148,8 @@ impl Cni {
     pub(crate) fn detach(&self, pod: PodId, key: &PodKey, netns: Option<&Path>, record: Option<&[u8]>) -> Result<(), Error> {
         let record = match record {
             Some(bytes) => Record::decode(pod, bytes)?,
-            None => match lock(&self.owed).get(&pod) {
-                Some(Owed::Delete(record)) => record.clone(),
+            None => match self.what_is_owed(pod) {
+                Some(Owed::Delete(record)) => record,
                 Some(Owed::Nothing) => return Ok(()),
                 // Nobody knows whether there was an ADD (a crash in between): plugins take a DEL too many in their
                 // stride. Without any configuration there was none.
@@ -165,12 +165,24 @@ impl Cni {
         Ok(())
     }
 
+    /// What is known about a pod without a record. That nothing is owed is told once and forgotten.
+    fn what_is_owed(&self, pod: PodId) -> Option<Owed> {
+        let mut owed = lock(&self.owed);
+        match owed.get(&pod)? {
+            Owed::Delete(record) => Some(Owed::Delete(record.clone())),
+            Owed::Nothing => owed.remove(&pod),
+        }
+    }
+
     /// See [`crate::Network::status`].
     pub(crate) fn status(&self) -> Status {
         let network = match self.network() {
             Ok(network) => network,
             Err(e) => return Status::NotReady { reason: "NetworkPluginNotReady", message: error::chain(&e) },
         };
+        if let Err(e) = chain::find_all(&self.config.bin_dirs, &network) {
+            return Status::NotReady { reason: "NetworkPluginNotReady", message: error::chain(&e) };
+        }
         if !network.has_status() {
             return Status::Ready;
         }

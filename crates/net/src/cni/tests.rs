@@ -332,6 +332,7 @@ fn nw_01_programs_that_cannot_be_trusted_are_not_run() {
     refused("leads out");
     fs::remove_file(&first).unwrap();
     refused("not found");
+    assert!(matches!(lab.cni.status(), Status::NotReady { message, .. } if message.contains("not found")));
     fs::create_dir(&first).unwrap();
     refused("not a program");
     fs::remove_dir(&first).unwrap();
