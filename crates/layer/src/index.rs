@@ -68,28 +68,3 @@ fn walk(tree: &Tree, dir: u32, path: &[u8]) -> Option<(u32, u32)> {
     }
     None
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_and_links_to_them_are_found() {
-        let mut archive = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(3);
-        archive.append_data(&mut header, "a/layer.tar", &b"abc"[..]).unwrap();
-        let mut link = tar::Header::new_gnu();
-        link.set_entry_type(tar::EntryType::Symlink);
-        link.set_size(0);
-        archive.append_link(&mut link, "b/layer.tar", "../a/layer.tar").unwrap();
-        let bytes = archive.into_inner().unwrap();
-        let mut entries = archive_entries(&bytes[..]).unwrap();
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        assert_eq!(entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["a/layer.tar", "b/layer.tar"]);
-        for entry in &entries {
-            let at = usize::try_from(entry.offset).unwrap();
-            assert_eq!((entry.size, &bytes[at..at + 3]), (3, &b"abc"[..]));
-        }
-    }
-}

@@ -1,5 +1,7 @@
 //! The formats against each other, over generated archives, and against GNU tar, over archives that GNU tar wrote.
 
+#![allow(clippy::print_stderr, reason = "tests say what they skip")]
+
 mod common;
 
 use std::{

@@ -479,3 +479,25 @@ fn an_empty_archive_is_an_empty_layer() {
         assert_eq!(seen.paths(), [""]);
     }
 }
+
+#[test]
+fn files_of_an_archive_are_found_in_it() {
+    let tar = Archive::new()
+        .file("a/layer.tar", b"abc")
+        .symlink("b/layer.tar", "../a/layer.tar")
+        .symlink("absolute", "/b/layer.tar")
+        .symlink("around", "around")
+        .symlink("nowhere", "../../gone")
+        .file("./manifest.json", b"[]")
+        .end();
+    let mut entries = layer::archive_entries(&tar[..]).unwrap();
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    let found: Vec<(&str, &[u8])> = entries
+        .iter()
+        .map(|entry| {
+            let start = usize::try_from(entry.offset).unwrap();
+            (&entry.name[..], &tar[start..start + usize::try_from(entry.size).unwrap()])
+        })
+        .collect();
+    assert_eq!(found, [("a/layer.tar", &b"abc"[..]), ("absolute", b"abc"), ("b/layer.tar", b"abc"), ("manifest.json", b"[]")]);
+}
