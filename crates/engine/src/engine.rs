@@ -23,6 +23,8 @@ use crate::{
     table::Table,
 };
 
+/// How often the network is looked after (security.md F-33).
+const HEAL_EVERY: Duration = Duration::from_secs(5);
 /// How long killed processes may take to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -72,6 +74,7 @@ impl Engine {
         let config = Arc::new(config);
         let inner = Arc::new(Inner::open(config).await?);
         inner.recover().await?;
+        inner.keep_network_whole();
         Ok(Self { inner })
     }
 
@@ -177,8 +180,13 @@ impl Engine {
     }
 
     /// UpdateRuntimeConfig: the node's pod address ranges.
-    pub fn set_pod_cidr(&self, cidr: &str) -> Result<(), Error> {
-        self.inner.network.set_pod_cidr(cidr).step(About::Engine, "set the pod CIDR")
+    pub async fn set_pod_cidr(&self, cidr: &str) -> Result<(), Error> {
+        let (inner, cidr) = (self.inner.clone(), cidr.to_owned());
+        let set = blocking(move || {
+            inner.network.set_pod_cidr(&cidr).step(About::Engine, "set the pod CIDR")?;
+            std::fs::write(inner.pod_cidr_file(), cidr).step(About::Engine, "write the pod CIDR down")
+        });
+        set.await
     }
 
     /// For people.
@@ -214,6 +222,9 @@ impl Inner {
                 Error::new(ErrorKind::NotFound, About::Engine, why)
             })?;
             let boot = boot_id().step(About::Engine, "read the boot id")?;
+            if let Ok(cidr) = std::fs::read_to_string(opened.run.join("pod-cidr")) {
+                network.set_pod_cidr(&cidr).step(About::Engine, "set the pod CIDR of an earlier run")?;
+            }
             Ok(Self {
                 images: Images::open(&opened, store.clone())?,
                 config: opened,
@@ -232,6 +243,28 @@ impl Inner {
 }
 
 impl Inner {
+    /// A kubelet says the node's pod CIDRs once and not again to a daemon that was restarted.
+    fn pod_cidr_file(&self) -> std::path::PathBuf {
+        self.config.run.join("pod-cidr")
+    }
+
+    /// Puts back what others removed of the network (a flushed firewall, a deleted bridge), for as long as the engine
+    /// lives.
+    fn keep_network_whole(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(HEAL_EVERY).await;
+                let Some(inner) = engine.upgrade() else { break };
+                match blocking(move || inner.network.heal()).await {
+                    Ok(true) => tracing::warn!("the network was damaged from outside; repaired"),
+                    Ok(false) => {}
+                    Err(e) => tracing::warn!(error = chain(&e), "network cannot be repaired"),
+                }
+            }
+        });
+    }
+
     /// A cgroup by its path.
     pub(crate) fn group(&self, path: &str) -> Result<Group, sys::Error> {
         Group::new(&self.cgroups, path)

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 use model::{
-    ContainerId, DiffId, PodId, Signal,
+    ContainerId, DiffId, PodId, Resources, Signal,
     container::{ContainerImage, ContainerSpec, ContainerState, ExitStatus, ResolvedUser},
     plan::ContainerPlan,
     pod::{Network, PodSpec, PodState, Reason, Timestamp},
@@ -96,6 +96,9 @@ pub(crate) struct ContainerRecord {
     /// What the kernel refused and we tolerated.
     #[n(11)]
     pub warnings: Vec<String>,
+    /// Limits in force: those asked for with the node's defaults filled in, and later updates.
+    #[n(12)]
+    pub resources: Resources,
 }
 
 /// Where a container is in its life, on disk.

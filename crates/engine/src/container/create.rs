@@ -85,6 +85,7 @@ impl Creation {
                     phase: ContainerPhase::Preparing,
                     plan: prepared.plan,
                     warnings: Vec::new(),
+                    resources: prepared.resources,
                     spec,
                 };
                 let Ground { image, pins, rootfs } = ground;
@@ -188,7 +189,7 @@ impl Creation {
         });
         failpoint::hit("ctr.cgroup", id)?;
         let (inner, group) = (self.inner.clone(), self.record.plan.cgroup.clone());
-        let (resources, devices) = (self.record.spec.resources.clone(), spec::device_rules(&self.record.spec, &self.record.plan));
+        let (resources, devices) = (self.record.resources.clone(), spec::device_rules(&self.record.spec, &self.record.plan));
         let refused = blocking(move || {
             let group = inner.group(&group)?;
             group.create()?;

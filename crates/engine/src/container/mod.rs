@@ -62,7 +62,7 @@ impl Container {
         Arc::new(Self {
             id: record.id,
             pod,
-            resources: Mutex::new(record.spec.resources.clone()),
+            resources: Mutex::new(record.resources),
             spec: record.spec,
             created_at: record.created_at,
             image: record.image,
@@ -125,7 +125,8 @@ impl Container {
             pod: self.pod.id,
             boot: self.boot.clone(),
             created_at: self.created_at,
-            spec: ContainerSpec { resources: self.resources(), ..self.spec.clone() },
+            spec: self.spec.clone(),
+            resources: self.resources(),
             image: self.image.clone(),
             layers: self.layers.clone(),
             user: self.user.clone(),

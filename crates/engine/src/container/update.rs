@@ -8,6 +8,7 @@ use crate::{
     Inner,
     blocking::blocking,
     error::{About, Error, Step},
+    spec,
 };
 
 impl Inner {
@@ -22,6 +23,7 @@ impl Inner {
                 return Err(Error::new(ErrorKind::FailedPrecondition, About::Container(id), why));
             }
             let merged = container.resources().updated_by(&newer);
+            let merged = spec::effective_resources(&merged, inner.config.pids_limit).step(id, "update resources")?;
             let (group, wanted) = (container.plan.cgroup.clone(), merged.clone());
             let cgroups = inner.clone();
             let refused = blocking(move || cgroups.group(&group)?.apply(&wanted)).await.step(id, "update the container's cgroup")?;

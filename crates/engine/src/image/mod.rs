@@ -5,6 +5,8 @@ mod import;
 mod joint;
 mod pull;
 mod rootfs;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::sync::Arc;
