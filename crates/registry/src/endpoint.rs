@@ -97,9 +97,14 @@ impl Endpoint {
         let path = url.target.split('?').next().unwrap_or("/").trim_end_matches('/');
         let base = if entry.override_path || path.ends_with("/v2") { path.to_owned() } else { format!("{path}/v2") };
         let same = Origin::of_name(url.origin.scheme, name).as_ref() == Ok(&url.origin)
-            || (name == "docker.io" && url.origin.host == "registry-1.docker.io");
+            || (is_docker_hub(name) && is_docker_hub(&url.origin.host));
+        let mut origin = url.origin.clone();
+        // containerd's own example says `server = "https://docker.io"`, where no registry is.
+        if is_docker_hub(&origin.host) {
+            "registry-1.docker.io".clone_into(&mut origin.host);
+        }
         Self {
-            origin: url.origin.clone(),
+            origin,
             base,
             capabilities: entry.capabilities,
             tls: TlsSettings::new(entry, directory),
@@ -278,6 +283,8 @@ mod tests {
             places(&config, "docker.io"),
             ["http://a.example/hub/v2/r/x?ns=docker.io", "https://registry-1.docker.io/v2/r/x"]
         );
+        write(root.path(), "docker.io", "server = 'https://docker.io'");
+        assert_eq!(places(&config, "docker.io"), ["https://registry-1.docker.io/v2/r/x"]);
         write(root.path(), "docker.io", "server = 1");
         let error = endpoints(&config, "docker.io").unwrap_err();
         assert_eq!(error.kind(), model::ErrorKind::InvalidArgument);

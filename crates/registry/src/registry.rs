@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use model::{Descriptor, ImageRef};
 
 use crate::{
-    BlobReader, Config, Credentials, Error, Resolved, Source,
+    BlobReader, Config, Credentials, Error, Platform, Resolved, Source,
     client::Clients,
     resolve,
     source::{Session, Shared},
@@ -45,8 +45,16 @@ impl Registry {
     /// # Errors
     /// See [`Error`].
     pub async fn resolve(&self, image: &ImageRef, credentials: &Credentials) -> Result<Resolved, Error> {
+        self.resolve_for(image, credentials, &self.shared.config.platform).await
+    }
+
+    /// As [`Registry::resolve`], for another platform than that of the configuration.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn resolve_for(&self, image: &ImageRef, credentials: &Credentials, platform: &Platform) -> Result<Resolved, Error> {
         let source = self.source(image, credentials).await?;
-        resolve::resolve(source, image, &self.shared.config.platform).await
+        resolve::resolve(source, image, platform).await
     }
 
     /// Opens a blob. The first answer has come when this returns; the bytes come from the reader.
