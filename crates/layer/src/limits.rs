@@ -36,7 +36,7 @@ impl Default for Limits {
             link_target: 4095,
             xattrs: 64 << 10,
             pax: 1 << 20,
-            metadata: 512 << 20,
+            metadata: 256 << 20,
             link_steps: 64 << 20,
             ratio: 1000,
             ratio_from: 64 << 20,
