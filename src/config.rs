@@ -1,0 +1,406 @@
+//! The configuration: `/etc/creel/config.toml`, drop-ins in `config.d/` beside it, flags over both.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// Where the configuration is looked for if nobody says otherwise. Only then may it be missing.
+pub(crate) const FILE: &str = "/etc/creel/config.toml";
+
+/// All defaults, with their documentation.
+pub(crate) const DEFAULT: &str = include_str!("config/default.toml");
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}", path.display())]
+    Syntax { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{}: unknown key {key}{}", path.display(), suggestion(near.as_deref()))]
+    UnknownKey { path: PathBuf, key: String, near: Option<String> },
+    #[error("{key}: {why}")]
+    Value { key: &'static str, why: String },
+    #[error("configuration")]
+    Merged(#[source] Box<toml::de::Error>),
+}
+
+fn suggestion(near: Option<&str>) -> String {
+    near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
+}
+
+/// The configuration. `config/default.toml` documents every key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) root: PathBuf,
+    pub(crate) run: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) socket_group: String,
+    pub(crate) log_level: String,
+    pub(crate) cgroup_parent: String,
+    pub(crate) shim: PathBuf,
+    pub(crate) pids_limit: i64,
+    pub(crate) shm_size: u64,
+    pub(crate) max_requests: usize,
+    pub(crate) registry: Registry,
+    pub(crate) network: Network,
+}
+
+/// The section `[registry]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Registry {
+    pub(crate) certs_dir: PathBuf,
+    pub(crate) plain_http: Vec<String>,
+}
+
+/// The section `[network]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Network {
+    pub(crate) kind: NetworkKind,
+    pub(crate) cni_conf_dir: PathBuf,
+    pub(crate) cni_bin_dir: PathBuf,
+    pub(crate) bridge: String,
+    pub(crate) subnets: Vec<Cidr>,
+}
+
+/// A subnet, as text in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Cidr(pub(crate) net::bridge::Subnet);
+
+impl FromStr for Cidr {
+    type Err = net::bridge::SubnetError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl TryFrom<String> for Cidr {
+    type Error = net::bridge::SubnetError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Cidr> for String {
+    fn from(cidr: Cidr) -> Self {
+        cidr.0.to_string()
+    }
+}
+
+/// How pods get their network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NetworkKind {
+    /// CNI plugins.
+    Cni,
+    /// The bridge that is built in.
+    Bridge,
+}
+
+/// Flags that lie over the files.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Flags {
+    /// Configuration file; drop-ins are read from config.d beside it [default: /etc/creel/config.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Images and records
+    #[arg(long, value_name = "DIR", global = true)]
+    root: Option<PathBuf>,
+    /// State of running pods
+    #[arg(long, value_name = "DIR", global = true)]
+    run: Option<PathBuf>,
+    /// Socket to serve on
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
+    /// Parent cgroup of pods whose client names none
+    #[arg(long, value_name = "PATH", global = true)]
+    cgroup_parent: Option<String>,
+    /// Supervisor program
+    #[arg(long, value_name = "FILE", global = true)]
+    shim: Option<PathBuf>,
+    /// How pods get their network
+    #[arg(long, value_enum, global = true)]
+    network: Option<NetworkKind>,
+    /// Name of the built-in bridge
+    #[arg(long, value_name = "NAME", global = true)]
+    bridge: Option<String>,
+    /// Subnet of the built-in bridge; can be repeated
+    #[arg(long, value_name = "CIDR", global = true)]
+    subnet: Vec<Cidr>,
+    /// Registries' mirrors and certificates
+    #[arg(long, value_name = "DIR", global = true)]
+    certs_dir: Option<PathBuf>,
+    /// Registry spoken to without TLS; can be repeated
+    #[arg(long, value_name = "HOST[:PORT]", global = true)]
+    plain_http: Vec<String>,
+    /// CNI configuration
+    #[arg(long, value_name = "DIR", global = true)]
+    cni_conf_dir: Option<PathBuf>,
+    /// CNI plugins
+    #[arg(long, value_name = "DIR", global = true)]
+    cni_bin_dir: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug, trace, or a filter
+    #[arg(long, value_name = "LEVEL", global = true)]
+    log_level: Option<String>,
+}
+
+impl Config {
+    /// Reads the files that the flags name, lays the flags over them and checks the result.
+    pub(crate) fn load(flags: &Flags) -> Result<Self, Error> {
+        let default = defaults();
+        let mut merged = default.clone();
+        for path in files(flags)? {
+            let text = match fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(e) if e.kind() == io::ErrorKind::NotFound && flags.config.is_none() => continue,
+                Err(source) => return Err(Error::Read { path, source }),
+            };
+            overlay(&mut merged, read(&default, path, &text)?);
+        }
+        let mut config: Self = Value::Table(merged).try_into().map_err(|e| Error::Merged(Box::new(e)))?;
+        config.apply(flags.clone());
+        config.check()?;
+        Ok(config)
+    }
+
+    /// As TOML, everything spelled out.
+    pub(crate) fn to_toml(&self) -> String {
+        toml::to_string(self).expect("strings, numbers, lists and tables are all TOML can say")
+    }
+
+    /// The supervisor's program.
+    pub(crate) fn shim_program(&self) -> io::Result<PathBuf> {
+        if self.shim.as_os_str().is_empty() {
+            Ok(std::env::current_exe()?.with_file_name("creel-shim"))
+        } else {
+            Ok(self.shim.clone())
+        }
+    }
+
+    fn apply(&mut self, flags: Flags) {
+        fn set<T>(value: &mut T, flag: Option<T>) {
+            if let Some(flag) = flag {
+                *value = flag;
+            }
+        }
+        // A run directory of one's own means a socket of one's own.
+        if let (Some(run), None) = (&flags.run, &flags.socket) {
+            self.socket = run.join("creel.sock");
+        }
+        set(&mut self.root, flags.root);
+        set(&mut self.run, flags.run);
+        set(&mut self.socket, flags.socket);
+        set(&mut self.cgroup_parent, flags.cgroup_parent);
+        set(&mut self.shim, flags.shim);
+        set(&mut self.network.kind, flags.network);
+        set(&mut self.network.bridge, flags.bridge);
+        set(&mut self.network.subnets, Some(flags.subnet).filter(|list| !list.is_empty()));
+        set(&mut self.network.cni_conf_dir, flags.cni_conf_dir);
+        set(&mut self.network.cni_bin_dir, flags.cni_bin_dir);
+        set(&mut self.registry.certs_dir, flags.certs_dir);
+        set(&mut self.log_level, flags.log_level);
+        self.registry.plain_http.extend(flags.plain_http);
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |key, why: String| Err(Error::Value { key, why });
+        for (key, path) in [
+            ("root", &self.root),
+            ("run", &self.run),
+            ("socket", &self.socket),
+            ("registry.certs_dir", &self.registry.certs_dir),
+            ("network.cni_conf_dir", &self.network.cni_conf_dir),
+            ("network.cni_bin_dir", &self.network.cni_bin_dir),
+        ] {
+            if !path.is_absolute() {
+                return wrong(key, format!("{}: not an absolute path", path.display()));
+            }
+        }
+        if self.root.starts_with(&self.run) || self.run.starts_with(&self.root) {
+            return wrong("run", "the run directory and the root directory cannot contain one another".into());
+        }
+        // sun_path of unix(7), with its final NUL.
+        if self.socket.as_os_str().len() > 107 {
+            return wrong("socket", format!("{}: longer than 107 bytes", self.socket.display()));
+        }
+        if !self.cgroup_parent.starts_with('/') || self.cgroup_parent.split('/').any(|part| part == "..") {
+            return wrong("cgroup_parent", format!("{}: not an absolute path", self.cgroup_parent));
+        }
+        if self.pids_limit < 1 {
+            return wrong("pids_limit", format!("{}: less than 1", self.pids_limit));
+        }
+        if self.max_requests < 8 {
+            return wrong("max_requests", format!("{}: less than 8, which a kubelet alone needs", self.max_requests));
+        }
+        if let Err(e) = self.log_level.parse::<tracing_subscriber::filter::EnvFilter>() {
+            return wrong("log_level", format!("{:?}: {e}", self.log_level));
+        }
+        let bridge = &self.network.bridge;
+        if bridge.len() > 15 || !bridge.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.')) {
+            return wrong("network.bridge", format!("{bridge:?}: not the name of an interface, which has up to 15 characters"));
+        }
+        Ok(())
+    }
+}
+
+fn defaults() -> Table {
+    DEFAULT.parse().expect("the default configuration is tested")
+}
+
+/// The file itself, then the drop-ins by name.
+fn files(flags: &Flags) -> Result<Vec<PathBuf>, Error> {
+    let file = flags.config.clone().unwrap_or_else(|| FILE.into());
+    let dir = file.with_file_name("config.d");
+    let mut drop_ins = Vec::new();
+    match fs::read_dir(&dir) {
+        Ok(entries) => {
+            for entry in entries {
+                drop_ins.push(entry.map_err(|source| Error::Read { path: dir.clone(), source })?.path());
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::Read { path: dir, source }),
+    }
+    drop_ins.retain(|path| path.extension().is_some_and(|ext| ext == "toml"));
+    drop_ins.sort();
+    Ok(std::iter::once(file).chain(drop_ins).collect())
+}
+
+/// One file: its keys have to be known and its values of the right type. Checked file by file, so that the message
+/// names the file and the line.
+fn read(default: &Table, path: PathBuf, text: &str) -> Result<Table, Error> {
+    let syntax = |source| Error::Syntax { path: path.clone(), source: Box::new(source) };
+    let table: Table = toml::from_str(text).map_err(syntax)?;
+    known_keys(default, &table, "", &path)?;
+    // With the defaults around it the file is a whole configuration. An error then has no line, but the key.
+    let mut whole = default.clone();
+    overlay(&mut whole, table.clone());
+    Value::Table(whole).try_into::<Config>().map_err(syntax)?;
+    Ok(table)
+}
+
+fn known_keys(default: &Table, table: &Table, prefix: &str, path: &Path) -> Result<(), Error> {
+    for (key, value) in table {
+        match (default.get(key), value) {
+            (Some(Value::Table(default)), Value::Table(table)) => known_keys(default, table, &format!("{prefix}{key}."), path)?,
+            (Some(_), _) => {}
+            (None, _) => {
+                let near = default.keys().map(|known| (distance(known, key), known)).min().filter(|(d, _)| *d <= 3);
+                let near = near.map(|(_, known)| format!("{prefix}{known}"));
+                return Err(Error::UnknownKey { path: path.to_owned(), key: format!("{prefix}{key}"), near });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn overlay(below: &mut Table, above: Table) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => overlay(below, above),
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
+}
+
+/// How many letters have to be changed, added or dropped to turn one word into the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().take(64).enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, other) in b.iter().enumerate() {
+            let changed = corner + usize::from(letter != *other);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(main: &str, drop_ins: &[(&str, &str)]) -> Result<Config, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        fs::write(&file, main).unwrap();
+        fs::create_dir(dir.path().join("config.d")).unwrap();
+        for (name, text) in drop_ins {
+            fs::write(dir.path().join("config.d").join(name), text).unwrap();
+        }
+        Config::load(&Flags { config: Some(file), ..Flags::default() })
+    }
+
+    fn chain(error: &dyn std::error::Error) -> String {
+        error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", chain(source)))
+    }
+
+    #[test]
+    fn the_documented_defaults_are_a_configuration() {
+        let config = load("", &[]).unwrap();
+        assert_eq!(config.socket, Path::new("/run/creel/creel.sock"));
+        assert_eq!(config.network.kind, NetworkKind::Cni);
+        assert_eq!(toml::from_str::<Config>(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn drop_ins_lie_over_the_file_by_name_and_flags_over_both() {
+        let drop_ins = [
+            ("20-b.toml", "log_level = \"debug\"\n[network]\nkind = \"bridge\""),
+            ("10-a.toml", "log_level = \"warn\"\n[registry]\nplain_http = [\"r:5000\"]"),
+            ("30-not-ours.txt", "garbage = ["),
+        ];
+        let config = load("pids_limit = 7\nlog_level = \"error\"", &drop_ins).unwrap();
+        assert_eq!((config.log_level.as_str(), config.pids_limit), ("debug", 7));
+        assert_eq!((config.network.kind, config.network.bridge.as_str()), (NetworkKind::Bridge, ""));
+        assert_eq!(config.registry.plain_http, ["r:5000"]);
+        let mut config = config;
+        let run = Some(PathBuf::from("/run/other"));
+        config.apply(Flags { run, subnet: vec!["10.1.0.0/24".parse().unwrap()], plain_http: vec!["s".into()], ..Flags::default() });
+        assert_eq!(config.socket, Path::new("/run/other/creel.sock"));
+        assert_eq!(
+            (config.network.subnets, config.registry.plain_http),
+            (vec!["10.1.0.0/24".parse().unwrap()], vec!["r:5000".into(), "s".into()])
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_file_and_key() {
+        for (text, expected) in [
+            ("[network]\nknd = \"cni\"", "unknown key network.knd (did you mean network.kind?)"),
+            ("[netwrok]\nkind = \"cni\"", "unknown key netwrok (did you mean network?)"),
+            ("completely_else = 1", "unknown key completely_else"),
+            ("root = 5", "root"),
+            ("[network]\nkind = \"calico\"", "calico"),
+            ("root = \"a", "config.toml: TOML parse error at line 1"),
+            ("root = \"relative\"", "root: relative: not an absolute path"),
+            ("root = \"/run/creel/x\"", "run: the run directory"),
+            ("pids_limit = 0", "pids_limit: 0: less than 1"),
+            ("log_level = \"info,=x=y\"", "log_level: "),
+            ("cgroup_parent = \"/a/../b\"", "cgroup_parent: "),
+            ("[network]\nbridge = \"far-too-long-a-name\"", "network.bridge: "),
+            ("[network]\nsubnets = [\"10.0.0.0/33\"]", "10.0.0.0/33"),
+        ] {
+            let error = chain(&load(text, &[]).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(!chain(&load("completely_else = 1", &[]).unwrap_err()).contains("did you mean"));
+        let missing = Flags { config: Some("/nonexistent/creel.toml".into()), ..Flags::default() };
+        assert!(chain(&Config::load(&missing).unwrap_err()).starts_with("read /nonexistent/creel.toml: "));
+    }
+}

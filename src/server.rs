@@ -1,0 +1,81 @@
+//! The gRPC server: CRI, creel's own API, health and reflection on one socket.
+
+use std::time::Duration;
+
+use api::{
+    FILE_DESCRIPTOR_SET, MAX_MESSAGE,
+    creel::creel_server::CreelServer,
+    runtime::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
+};
+use engine::Engine;
+use tokio::sync::oneshot;
+use tonic::transport::Server;
+
+use crate::{
+    edge::EdgeLayer,
+    services::{CreelService, Images, Runtime, convert::Host},
+    socket::Socket,
+};
+
+/// How long requests in flight may take after the daemon was told to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("set up reflection")]
+    Reflection(#[source] Box<tonic_reflection::server::Error>),
+    #[error("serve")]
+    Serve(#[source] tonic::transport::Error),
+}
+
+/// Serves until `stop` comes, then lets requests in flight end, for a while.
+pub(crate) async fn serve(
+    socket: Socket,
+    engine: Engine,
+    max_requests: usize,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<RuntimeServiceServer<Runtime>>().await;
+    health.set_serving::<ImageServiceServer<Images>>().await;
+    health.set_serving::<CreelServer<CreelService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|e| Error::Reflection(Box::new(e)))?;
+    let host = Host::detect();
+    let runtime = Runtime::new(engine.clone(), host);
+    let (stopping, told_to_stop) = oneshot::channel::<()>();
+    let router = Server::builder()
+        .layer(EdgeLayer::new(max_requests))
+        .add_service(
+            RuntimeServiceServer::new(runtime).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            ImageServiceServer::new(Images::new(engine.clone()))
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(CreelServer::new(CreelService::new(engine, host)).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(health_service)
+        .add_service(reflection);
+    let serving = router.serve_with_incoming_shutdown(socket.connections(), async {
+        told_to_stop.await.ok();
+    });
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended.map_err(Error::Serve),
+        () = stop => {}
+    }
+    stopping.send(()).ok();
+    // A stream of events would hold the daemon for ever.
+    match tokio::time::timeout(GRACE, serving).await {
+        Ok(ended) => ended.map_err(Error::Serve),
+        Err(_) => {
+            tracing::info!("requests still in flight are cut off");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! creel's own API: what CRI cannot say.
+
+use std::{
+    collections::VecDeque,
+    fs::{File, OpenOptions},
+    io::{self, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use api::creel::{self as own, creel_server::Creel, pull_image_event::Event};
+use engine::{
+    Engine,
+    image::{Credentials, LayerProgress, Phase},
+};
+use futures_util::stream;
+use model::ImageId;
+use registry::Secret;
+use serde_json::json;
+use tokio::sync::broadcast;
+use tonic::{Request, Response, Status, Streaming as Incoming};
+
+use super::{convert::Host, features, image, status, stream::Streaming};
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct CreelService {
+    engine: Engine,
+    host: Host,
+}
+
+impl CreelService {
+    /// Serves this engine.
+    pub(crate) fn new(engine: Engine, host: Host) -> Self {
+        Self { engine, host }
+    }
+}
+
+/// The configuration in force, for verbose answers.
+pub(crate) fn config_json(engine: &Engine) -> serde_json::Value {
+    let info = engine.info();
+    json!({
+        "root": info.config.root,
+        "run": info.config.run,
+        "cgroupParent": info.config.cgroup_parent,
+        "cgroupVersion": info.cgroup_version,
+        "layerFormat": info.layer_format,
+        "network": network_name(&info.config.network),
+    })
+}
+
+fn network_name(network: &net::Config) -> &'static str {
+    match network {
+        net::Config::Cni(_) => "cni",
+        net::Config::Bridge(_) => "bridge",
+    }
+}
+
+/// What an administrator should know.
+fn warnings(info: &engine::Info) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if info.cgroup_version == "v1" {
+        warnings.push("cgroup v1: a kubelet from 1.35 on only starts with failCgroupV1: false".to_owned());
+    }
+    if info.layer_format == "directory" {
+        warnings.push("this kernel does not mount EROFS images from files, so that images are unpacked file by file".to_owned());
+    }
+    warnings
+}
+
+#[tonic::async_trait]
+impl Creel for CreelService {
+    async fn info(&self, _: Request<own::InfoRequest>) -> Result<Response<own::InfoResponse>, Status> {
+        let info = self.engine.info();
+        let network_not_ready = match self.engine.network_status().await {
+            net::Status::Ready => String::new(),
+            net::Status::NotReady { message, .. } => message,
+        };
+        Ok(Response::new(own::InfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            root: info.config.root.display().to_string(),
+            run: info.config.run.display().to_string(),
+            storage_format: info.layer_format.to_owned(),
+            cgroups: info.cgroup_version.to_owned(),
+            network: network_name(&info.config.network).to_owned(),
+            network_not_ready,
+            kernel: features::kernel(),
+            features: features::all(self.host),
+            pods: info.pods.1 as u64,
+            containers: info.containers.1 as u64,
+            containers_running: info.containers.0 as u64,
+            images: info.images as u64,
+            warnings: warnings(&info),
+            log_root: info.config.run.join("logs").display().to_string(),
+        }))
+    }
+
+    type PullImageStream = Streaming<own::PullImageEvent>;
+
+    async fn pull_image(&self, request: Request<own::PullImageRequest>) -> Result<Response<Self::PullImageStream>, Status> {
+        let request = request.into_inner();
+        let pull = image::pull_request(&request.image, credentials(request.credentials))?;
+        let (images, name) = (self.engine.images().clone(), pull.reference.to_string());
+        let state = Pull {
+            progress: images.progress(),
+            work: Some(Box::pin(async move { images.pull(pull).await.map_err(|e| status::of_pull(&e)) })),
+            name,
+            waiting: VecDeque::new(),
+        };
+        // The stream owns the pull: when the client goes away, so does the pull.
+        Ok(Response::new(Box::pin(stream::unfold(state, |mut state| async { state.next().await.map(|event| (event, state)) }))))
+    }
+
+    async fn load_image(
+        &self,
+        request: Request<Incoming<own::LoadImageRequest>>,
+    ) -> Result<Response<own::LoadImageResponse>, Status> {
+        let archive = receive(request.into_inner(), &self.engine.info().config.root).await?;
+        let images = self.engine.images().import(archive).await.map_err(|e| status::of_engine(&e))?;
+        image::trim_soon();
+        let loaded = |(id, names): (ImageId, Vec<String>)| own::LoadedImage { id: id.to_string(), names };
+        Ok(Response::new(own::LoadImageResponse { images: images.into_iter().map(loaded).collect() }))
+    }
+}
+
+fn credentials(given: Option<own::Credentials>) -> Credentials {
+    let secret = |text: String| (!text.is_empty()).then(|| Secret::new(text));
+    let given = given.unwrap_or_default();
+    Credentials {
+        username: given.username,
+        password: secret(given.password),
+        identity_token: secret(given.identity_token),
+        ..Credentials::default()
+    }
+}
+
+type Work = Pin<Box<dyn Future<Output = Result<ImageId, Status>> + Send>>;
+
+/// A pull and what there is to tell of it.
+struct Pull {
+    progress: broadcast::Receiver<LayerProgress>,
+    /// Gone when it has ended.
+    work: Option<Work>,
+    name: String,
+    /// Told before anything else.
+    waiting: VecDeque<Result<own::PullImageEvent, Status>>,
+}
+
+impl Pull {
+    async fn next(&mut self) -> Option<Result<own::PullImageEvent, Status>> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Some(event);
+            }
+            let work = self.work.as_mut()?;
+            tokio::select! {
+                biased;
+                progress = self.progress.recv() => match progress {
+                    Ok(layer) => self.tell(layer),
+                    // What was missed is older than what comes next.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => {
+                        let outcome = work.as_mut().await;
+                        self.end(outcome);
+                    }
+                },
+                outcome = work.as_mut() => self.end(outcome),
+            }
+        }
+    }
+
+    fn tell(&mut self, layer: LayerProgress) {
+        if layer.image == self.name {
+            self.waiting.push_back(Ok(own::PullImageEvent { event: Some(Event::Layer(to_proto(&layer))) }));
+        }
+    }
+
+    /// What was sent before the end is told before it.
+    fn end(&mut self, outcome: Result<ImageId, Status>) {
+        self.work = None;
+        while let Ok(layer) = self.progress.try_recv() {
+            self.tell(layer);
+        }
+        image::trim_soon();
+        let event = outcome.map(|id| own::PullImageEvent { event: Some(Event::ImageId(id.to_string())) });
+        self.waiting.push_back(event);
+    }
+}
+
+fn to_proto(layer: &LayerProgress) -> own::LayerProgress {
+    let phase = match layer.phase {
+        Phase::Waiting => own::layer_progress::Phase::Waiting,
+        Phase::Downloading => own::layer_progress::Phase::Downloading,
+        Phase::Unpacking => own::layer_progress::Phase::Unpacking,
+        Phase::Done => own::layer_progress::Phase::Done,
+        Phase::Exists => own::layer_progress::Phase::Exists,
+    };
+    own::LayerProgress { digest: layer.digest.to_string(), phase: phase.into(), current: layer.current, total: layer.total }
+}
+
+/// Most bytes of an archive (limits of an image, with room for several).
+const ARCHIVE_MAX: u64 = 128 << 30;
+
+/// Writes an archive to a file without a name, which is gone with the request.
+async fn receive(mut pieces: Incoming<own::LoadImageRequest>, dir: &Path) -> Result<File, Status> {
+    let failed = |e: io::Error| status::of_io("receive the archive", &e);
+    let mut file = nameless_file(dir).map_err(failed)?;
+    let mut received = 0;
+    while let Some(piece) = pieces.message().await? {
+        received += piece.data.len() as u64;
+        if received > ARCHIVE_MAX {
+            return Err(status::bad_field("data", "the archive is longer than 128 GiB"));
+        }
+        let write = move || file.write_all(&piece.data).map(|()| file);
+        file = tokio::task::spawn_blocking(write).await.map_err(|_| status::panicked())?.map_err(failed)?;
+    }
+    file.rewind().map_err(failed)?;
+    Ok(file)
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+fn nameless_file(dir: &Path) -> io::Result<File> {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = dir.join(format!("load-{}-{number}", std::process::id()));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archives_file_has_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = nameless_file(dir.path()).unwrap();
+        file.write_all(b"x").unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

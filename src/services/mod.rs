@@ -1,0 +1,17 @@
+//! What creeld serves: proto in, engine call, proto out.
+
+pub(crate) mod convert;
+mod creel;
+mod events;
+mod features;
+mod ids;
+mod image;
+mod runtime;
+mod stats;
+pub(crate) mod status;
+mod stream;
+mod view;
+
+pub(crate) use creel::CreelService;
+pub(crate) use image::Images;
+pub(crate) use runtime::Runtime;

@@ -1,0 +1,380 @@
+//! RuntimeService: pods and containers.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use api::runtime::{self as cri, runtime_service_server::RuntimeService};
+use engine::{Container, Engine, Pod};
+use model::pod::PodState;
+use serde_json::json;
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert::{self, Host, pod::HANDLERS, resources},
+    events, ids, stats, status,
+    stream::{Streaming, chunks},
+    view,
+};
+
+/// The version of the contract that every kubelet insists on.
+const CONTRACT: &str = "0.1.0";
+/// The longest time that is waited for anything; more is a mistake and would overflow a clock.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct Runtime {
+    engine: Engine,
+    host: Host,
+}
+
+impl Runtime {
+    /// Serves this engine.
+    pub(crate) fn new(engine: Engine, host: Host) -> Self {
+        Self { engine, host }
+    }
+
+    fn pods(&self, filter: Option<cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {
+        let filter = filter.as_ref();
+        self.engine.pods().iter().rev().filter(|pod| view::pod_wanted(filter, pod)).map(|pod| view::pod(pod)).collect()
+    }
+
+    fn containers(&self, filter: Option<cri::ContainerFilter>) -> Vec<cri::Container> {
+        let filter = filter.as_ref();
+        let containers = self.engine.containers();
+        containers.iter().rev().filter(|c| view::container_wanted(filter, c)).map(|c| view::container(c)).collect()
+    }
+
+    async fn conditions(&self) -> Vec<cri::RuntimeCondition> {
+        let condition = |kind: &str, problem: Option<(&str, String)>| {
+            let (reason, message) = problem.clone().unwrap_or_default();
+            cri::RuntimeCondition { r#type: kind.into(), status: problem.is_none(), reason: reason.into(), message }
+        };
+        let network = match self.engine.network_status().await {
+            net::Status::Ready => None,
+            net::Status::NotReady { reason, message } => Some((reason, message)),
+        };
+        vec![condition("RuntimeReady", None), condition("NetworkReady", network)]
+    }
+}
+
+/// The runtime's own part of a verbose answer.
+fn info(key: &str, value: &serde_json::Value) -> BTreeMap<String, String> {
+    BTreeMap::from([(key.to_owned(), value.to_string())])
+}
+
+fn pod_info(pod: &Pod) -> serde_json::Value {
+    let why = match pod.state() {
+        PodState::Ready { .. } => None,
+        PodState::NotReady { why } => Some(why.to_string()),
+    };
+    json!({ "pid": pod.supervisor_pid(), "notReadyBecause": why, "userMade": pod.spec.user_made })
+}
+
+fn container_info(container: &Container) -> serde_json::Value {
+    json!({
+        "sandboxID": container.pod.id.to_string(),
+        "privileged": container.spec.security.privileged,
+        "warnings": container.warnings,
+    })
+}
+
+/// Seconds to wait. Negative ones are refused.
+fn seconds(field: &str, seconds: i64) -> Result<Duration, Status> {
+    let seconds = u64::try_from(seconds).map_err(|_| status::bad_field(field, &format!("{seconds}: negative")))?;
+    Ok(Duration::from_secs(seconds).min(LONGEST))
+}
+
+#[tonic::async_trait]
+impl RuntimeService for Runtime {
+    async fn version(&self, request: Request<cri::VersionRequest>) -> Answer<cri::VersionResponse> {
+        let asked = request.into_inner().version;
+        tracing::debug!(asked, "version");
+        Ok(Response::new(cri::VersionResponse {
+            version: CONTRACT.into(),
+            runtime_name: "creel".into(),
+            runtime_version: env!("CARGO_PKG_VERSION").into(),
+            runtime_api_version: "v1".into(),
+        }))
+    }
+
+    async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
+        let handler = |name: &&str| cri::RuntimeHandler {
+            name: (*name).to_owned(),
+            features: Some(cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+        };
+        let verbose = request.into_inner().verbose;
+        Ok(Response::new(cri::StatusResponse {
+            status: Some(cri::RuntimeStatus { conditions: self.conditions().await }),
+            info: if verbose { info("config", &super::creel::config_json(&self.engine)) } else { BTreeMap::new() },
+            runtime_handlers: HANDLERS.iter().map(handler).collect(),
+            features: Some(cri::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                user_namespaces_host_network: false,
+                mount_options: false,
+            }),
+        }))
+    }
+
+    async fn runtime_config(&self, _: Request<cri::RuntimeConfigRequest>) -> Answer<cri::RuntimeConfigResponse> {
+        let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() };
+        Ok(Response::new(cri::RuntimeConfigResponse { linux: Some(linux) }))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<cri::UpdateRuntimeConfigRequest>,
+    ) -> Answer<cri::UpdateRuntimeConfigResponse> {
+        let network = request.into_inner().runtime_config.and_then(|config| config.network_config).unwrap_or_default();
+        self.engine.set_pod_cidr(&network.pod_cidr).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(cri::UpdateRuntimeConfigResponse {}))
+    }
+
+    async fn run_pod_sandbox(&self, request: Request<cri::RunPodSandboxRequest>) -> Answer<cri::RunPodSandboxResponse> {
+        let request = request.into_inner();
+        let spec = convert::pod::spec(request.config, request.runtime_handler, self.host).map_err(|e| status::of_request(&e))?;
+        let id = self.engine.run_pod(spec).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(cri::RunPodSandboxResponse { pod_sandbox_id: id.to_string() }))
+    }
+
+    async fn stop_pod_sandbox(&self, request: Request<cri::StopPodSandboxRequest>) -> Answer<cri::StopPodSandboxResponse> {
+        let stopped = match ids::pod(&self.engine, &request.into_inner().pod_sandbox_id) {
+            Ok(pod) => self.engine.stop_pod(pod.id).await.map_err(|e| status::of_engine(&e)),
+            Err(status) => Err(status),
+        };
+        status::idempotent(stopped)?;
+        Ok(Response::new(cri::StopPodSandboxResponse {}))
+    }
+
+    async fn remove_pod_sandbox(&self, request: Request<cri::RemovePodSandboxRequest>) -> Answer<cri::RemovePodSandboxResponse> {
+        let removed = match ids::pod(&self.engine, &request.into_inner().pod_sandbox_id) {
+            Ok(pod) => self.engine.remove_pod(pod.id).await.map_err(|e| status::of_engine(&e)),
+            Err(status) => Err(status),
+        };
+        status::idempotent(removed)?;
+        Ok(Response::new(cri::RemovePodSandboxResponse {}))
+    }
+
+    async fn pod_sandbox_status(&self, request: Request<cri::PodSandboxStatusRequest>) -> Answer<cri::PodSandboxStatusResponse> {
+        let request = request.into_inner();
+        // Taken before anything is looked at: what happens meanwhile is newer than this answer claims to be.
+        let timestamp = events::now();
+        let pod = ids::pod(&self.engine, &request.pod_sandbox_id)?;
+        Ok(Response::new(cri::PodSandboxStatusResponse {
+            status: Some(view::pod_status(&pod)),
+            info: if request.verbose { info("info", &pod_info(&pod)) } else { BTreeMap::new() },
+            containers_statuses: events::statuses(&self.engine, pod.id),
+            timestamp,
+        }))
+    }
+
+    async fn list_pod_sandbox(&self, request: Request<cri::ListPodSandboxRequest>) -> Answer<cri::ListPodSandboxResponse> {
+        Ok(Response::new(cri::ListPodSandboxResponse { items: self.pods(request.into_inner().filter) }))
+    }
+
+    type StreamPodSandboxesStream = Streaming<cri::StreamPodSandboxesResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        let pods = self.pods(request.into_inner().filter);
+        Ok(chunks(pods, |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes }))
+    }
+
+    async fn create_container(&self, request: Request<cri::CreateContainerRequest>) -> Answer<cri::CreateContainerResponse> {
+        let request = request.into_inner();
+        let pod = ids::pod(&self.engine, &request.pod_sandbox_id)?;
+        let spec = convert::container::spec(request.config, &pod.spec, self.host).map_err(|e| status::of_request(&e))?;
+        let id = self.engine.create_container(pod.id, spec).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(cri::CreateContainerResponse { container_id: id.to_string() }))
+    }
+
+    async fn start_container(&self, request: Request<cri::StartContainerRequest>) -> Answer<cri::StartContainerResponse> {
+        let container = ids::container(&self.engine, &request.into_inner().container_id)?;
+        self.engine.start_container(container.id).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(cri::StartContainerResponse {}))
+    }
+
+    async fn stop_container(&self, request: Request<cri::StopContainerRequest>) -> Answer<cri::StopContainerResponse> {
+        let request = request.into_inner();
+        let grace = seconds("timeout", request.timeout)?;
+        let stopped = match ids::container(&self.engine, &request.container_id) {
+            Ok(container) => self.engine.stop_container(container.id, grace).await.map_err(|e| status::of_engine(&e)),
+            Err(status) => Err(status),
+        };
+        status::idempotent(stopped)?;
+        Ok(Response::new(cri::StopContainerResponse {}))
+    }
+
+    async fn remove_container(&self, request: Request<cri::RemoveContainerRequest>) -> Answer<cri::RemoveContainerResponse> {
+        let removed = match ids::container(&self.engine, &request.into_inner().container_id) {
+            Ok(container) => self.engine.remove_container(container.id).await.map_err(|e| status::of_engine(&e)),
+            Err(status) => Err(status),
+        };
+        status::idempotent(removed)?;
+        Ok(Response::new(cri::RemoveContainerResponse {}))
+    }
+
+    async fn list_containers(&self, request: Request<cri::ListContainersRequest>) -> Answer<cri::ListContainersResponse> {
+        Ok(Response::new(cri::ListContainersResponse { containers: self.containers(request.into_inner().filter) }))
+    }
+
+    type StreamContainersStream = Streaming<cri::StreamContainersResponse>;
+
+    async fn stream_containers(&self, request: Request<cri::StreamContainersRequest>) -> Answer<Self::StreamContainersStream> {
+        let containers = self.containers(request.into_inner().filter);
+        Ok(chunks(containers, |containers| cri::StreamContainersResponse { containers }))
+    }
+
+    async fn container_status(&self, request: Request<cri::ContainerStatusRequest>) -> Answer<cri::ContainerStatusResponse> {
+        let request = request.into_inner();
+        let container = ids::container(&self.engine, &request.container_id)?;
+        Ok(Response::new(cri::ContainerStatusResponse {
+            status: Some(view::container_status(&container)),
+            info: if request.verbose { info("info", &container_info(&container)) } else { BTreeMap::new() },
+        }))
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<cri::UpdateContainerResourcesRequest>,
+    ) -> Answer<cri::UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        let container = ids::container(&self.engine, &request.container_id)?;
+        let newer = resources::from_proto("linux", request.linux).map_err(|e| status::of_request(&e))?;
+        self.engine.update_resources(container.id, newer).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<cri::ReopenContainerLogRequest>,
+    ) -> Answer<cri::ReopenContainerLogResponse> {
+        let container = ids::container(&self.engine, &request.into_inner().container_id)?;
+        self.engine.reopen_log(container.id).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(cri::ReopenContainerLogResponse {}))
+    }
+
+    async fn exec_sync(&self, request: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {
+        let request = request.into_inner();
+        if request.cmd.is_empty() {
+            return Err(status::bad_field("cmd", "missing"));
+        }
+        if request.cmd.iter().any(|word| word.contains('\0')) {
+            return Err(status::bad_field("cmd", "contains a NUL"));
+        }
+        let timeout = Some(seconds("timeout", request.timeout)?).filter(|timeout| !timeout.is_zero());
+        let container = ids::container(&self.engine, &request.container_id)?;
+        let output = self.engine.exec_sync(container.id, request.cmd, timeout).await.map_err(|e| status::of_engine(&e))?;
+        let engine::ExecOutput { stdout, stderr, exit_code } = output;
+        Ok(Response::new(cri::ExecSyncResponse { stdout, stderr, exit_code }))
+    }
+
+    async fn exec(&self, _: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        Err(status::no_rpc("streaming server"))
+    }
+
+    async fn attach(&self, _: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        Err(status::no_rpc("streaming server"))
+    }
+
+    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
+        Err(status::no_rpc("streaming server"))
+    }
+
+    async fn container_stats(&self, request: Request<cri::ContainerStatsRequest>) -> Answer<cri::ContainerStatsResponse> {
+        let container = ids::container(&self.engine, &request.into_inner().container_id)?;
+        Ok(Response::new(cri::ContainerStatsResponse { stats: Some(stats::container_of(&self.engine, container).await) }))
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<cri::ListContainerStatsRequest>,
+    ) -> Answer<cri::ListContainerStatsResponse> {
+        let stats = stats::containers(&self.engine, request.into_inner().filter).await;
+        Ok(Response::new(cri::ListContainerStatsResponse { stats }))
+    }
+
+    type StreamContainerStatsStream = Streaming<cri::StreamContainerStatsResponse>;
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<cri::StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        let stats = stats::containers(&self.engine, request.into_inner().filter).await;
+        Ok(chunks(stats, |container_stats| cri::StreamContainerStatsResponse { container_stats }))
+    }
+
+    async fn pod_sandbox_stats(&self, request: Request<cri::PodSandboxStatsRequest>) -> Answer<cri::PodSandboxStatsResponse> {
+        let pod = ids::pod(&self.engine, &request.into_inner().pod_sandbox_id)?;
+        Ok(Response::new(cri::PodSandboxStatsResponse { stats: Some(stats::pod_of(&self.engine, pod).await) }))
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<cri::ListPodSandboxStatsRequest>,
+    ) -> Answer<cri::ListPodSandboxStatsResponse> {
+        let stats = stats::pods(&self.engine, request.into_inner().filter).await;
+        Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
+    }
+
+    type StreamPodSandboxStatsStream = Streaming<cri::StreamPodSandboxStatsResponse>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        let stats = stats::pods(&self.engine, request.into_inner().filter).await;
+        Ok(chunks(stats, |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats }))
+    }
+
+    type GetContainerEventsStream = Streaming<cri::ContainerEventResponse>;
+
+    async fn get_container_events(&self, _: Request<cri::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+        Ok(Response::new(events::stream(self.engine.clone())))
+    }
+
+    async fn checkpoint_container(&self, _: Request<cri::CheckpointContainerRequest>) -> Answer<cri::CheckpointContainerResponse> {
+        Err(status::no_rpc("checkpoints"))
+    }
+
+    async fn checkpoint_pod(&self, _: Request<cri::CheckpointPodRequest>) -> Answer<cri::CheckpointPodResponse> {
+        Err(status::no_rpc("checkpoints"))
+    }
+
+    async fn restore_pod(&self, _: Request<cri::RestorePodRequest>) -> Answer<cri::RestorePodResponse> {
+        Err(status::no_rpc("checkpoints"))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<cri::ListMetricDescriptorsRequest>,
+    ) -> Answer<cri::ListMetricDescriptorsResponse> {
+        Err(status::no_rpc("pod metrics"))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::ListPodSandboxMetricsRequest>,
+    ) -> Answer<cri::ListPodSandboxMetricsResponse> {
+        Err(status::no_rpc("pod metrics"))
+    }
+
+    type StreamPodSandboxMetricsStream = Streaming<cri::StreamPodSandboxMetricsResponse>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        Err(status::no_rpc("pod metrics"))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
+        Err(status::no_rpc("part in the resize of a pod, whose cgroup is the client's"))
+    }
+}
