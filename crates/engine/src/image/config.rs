@@ -68,7 +68,9 @@ mod tests {
     use super::*;
 
     fn json(rootfs: &str) -> String {
-        format!(r#"{{"architecture":"amd64","os":"linux","config":{{"User":"1:2","Env":["A=b"],"Volumes":{{"/v":{{}}}},"Labels":{{"k":"v"}}}},"rootfs":{rootfs}}}"#)
+        format!(
+            r#"{{"architecture":"amd64","os":"linux","config":{{"User":"1:2","Env":["A=b"],"Volumes":{{"/v":{{}}}},"Labels":{{"k":"v"}}}},"rootfs":{rootfs}}}"#
+        )
     }
 
     #[test]

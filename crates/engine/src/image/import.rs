@@ -149,7 +149,10 @@ impl Shared {
         let mut archive = Archive::open(file)?;
         let images = if archive.entries.contains_key("manifest.json") {
             let saved: Vec<Saved> = archive.json("manifest.json")?;
-            saved.into_iter().map(|s| Found { config: s.config, layers: s.layers, names: s.repo_tags.unwrap_or_default() }).collect()
+            saved
+                .into_iter()
+                .map(|s| Found { config: s.config, layers: s.layers, names: s.repo_tags.unwrap_or_default() })
+                .collect()
         } else if archive.entries.contains_key("index.json") {
             layout(&mut archive)?
         } else {
@@ -213,7 +216,10 @@ fn layout(archive: &mut Archive) -> Result<Vec<Found>, Unloadable> {
     let index: Index = archive.json("index.json")?;
     let mut found = Vec::new();
     for entry in index.manifests.into_iter().take(1000) {
-        let full = entry.annotations.get("io.containerd.image.name").or_else(|| entry.annotations.get("org.opencontainers.image.ref.name"));
+        let full = entry
+            .annotations
+            .get("io.containerd.image.name")
+            .or_else(|| entry.annotations.get("org.opencontainers.image.ref.name"));
         // A bare tag names no repository: such an image gets no name.
         let names: Vec<_> = full.filter(|name| name.contains('/') || name.contains(':')).cloned().into_iter().collect();
         if let Some(image) = manifest(archive, &entry.digest, 0)? {

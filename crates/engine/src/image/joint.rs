@@ -106,7 +106,8 @@ mod tests {
     async fn shared_by_all_and_one_who_leaves_stops_nobody() {
         let (joint, count) = (Joint::default(), Arc::new(AtomicU32::new(0)));
         let early = tokio::time::timeout(Duration::from_millis(5), joint.join(1, || slow(count.clone())));
-        let (left, stayed, joined) = tokio::join!(early, joint.join(1, || slow(count.clone())), joint.join(1, || slow(count.clone())));
+        let (left, stayed, joined) =
+            tokio::join!(early, joint.join(1, || slow(count.clone())), joint.join(1, || slow(count.clone())));
         assert!(left.is_err());
         assert_eq!((stayed, joined), (Some(Ok(0)), Some(Ok(0))));
     }

@@ -50,6 +50,10 @@ impl Images {
             ..registry::Config::new(&config.certs_dir)
         });
         let format = layer::probe(store.root()).format;
+        if let Some(rebuilt) = store.rebuilt() {
+            let store::Rebuilt { why, moved_to, images } = rebuilt;
+            tracing::warn!(why, ?moved_to, images, "image database rebuilt from the files beside it");
+        }
         let mounts = Arc::new(rootfs::Mounts::default());
         let freed = mounts.clone();
         store.on_freed(move |layers| freed.forget(layers));

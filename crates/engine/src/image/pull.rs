@@ -126,7 +126,10 @@ impl Shared {
             let (shared, resolved, name) = (self.clone(), resolved.clone(), name.clone());
             Ok::<_, Error>(async move { shared.layer(resolved, blob, diff, name).await })
         });
-        futures_util::stream::iter(jobs.collect::<Vec<_>>()).try_buffer_unordered(PARALLEL).try_for_each(|()| async { Ok(()) }).await?;
+        futures_util::stream::iter(jobs.collect::<Vec<_>>())
+            .try_buffer_unordered(PARALLEL)
+            .try_for_each(|()| async { Ok(()) })
+            .await?;
         let (shared, reference) = (self.clone(), request.reference);
         blocking(move || shared.commit(&reference, &resolved, parsed)).await.step(about(), "pull: keep the image")?;
         tracing::info!(image = %id, name, "pulled");
@@ -141,7 +144,8 @@ impl Shared {
         }
         report.say(Phase::Waiting, 0);
         let (shared, done) = (self.clone(), report.clone());
-        let fetched = self.pulls.layers.join((blob.digest, diff), || async move { fetch(shared, resolved, blob, diff, report).await });
+        let fetched =
+            self.pulls.layers.join((blob.digest, diff), || async move { fetch(shared, resolved, blob, diff, report).await });
         fetched.await.unwrap_or_else(|| Err(crashed(&image)))?;
         done.say(Phase::Done, done.total);
         Ok(())
@@ -200,7 +204,9 @@ async fn fetch(shared: Arc<Shared>, resolved: Arc<Resolved>, blob: Descriptor, d
     let mut reader = shared.registry.blob(&resolved.source, &blob).await.step(about.clone(), "pull layer")?;
     let (sender, pieces) = mpsc::channel(PIECES);
     let (wanted, store) = (blob.clone(), shared.clone());
-    let unpacking = tokio::task::spawn_blocking(move || store.unpack(Pieces { pieces, current: Bytes::new(), ended: false }, Some(&wanted), diff));
+    let unpacking = tokio::task::spawn_blocking(move || {
+        store.unpack(Pieces { pieces, current: Bytes::new(), ended: false }, Some(&wanted), diff)
+    });
     let download = async {
         while let Some(piece) = reader.next().await {
             let piece = piece.step(about.clone(), "pull layer")?;
@@ -259,7 +265,9 @@ impl fmt::Display for Unpack {
         match self {
             Self::Layer(blob, _) => write!(f, "unpack layer {blob}"),
             Self::Store(_) => f.write_str("keep layer"),
-            Self::Mismatch { blob, promised, found } => write!(f, "layer {blob}: diff id is {found}, the config promises {promised}"),
+            Self::Mismatch { blob, promised, found } => {
+                write!(f, "layer {blob}: diff id is {found}, the config promises {promised}")
+            }
             Self::MediaType(blob, kind) => write!(f, "layer {blob}: media type {kind:?} is not that of a layer"),
             Self::Crashed => f.write_str("unpacking crashed; see the log"),
         }
@@ -290,10 +298,17 @@ impl Unpack {
 
 impl Shared {
     /// Unpacks a stream into the store, if its diff id is the promised one. `blob`: what it came as, if from a registry.
-    pub(super) fn unpack(&self, reader: impl Read + Send, blob: Option<&Descriptor>, diff: DiffId) -> Result<store::LayerPins, Unpack> {
+    pub(super) fn unpack(
+        &self,
+        reader: impl Read + Send,
+        blob: Option<&Descriptor>,
+        diff: DiffId,
+    ) -> Result<store::LayerPins, Unpack> {
         let digest = blob.map_or(*diff.digest(), |b| b.digest);
         let compression = match blob {
-            Some(blob) => layer::Compression::of(&blob.media_type).ok_or_else(|| Unpack::MediaType(digest, blob.media_type.to_string()))?,
+            Some(blob) => {
+                layer::Compression::of(&blob.media_type).ok_or_else(|| Unpack::MediaType(digest, blob.media_type.to_string()))?
+            }
             None => layer::Compression::None,
         };
         self.unpack_as(reader, compression, blob.map(|b| b.digest), diff)
@@ -317,7 +332,8 @@ impl Shared {
             }
             layer::Format::Directory => {
                 let dir = ingest.create_directory().map_err(Unpack::Store)?;
-                layer::apply(reader, compression, layer::Target::Directory(std::os::fd::AsFd::as_fd(&dir)), &limits).map_err(failed)?
+                layer::apply(reader, compression, layer::Target::Directory(std::os::fd::AsFd::as_fd(&dir)), &limits)
+                    .map_err(failed)?
             }
         };
         if applied.diff_id != diff {

@@ -10,6 +10,7 @@ use std::{
 
 use layer::{Overlay, Upper, mount_erofs};
 use model::{ContainerId, DiffId, ErrorKind};
+use rustix::fs::{Gid, Mode, Uid};
 use store::LayerKind;
 
 use super::{ImageInfo, Images, Shared};
@@ -90,6 +91,9 @@ impl Images {
         let lowers = image.layers.iter().rev().map(|diff| shared.lower(*diff)).collect::<Result<Vec<_>, _>>()?;
         let dir = shared.store.container_dir(container).map_err(Error::Writable)?;
         let (upper, work) = (open(&dir.upper)?, open(&dir.work)?);
+        if let Some(top) = lowers.first() {
+            dress(&upper, top).map_err(|e| Error::Open(dir.upper, e))?;
+        }
         let durability = match durability {
             Durability::Durable => layer::Durability::Durable,
             Durability::Volatile => layer::Durability::Volatile,
@@ -108,6 +112,13 @@ impl Shared {
             LayerKind::Directory => open(&info.path).map(Arc::new),
         }
     }
+}
+
+/// The root directory of an overlay has the mode and owner of the upper one, whatever the layers say about it.
+fn dress(upper: &OwnedFd, top: &OwnedFd) -> std::io::Result<()> {
+    let wanted = rustix::fs::fstat(top)?;
+    rustix::fs::fchown(upper, Some(Uid::from_raw(wanted.st_uid)), Some(Gid::from_raw(wanted.st_gid)))?;
+    Ok(rustix::fs::fchmod(upper, Mode::from_raw_mode(wanted.st_mode))?)
 }
 
 fn open(dir: &Path) -> Result<OwnedFd, Error> {
