@@ -38,7 +38,7 @@ pub(super) enum Unloadable {
     #[error("archive: name {0:?}")]
     Name(String, #[source] model::ReferenceError),
     #[error("archive: layer {0:?}")]
-    Layer(String, #[source] super::pull::Unpack),
+    Layer(String, #[source] Box<super::pull::Unpack>),
     #[error("archive: keep image")]
     Store(#[from] store::Error),
 }
@@ -177,7 +177,7 @@ impl Shared {
                 let n = read_start(&mut reader, &mut start)?;
                 let compression = layer::Compression::detect(&start[..n]);
                 let whole = start[..n].chain(reader);
-                self.unpack_as(whole, compression, None, *diff).map_err(|e| Unloadable::Layer(name.clone(), e))?;
+                self.unpack_as(whole, compression, None, *diff).map_err(|e| Unloadable::Layer(name.clone(), Box::new(e)))?;
             }
         }
         let id = ImageId::new(digest);

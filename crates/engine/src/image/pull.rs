@@ -253,9 +253,10 @@ impl Read for Pieces {
 /// Why a layer did not get into the store.
 #[derive(Debug)]
 pub(crate) enum Unpack {
-    Layer(Digest, layer::Error),
+    Layer(Digest, Box<layer::Error>),
     Store(store::Error),
-    Mismatch { blob: Digest, promised: DiffId, found: DiffId },
+    /// The layer's blob; the promised and the real diff id.
+    Mismatch(Digest, Box<[DiffId; 2]>),
     MediaType(Digest, String),
     Crashed,
 }
@@ -265,9 +266,7 @@ impl fmt::Display for Unpack {
         match self {
             Self::Layer(blob, _) => write!(f, "unpack layer {blob}"),
             Self::Store(_) => f.write_str("keep layer"),
-            Self::Mismatch { blob, promised, found } => {
-                write!(f, "layer {blob}: diff id is {found}, the config promises {promised}")
-            }
+            Self::Mismatch(blob, ids) => write!(f, "layer {blob}: diff id is {}, the config promises {}", ids[1], ids[0]),
             Self::MediaType(blob, kind) => write!(f, "layer {blob}: media type {kind:?} is not that of a layer"),
             Self::Crashed => f.write_str("unpacking crashed; see the log"),
         }
@@ -277,9 +276,9 @@ impl fmt::Display for Unpack {
 impl std::error::Error for Unpack {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Layer(_, e) => Some(e),
+            Self::Layer(_, e) => Some(&**e),
             Self::Store(e) => Some(e),
-            Self::Mismatch { .. } | Self::MediaType(..) | Self::Crashed => None,
+            Self::Mismatch(..) | Self::MediaType(..) | Self::Crashed => None,
         }
     }
 }
@@ -289,7 +288,7 @@ impl Unpack {
         match self {
             Self::Layer(_, e) => e.kind(),
             Self::Store(e) => e.kind(),
-            Self::Mismatch { .. } => ErrorKind::Corrupted,
+            Self::Mismatch(..) => ErrorKind::Corrupted,
             Self::MediaType(..) => ErrorKind::InvalidArgument,
             Self::Crashed => ErrorKind::Internal,
         }
@@ -322,7 +321,7 @@ impl Shared {
         diff: DiffId,
     ) -> Result<store::LayerPins, Unpack> {
         let digest = blob.unwrap_or(*diff.digest());
-        let failed = |e| Unpack::Layer(digest, e);
+        let failed = |e| Unpack::Layer(digest, Box::new(e));
         let mut ingest = self.store.layer_ingest();
         let limits = layer::Limits::default();
         let applied = match self.format {
@@ -337,7 +336,7 @@ impl Shared {
             }
         };
         if applied.diff_id != diff {
-            return Err(Unpack::Mismatch { blob: digest, promised: diff, found: applied.diff_id });
+            return Err(Unpack::Mismatch(digest, Box::new([diff, applied.diff_id])));
         }
         let facts =
             LayerFacts { diff_id: diff, tar_size: applied.tar_size, content: applied.content, inodes: applied.inodes, blob };

@@ -63,13 +63,13 @@ pub(crate) enum Error {
     #[error("layer {0} is gone: pull the image again")]
     Gone(DiffId),
     #[error("layer {0}")]
-    Layer(DiffId, #[source] layer::Error),
+    Layer(DiffId, #[source] Box<layer::Error>),
     #[error("open layer directory {0:?}")]
     Open(std::path::PathBuf, #[source] std::io::Error),
     #[error("writable layer")]
     Writable(#[source] store::Error),
     #[error("overlay of {0} layers")]
-    Overlay(usize, #[source] layer::Error),
+    Overlay(usize, #[source] Box<layer::Error>),
 }
 
 impl Error {
@@ -100,7 +100,7 @@ impl Images {
         };
         let lowers: Vec<_> = lowers.iter().map(|lower| lower.as_fd()).collect();
         let upper = Upper { upper: upper.as_fd(), work: work.as_fd(), durability };
-        Overlay { lowers: &lowers, upper: Some(upper) }.mount().map_err(|e| Error::Overlay(lowers.len(), e))
+        Overlay { lowers: &lowers, upper: Some(upper) }.mount().map_err(|e| Error::Overlay(lowers.len(), Box::new(e)))
     }
 }
 
@@ -108,7 +108,7 @@ impl Shared {
     fn lower(&self, diff: DiffId) -> Result<Arc<OwnedFd>, Error> {
         let info = self.store.layer(&diff).ok_or(Error::Gone(diff))?;
         match info.kind {
-            LayerKind::Erofs => self.mounts.get(diff, &info.path).map_err(|e| Error::Layer(diff, e)),
+            LayerKind::Erofs => self.mounts.get(diff, &info.path).map_err(|e| Error::Layer(diff, Box::new(e))),
             LayerKind::Directory => open(&info.path).map(Arc::new),
         }
     }
