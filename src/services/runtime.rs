@@ -273,15 +273,15 @@ impl RuntimeService for Runtime {
     }
 
     async fn exec(&self, _: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
-        Err(status::no_rpc("streaming server"))
+        Err(status::no_rpc("creel has no streaming server yet"))
     }
 
     async fn attach(&self, _: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
-        Err(status::no_rpc("streaming server"))
+        Err(status::no_rpc("creel has no streaming server yet"))
     }
 
     async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
-        Err(status::no_rpc("streaming server"))
+        Err(status::no_rpc("creel has no streaming server yet"))
     }
 
     async fn container_stats(&self, request: Request<cri::ContainerStatsRequest>) -> Answer<cri::ContainerStatsResponse> {
@@ -337,29 +337,29 @@ impl RuntimeService for Runtime {
     }
 
     async fn checkpoint_container(&self, _: Request<cri::CheckpointContainerRequest>) -> Answer<cri::CheckpointContainerResponse> {
-        Err(status::no_rpc("checkpoints"))
+        Err(status::no_rpc("creel has no checkpoints yet"))
     }
 
     async fn checkpoint_pod(&self, _: Request<cri::CheckpointPodRequest>) -> Answer<cri::CheckpointPodResponse> {
-        Err(status::no_rpc("checkpoints"))
+        Err(status::no_rpc("creel has no checkpoints yet"))
     }
 
     async fn restore_pod(&self, _: Request<cri::RestorePodRequest>) -> Answer<cri::RestorePodResponse> {
-        Err(status::no_rpc("checkpoints"))
+        Err(status::no_rpc("creel has no checkpoints yet"))
     }
 
     async fn list_metric_descriptors(
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Answer<cri::ListMetricDescriptorsResponse> {
-        Err(status::no_rpc("pod metrics"))
+        Err(status::no_rpc("creel has no pod metrics yet"))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Answer<cri::ListPodSandboxMetricsResponse> {
-        Err(status::no_rpc("pod metrics"))
+        Err(status::no_rpc("creel has no pod metrics yet"))
     }
 
     type StreamPodSandboxMetricsStream = Streaming<cri::StreamPodSandboxMetricsResponse>;
@@ -368,13 +368,13 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        Err(status::no_rpc("pod metrics"))
+        Err(status::no_rpc("creel has no pod metrics yet"))
     }
 
     async fn update_pod_sandbox_resources(
         &self,
         _: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
-        Err(status::no_rpc("part in the resize of a pod, whose cgroup is the client's"))
+        Err(status::no_rpc("the client resizes the pod's cgroup by itself"))
     }
 }

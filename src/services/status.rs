@@ -80,8 +80,8 @@ pub(crate) fn of_io(what: &str, error: &std::io::Error) -> Status {
 }
 
 /// An RPC that creel does not have.
-pub(crate) fn no_rpc(what: &str) -> Status {
-    Status::unimplemented(format!("not implemented: creel has no {what} yet"))
+pub(crate) fn no_rpc(why: &str) -> Status {
+    Status::unimplemented(format!("not implemented: {why}"))
 }
 
 /// A reader of events who did not keep up.

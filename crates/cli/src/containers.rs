@@ -89,19 +89,19 @@ async fn status(client: &mut Client, container: &cri::Container) -> Result<Strin
 
 /// Stops containers, and the pods that were made for them: nothing of them is needed any more but their logs.
 pub(crate) async fn stop(client: &mut Client, seconds: u32, wanted: &[String]) -> Result<Exit, Error> {
-    let mut failed = 0;
+    let mut failed = 0u8;
     for name in wanted {
         let stopped = match find::container(client, name).await {
             Ok(container) => stop_one(client, &container, seconds).await,
             Err(error) => Err(error),
         };
-        failed += said(name, stopped)?;
+        failed |= said(name, stopped)?;
     }
-    done(failed, wanted)
+    Ok(Exit(failed))
 }
 
 /// Prints the name, or the error; 1 if it was one.
-fn said(name: &str, result: Result<(), Error>) -> Result<usize, Error> {
+fn said(name: &str, result: Result<(), Error>) -> Result<u8, Error> {
     match result {
         Ok(()) => output::print(&format!("{name}\n")).map(|()| 0),
         Err(error) => {
@@ -109,10 +109,6 @@ fn said(name: &str, result: Result<(), Error>) -> Result<usize, Error> {
             Ok(1)
         }
     }
-}
-
-fn done(failed: usize, wanted: &[String]) -> Result<Exit, Error> {
-    if failed > 0 { Err(Error::Several { failed, all: wanted.len() }) } else { Ok(Exit(0)) }
 }
 
 /// Stops one container and its own pod.
@@ -134,7 +130,7 @@ pub(crate) async fn stop_pod(client: &mut Client, pod: &str) -> Result<(), Error
 
 /// Removes containers.
 pub(crate) async fn remove(client: &mut Client, force: bool, wanted: &[String]) -> Result<Exit, Error> {
-    let mut failed = 0;
+    let mut failed = 0u8;
     for name in wanted {
         let removed = match find::container(client, name).await {
             Ok(container) if container.state() == ContainerState::ContainerRunning && !force => {
@@ -143,9 +139,9 @@ pub(crate) async fn remove(client: &mut Client, force: bool, wanted: &[String]) 
             Ok(container) => remove_one(client, &container).await,
             Err(error) => Err(error),
         };
-        failed += said(name, removed)?;
+        failed |= said(name, removed)?;
     }
-    done(failed, wanted)
+    Ok(Exit(failed))
 }
 
 /// Removes one container; if `creel run` made it, its pod and its log too.

@@ -34,8 +34,6 @@ pub(crate) enum Error {
     Refused { name: String, why: &'static str },
     #[error("start {name}: {why}")]
     NotStarted { name: String, code: u8, why: String },
-    #[error("{failed} of {all} failed")]
-    Several { failed: usize, all: usize },
     #[error("print JSON")]
     Json(#[source] serde_json::Error),
 }
@@ -65,7 +63,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NotStarted { code, .. } => *code,
-            Self::Missing { .. } | Self::Ambiguous { .. } | Self::Running { .. } | Self::Several { .. } | Self::Refused { .. } => 1,
+            Self::Missing { .. } | Self::Ambiguous { .. } | Self::Running { .. } | Self::Refused { .. } => 1,
             _ => ENGINE,
         }
     }

@@ -68,11 +68,11 @@ pub(crate) async fn remove(client: &mut Client, images: &[String]) -> Result<Exi
             Ok(id) => output::print(&format!("{id}\n"))?,
             Err(error) => {
                 output::note(&format!("creel: {}", error.chain()));
-                failed += 1;
+                failed = 1;
             }
         }
     }
-    if failed > 0 { Err(Error::Several { failed, all: images.len() }) } else { Ok(Exit(0)) }
+    Ok(Exit(failed))
 }
 
 async fn remove_one(client: &mut Client, image: &str) -> Result<String, Error> {
