@@ -58,7 +58,7 @@ pub enum ShimEvent {
     },
 }
 
-/// What a supervisor says unasked, in order. Ends after [`ShimEvent::Lost`].
+/// What a supervisor says unasked, in order. Nothing comes after [`ShimEvent::Lost`].
 pub type ShimEvents = mpsc::UnboundedReceiver<ShimEvent>;
 
 /// The end of a container.
