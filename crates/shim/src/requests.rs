@@ -111,15 +111,17 @@ impl Supervisor {
     fn start(&mut self, id: ContainerId) -> Answer {
         let container = self.table.container(id)?;
         let is = container.state_name();
-        // What is put in its place stands if exec fails: then it was never running.
-        let started_at = time::now();
-        let phase = std::mem::replace(&mut container.phase, Phase::Running { started_at });
+        let phase = std::mem::replace(&mut container.phase, Phase::Running { started_at: time::now() });
         let Phase::Created(waiting) = phase else {
             container.phase = phase;
             return Err(Error::State { is, request: "start" });
         };
         match waiting.start() {
-            Ok(()) => Ok((Reply::Started { at: started_at }, Vec::new())),
+            Ok(()) => {
+                let at = time::now();
+                container.phase = Phase::Running { started_at: at };
+                Ok((Reply::Started { at }, Vec::new()))
+            }
             Err(error) => {
                 let failure = error.failure("start container");
                 let exit = ExitStatus { code: failure.exit_code.unwrap_or(128), signal: None, oom_killed: false };
