@@ -1,14 +1,6 @@
 //! creel's own API: what CRI cannot say.
 
-use std::{
-    collections::VecDeque,
-    fs::{File, OpenOptions},
-    io::{self, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::{collections::VecDeque, fs::File, io, path::Path, pin::Pin};
 
 use api::creel::{self as own, creel_server::Creel, pull_image_event::Event};
 use engine::{
@@ -22,7 +14,7 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
-use super::{convert::Host, features, image, status, stream::Streaming};
+use super::{archive::Archive, convert::Host, features, image, status, stream::Streaming};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -200,45 +192,16 @@ fn to_proto(layer: &LayerProgress) -> own::LayerProgress {
     own::LayerProgress { digest: layer.digest.to_string(), phase: phase.into(), current: layer.current, total: layer.total }
 }
 
-/// Most bytes of an archive (limits of an image, with room for several).
-const ARCHIVE_MAX: u64 = 128 << 30;
-
-/// Writes an archive to a file without a name, which is gone with the request.
+/// Writes an archive to a file that is gone with the request.
 async fn receive(mut pieces: Incoming<own::LoadImageRequest>, dir: &Path) -> Result<File, Status> {
-    let failed = |e: io::Error| status::of_io("receive the archive", &e);
-    let mut file = nameless_file(dir).map_err(failed)?;
-    let mut received = 0;
+    let mut archive = Archive::new(dir).map_err(|e| status::of_archive(&e))?;
     while let Some(piece) = pieces.message().await? {
-        received += piece.data.len() as u64;
-        if received > ARCHIVE_MAX {
-            return Err(status::bad_field("data", "the archive is longer than 128 GiB"));
-        }
-        let write = move || file.write_all(&piece.data).map(|()| file);
-        file = tokio::task::spawn_blocking(write).await.map_err(|_| status::panicked())?.map_err(failed)?;
+        archive = blocking(move || archive.write(&piece.data)).await?;
     }
-    file.rewind().map_err(failed)?;
-    Ok(file)
+    blocking(move || archive.finish()).await
 }
 
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
-fn nameless_file(dir: &Path) -> io::Result<File> {
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = dir.join(format!("load-{}-{number}", std::process::id()));
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_archives_file_has_no_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut file = nameless_file(dir.path()).unwrap();
-        file.write_all(b"x").unwrap();
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|_| status::panicked())?;
+    done.map_err(|e| status::of_archive(&e))
 }

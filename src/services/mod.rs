@@ -1,5 +1,6 @@
 //! What creeld serves: proto in, engine call, proto out.
 
+mod archive;
 pub(crate) mod convert;
 mod creel;
 mod events;

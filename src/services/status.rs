@@ -70,13 +70,15 @@ pub(crate) fn bad_field(field: &str, why: &str) -> Status {
     Status::invalid_argument(format!("{field}: {why}"))
 }
 
-/// An input or output of ours that went wrong.
-pub(crate) fn of_io(what: &str, error: &std::io::Error) -> Status {
+/// An archive that could not be received: the disk's fault, or its own.
+pub(crate) fn of_archive(error: &std::io::Error) -> Status {
+    use std::io::ErrorKind as Io;
     let code = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::ResourceExhausted,
+        Io::StorageFull | Io::QuotaExceeded => Code::ResourceExhausted,
+        Io::InvalidInput | Io::InvalidData | Io::UnexpectedEof | Io::FileTooLarge => Code::InvalidArgument,
         _ => Code::Internal,
     };
-    Status::new(code, format!("{what}: {error}"))
+    Status::new(code, format!("receive the archive: {error}"))
 }
 
 /// An RPC that creel does not have.

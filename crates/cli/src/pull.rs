@@ -25,7 +25,7 @@ pub(crate) async fn pull(client: &mut Client, args: &Pull) -> Result<Exit, Error
 pub(crate) async fn get(client: &mut Client, image: &str, creds: &Creds, quiet: bool) -> Result<String, Error> {
     let credentials = auth::credentials(creds.creds.as_deref(), image)?;
     let request = PullImageRequest { image: image.to_owned(), credentials };
-    let failed = || error::rpc(format!("pull {image}"));
+    let failed = || error::rpc("pull");
     let mut events = client.creel.pull_image(request).await.map_err(failed())?.into_inner();
     let mut progress = Progress::new(quiet);
     let mut id = None;
