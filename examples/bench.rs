@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::runtime::v1::{self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
+use api::runtime::{self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
 use clap::Parser;
 use tonic::transport::{Channel, Endpoint};
 
@@ -277,7 +277,18 @@ impl Target {
 }
 
 fn small_args(image: &str, hostnet: bool) -> Args {
-    Args { out: PathBuf::new(), rounds: 0, cycles: 0, parallel: 0, memory: 0, growth: 0, image: image.into(), pull: None, hostnet, targets: Vec::new() }
+    Args {
+        out: PathBuf::new(),
+        rounds: 0,
+        cycles: 0,
+        parallel: 0,
+        memory: 0,
+        growth: 0,
+        image: image.into(),
+        pull: None,
+        hostnet,
+        targets: Vec::new(),
+    }
 }
 
 fn pod_config(args: &Args) -> cri::PodSandboxConfig {
@@ -285,7 +296,8 @@ fn pod_config(args: &Args) -> cri::PodSandboxConfig {
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let uid = format!("bench-{}-{number}", std::process::id());
     let network = if args.hostnet { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
-    let namespaces = cri::NamespaceOption { network: network.into(), pid: cri::NamespaceMode::Container.into(), ..Default::default() };
+    let namespaces =
+        cri::NamespaceOption { network: network.into(), pid: cri::NamespaceMode::Container.into(), ..Default::default() };
     let security = cri::LinuxSandboxSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata { name: uid.clone(), uid, namespace: "bench".into(), attempt: 0 }),
@@ -300,9 +312,11 @@ fn pod_config(args: &Args) -> cri::PodSandboxConfig {
 
 fn container_config(args: &Args) -> cri::ContainerConfig {
     let network = if args.hostnet { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
-    let namespaces = cri::NamespaceOption { network: network.into(), pid: cri::NamespaceMode::Container.into(), ..Default::default() };
+    let namespaces =
+        cri::NamespaceOption { network: network.into(), pid: cri::NamespaceMode::Container.into(), ..Default::default() };
     let seccomp = cri::SecurityProfile { profile_type: 0, localhost_ref: String::new() };
-    let security = cri::LinuxContainerSecurityContext { namespace_options: Some(namespaces), seccomp: Some(seccomp), ..Default::default() };
+    let security =
+        cri::LinuxContainerSecurityContext { namespace_options: Some(namespaces), seccomp: Some(seccomp), ..Default::default() };
     cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: "c".into(), attempt: 0 }),
         image: Some(cri::ImageSpec { image: args.image.clone(), user_specified_image: args.image.clone(), ..Default::default() }),
@@ -358,7 +372,8 @@ fn report(targets: &[Target], out: &Path) -> Result<()> {
     println!("| ms, median (least) | {} | {} |", names.join(" | "), ratios.join(" | "));
     println!("|---{}|", "|---".repeat(names.len() + ratios.len()));
     for what in peer.samples.keys() {
-        let cells: Vec<_> = targets.iter().filter_map(|t| t.samples.get(what)).map(|s| format!("{:.2} ({:.2})", median(s), least(s))).collect();
+        let cells: Vec<_> =
+            targets.iter().filter_map(|t| t.samples.get(what)).map(|s| format!("{:.2} ({:.2})", median(s), least(s))).collect();
         let values: Vec<f64> = targets.iter().filter_map(|t| t.samples.get(what)).map(|s| median(s)).collect();
         let ratio: Vec<_> = values.iter().skip(1).map(|v| format!("{:.3}", v / values[0])).collect();
         println!("| {what} | {} | {} |", cells.join(" | "), ratio.join(" | "));
@@ -373,7 +388,8 @@ fn report(targets: &[Target], out: &Path) -> Result<()> {
         println!("| {what} | {} | {} |", cells.join(" | "), ratio.join(" | "));
         rows.push((what.clone(), values));
     }
-    let json: BTreeMap<_, _> = targets.iter().map(|t| (t.name.clone(), serde_json::json!({"ms": t.samples, "kib": t.memory}))).collect();
+    let json: BTreeMap<_, _> =
+        targets.iter().map(|t| (t.name.clone(), serde_json::json!({"ms": t.samples, "kib": t.memory}))).collect();
     fs::write(out.join("bench.json"), serde_json::to_vec_pretty(&json)?)?;
     fs::write(out.join("bench.svg"), svg(&names, &rows))?;
     Ok(())
@@ -385,26 +401,50 @@ fn svg(names: &[&str], rows: &[(String, Vec<f64>)]) -> String {
     const COLOURS: [&str; 4] = ["#b0b7c3", "#2f6fde", "#3aa675", "#c9822b"];
     let (left, width, bar) = (250.0, 480.0, 11.0);
     let height = 60.0 + rows.len() as f64 * (bar * names.len() as f64 + 9.0);
-    let mut text = format!("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 820 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n");
+    let mut text = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 820 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n"
+    );
     let _ = writeln!(text, "<rect width=\"820\" height=\"{height}\" fill=\"#ffffff\"/>");
     // 0.5 % at the left edge, 200 % at the right one.
     let x = |ratio: f64| left + width * ((ratio.clamp(0.005, 2.0) / 0.005).log10() / 400f64.log10());
     for (percent, label) in [(0.01, "1 %"), (0.1, "10 %"), (1.0, "100 %")] {
-        let _ = writeln!(text, "<line x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"36\" y2=\"{1}\" stroke=\"#d8dbe0\"/>", x(percent), height - 6.0);
+        let _ =
+            writeln!(text, "<line x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"36\" y2=\"{1}\" stroke=\"#d8dbe0\"/>", x(percent), height - 6.0);
         let _ = writeln!(text, "<text x=\"{:.1}\" y=\"30\" text-anchor=\"middle\" fill=\"#555\">{label}</text>", x(percent));
     }
     for (i, name) in names.iter().enumerate() {
         let at = 12.0 + 130.0 * i as f64;
-        let _ = writeln!(text, "<rect x=\"{at}\" y=\"6\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{}\" y=\"15\">{name}</text>", COLOURS[i % 4], at + 15.0);
+        let _ = writeln!(
+            text,
+            "<rect x=\"{at}\" y=\"6\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{}\" y=\"15\">{name}</text>",
+            COLOURS[i % 4],
+            at + 15.0
+        );
     }
     let mut y = 44.0;
     for (what, values) in rows {
-        let _ = writeln!(text, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{what}</text>", left - 8.0, y + bar * names.len() as f64 / 2.0 + 4.0);
+        let _ = writeln!(
+            text,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{what}</text>",
+            left - 8.0,
+            y + bar * names.len() as f64 / 2.0 + 4.0
+        );
         for (i, value) in values.iter().enumerate() {
             let ratio = value / values[0];
-            let _ = writeln!(text, "<rect x=\"{left}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{bar}\" fill=\"{}\"/>", x(ratio) - left, COLOURS[i % 4]);
+            let _ = writeln!(
+                text,
+                "<rect x=\"{left}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{bar}\" fill=\"{}\"/>",
+                x(ratio) - left,
+                COLOURS[i % 4]
+            );
             if i > 0 {
-                let _ = writeln!(text, "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"10\">{:.1} %</text>", x(ratio) + 4.0, y + bar - 2.0, ratio * 100.0);
+                let _ = writeln!(
+                    text,
+                    "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"10\">{:.1} %</text>",
+                    x(ratio) + 4.0,
+                    y + bar - 2.0,
+                    ratio * 100.0
+                );
             }
             y += bar;
         }

@@ -51,7 +51,9 @@ fn unsafe_lives_in_sys_alone() {
     let bad: Vec<_> = sources()
         .into_iter()
         .filter(|p| !p.starts_with(root().join("crates/sys")) && !p.ends_with("tests/tidy.rs"))
-        .filter(|p| fs::read_to_string(p).unwrap().lines().any(|l| !l.trim_start().starts_with("//") && words.iter().any(|w| l.contains(w))))
+        .filter(|p| {
+            fs::read_to_string(p).unwrap().lines().any(|l| !l.trim_start().starts_with("//") && words.iter().any(|w| l.contains(w)))
+        })
         .collect();
     assert!(bad.is_empty(), "{bad:#?}");
 }
@@ -87,7 +89,8 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn the_stairs_are_as_architecture_says() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let rows = text.lines().filter(|l| l.starts_with("| `")).map(|l| l.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    let rows =
+        text.lines().filter(|l| l.starts_with("| `")).map(|l| l.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
     let table: BTreeMap<String, BTreeSet<String>> = rows
         .filter(|r| r.len() == 4)
         .map(|r| {

@@ -27,7 +27,9 @@ fn eventually_empty(what: &str, daemon: &Daemon, probe: impl Fn() -> Vec<String>
 pub fn nothing_left(daemon: &Daemon) {
     eventually_empty("supervisors", daemon, || shims(daemon).iter().map(ToString::to_string).collect());
     eventually_empty("mounts", daemon, || mounts(daemon));
-    eventually_empty("veths", daemon, || links().into_iter().filter(|l| l.master.as_deref() == Some(daemon.bridge.as_str())).map(|l| l.name).collect());
+    eventually_empty("veths", daemon, || {
+        links().into_iter().filter(|l| l.master.as_deref() == Some(daemon.bridge.as_str())).map(|l| l.name).collect()
+    });
     eventually_empty("cgroups", daemon, || cgroups(daemon).into_iter().map(|p| p.display().to_string()).collect());
     eventually_empty("pod directories", daemon, || entries(&daemon.run_dir().join("pods")));
     eventually_empty("writable layers", daemon, || entries(&daemon.root().join("containers")));

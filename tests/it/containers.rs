@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::runtime::v1 as cri;
+use api::runtime as cri;
 
 use crate::{
     daemon::Daemon,
@@ -31,15 +31,21 @@ fn resources(config: &mut cri::ContainerConfig) -> &mut cri::LinuxContainerResou
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_codes_reasons_and_times() {
     let (daemon, mut runtime, config, pod) = ground("exits").await;
-    for (name, script, code, reason) in
-        [("ok", "true", 0, "Completed"), ("three", "exit 3", 3, "Error"), ("killed", "kill -9 $$", 137, "Error"), ("term", "kill -TERM $$; sleep 5", 143, "Error")]
-    {
+    for (name, script, code, reason) in [
+        ("ok", "true", 0, "Completed"),
+        ("three", "exit 3", 3, "Error"),
+        ("killed", "kill -9 $$", 137, "Error"),
+        ("term", "kill -TERM $$; sleep 5", 143, "Error"),
+    ] {
         // A process that signals itself is not the init of its PID namespace only in a shell below it.
         let script = if name == "ok" || name == "three" { script.to_owned() } else { format!("sh -c '{script}'; exit $?") };
         let id = pods::run(&mut runtime, &pod, &config, &pods::container(name, BUSYBOX, &script)).await;
         let status = pods::wait_exit(&mut runtime, &id).await;
         assert_eq!((status.exit_code, status.reason.as_str()), (code, reason), "{name}");
-        assert!(status.created_at > 0 && status.created_at <= status.started_at && status.started_at <= status.finished_at, "{status:?}");
+        assert!(
+            status.created_at > 0 && status.created_at <= status.started_at && status.started_at <= status.finished_at,
+            "{status:?}"
+        );
     }
     daemon.finish().await;
 }
@@ -53,7 +59,10 @@ async fn a_program_that_is_not_there_fails_to_start_with_the_reason() {
     let error = pods::start(&mut runtime, &id).await.expect_err("must not start");
     assert!(error.message().contains("no-such-program"), "{error}");
     let status = pods::status(&mut runtime, &id).await;
-    assert_eq!((status.state(), status.exit_code, status.reason.as_str()), (cri::ContainerState::ContainerExited, 127, "StartError"));
+    assert_eq!(
+        (status.state(), status.exit_code, status.reason.as_str()),
+        (cri::ContainerState::ContainerExited, 127, "StartError")
+    );
     assert!(pods::start(&mut runtime, &id).await.is_err(), "a container starts once");
     daemon.finish().await;
 }
@@ -65,15 +74,40 @@ async fn ex14_ex15_credentials() {
     let default = "00000000a80425fb";
     let read = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)' /proc/self/status; sleep 1000";
     let mut cases: Vec<(&str, cri::ContainerConfig, Vec<(&str, &str)>)> = Vec::new();
-    cases.push(("plain", pods::container("plain", BUSYBOX, read), vec![("CapEff", default), ("CapBnd", default), ("CapInh", "0000000000000000"), ("CapAmb", "0000000000000000"), ("NoNewPrivs", "0")]));
+    cases.push((
+        "plain",
+        pods::container("plain", BUSYBOX, read),
+        vec![
+            ("CapEff", default),
+            ("CapBnd", default),
+            ("CapInh", "0000000000000000"),
+            ("CapAmb", "0000000000000000"),
+            ("NoNewPrivs", "0"),
+        ],
+    ));
     let mut user = pods::container("user", BUSYBOX, read);
     security(&mut user).run_as_user = Some(cri::Int64Value { value: 1000 });
     security(&mut user).run_as_group = Some(cri::Int64Value { value: 1234 });
     security(&mut user).supplemental_groups = vec![5, 6];
     security(&mut user).no_new_privs = true;
-    cases.push(("user", user, vec![("CapEff", "0000000000000000"), ("CapPrm", "0000000000000000"), ("CapBnd", default), ("Groups", "5 6 1234"), ("Uid", "1000\t1000\t1000\t1000"), ("NoNewPrivs", "1")]));
+    cases.push((
+        "user",
+        user,
+        vec![
+            ("CapEff", "0000000000000000"),
+            ("CapPrm", "0000000000000000"),
+            ("CapBnd", default),
+            ("Groups", "5 6 1234"),
+            ("Uid", "1000\t1000\t1000\t1000"),
+            ("NoNewPrivs", "1"),
+        ],
+    ));
     let mut dropped = pods::container("dropped", BUSYBOX, read);
-    security(&mut dropped).capabilities = Some(cri::Capability { drop_capabilities: vec!["ALL".into()], add_capabilities: vec!["NET_ADMIN".into()], ..Default::default() });
+    security(&mut dropped).capabilities = Some(cri::Capability {
+        drop_capabilities: vec!["ALL".into()],
+        add_capabilities: vec!["NET_ADMIN".into()],
+        ..Default::default()
+    });
     security(&mut dropped).seccomp = Some(cri::SecurityProfile { profile_type: 0, localhost_ref: String::new() });
     cases.push(("dropped", dropped, vec![("CapEff", "0000000000001000"), ("CapBnd", "0000000000001000"), ("Seccomp", "2")]));
     for (name, container, expected) in cases {
@@ -111,7 +145,12 @@ async fn mounts_read_only_roots_masks_and_sysfs() {
     let data = daemon.dir.path().join("data");
     std::fs::create_dir_all(&data).unwrap();
     std::fs::write(data.join("f"), "from the host").unwrap();
-    let bind = |path: &str, readonly| cri::Mount { container_path: path.into(), host_path: data.display().to_string(), readonly, ..Default::default() };
+    let bind = |path: &str, readonly| cri::Mount {
+        container_path: path.into(),
+        host_path: data.display().to_string(),
+        readonly,
+        ..Default::default()
+    };
     let mut container = pods::container("c", BUSYBOX, "sleep 1000");
     container.mounts = vec![bind("/rw", false), bind("/ro", true)];
     security(&mut container).readonly_rootfs = true;
@@ -155,7 +194,11 @@ async fn an_oom_is_reported_as_such() {
 async fn exec_sync_times_out_and_takes_everything_with_it() {
     let (daemon, mut runtime, config, pod) = ground("execs").await;
     let id = pods::run(&mut runtime, &pod, &config, &pods::container("c", BUSYBOX, "sleep 1000")).await;
-    let request = |script: &str, timeout| cri::ExecSyncRequest { container_id: id.clone(), cmd: vec!["sh".into(), "-c".into(), script.into()], timeout };
+    let request = |script: &str, timeout| cri::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: vec!["sh".into(), "-c".into(), script.into()],
+        timeout,
+    };
     let error = runtime.exec_sync(request("trap '' TERM; sleep 77 & sleep 77", 1)).await.expect_err("must time out");
     assert_eq!(error.code(), tonic::Code::DeadlineExceeded, "{error}");
     let (_, processes, _) = pods::exec(&mut runtime, &id, &["ps"]).await;
@@ -164,7 +207,8 @@ async fn exec_sync_times_out_and_takes_everything_with_it() {
     let answer = runtime.exec_sync(request("sleep 1000 & echo done", 10)).await.unwrap().into_inner();
     assert_eq!((answer.exit_code, String::from_utf8_lossy(&answer.stdout).trim_end()), (0, "done"));
     // More output than a reply may have.
-    let answer = runtime.exec_sync(request("head -c 17000000 /dev/zero; head -c 17000000 /dev/zero >&2", 60)).await.unwrap().into_inner();
+    let answer =
+        runtime.exec_sync(request("head -c 17000000 /dev/zero; head -c 17000000 /dev/zero >&2", 60)).await.unwrap().into_inner();
     assert!(answer.stdout.len() + answer.stderr.len() <= 15 << 20, "{} {}", answer.stdout.len(), answer.stderr.len());
     assert!(answer.stdout.ends_with(b"]\n"), "cut output is marked");
     let (code, _, err) = pods::exec(&mut runtime, &id, &["no-such-program"]).await;
@@ -205,7 +249,8 @@ async fn what_is_not_there_is_refused() {
     c.mounts = vec![cri::Mount { container_path: "/i".into(), image: Some(pods::spec(BUSYBOX)), ..Default::default() }];
     cases.push(("image volume", c));
     let mut c = pods::container("rro", BUSYBOX, "true");
-    c.mounts = vec![cri::Mount { container_path: "/i".into(), host_path: "/tmp".into(), recursive_read_only: true, ..Default::default() }];
+    c.mounts =
+        vec![cri::Mount { container_path: "/i".into(), host_path: "/tmp".into(), recursive_read_only: true, ..Default::default() }];
     cases.push(("rro without readonly", c));
     let mut c = pods::container("seccomp", BUSYBOX, "true");
     security(&mut c).seccomp = Some(cri::SecurityProfile { profile_type: 2, localhost_ref: "/nonexistent.json".into() });
@@ -247,10 +292,16 @@ async fn resources_are_applied_updated_and_shown() {
         let path = |root: &std::path::PathBuf| root.join(daemon.cgroup.trim_start_matches('/')).join(&pod).join(&id).join(file);
         roots.iter().find_map(|root| std::fs::read_to_string(path(root)).ok()).map(|t| t.trim().to_owned())
     };
-    let (memory, quota) = if read("memory.max").is_some() { ("memory.max", "cpu.max") } else { ("memory.limit_in_bytes", "cpu.cfs_quota_us") };
+    let (memory, quota) =
+        if read("memory.max").is_some() { ("memory.max", "cpu.max") } else { ("memory.limit_in_bytes", "cpu.cfs_quota_us") };
     assert_eq!(read(memory).as_deref(), Some("67108864"));
     assert!(read(quota).unwrap().starts_with("50000"));
-    let newer = cri::LinuxContainerResources { memory_limit_in_bytes: 128 << 20, cpu_quota: 20_000, cpu_period: 100_000, ..Default::default() };
+    let newer = cri::LinuxContainerResources {
+        memory_limit_in_bytes: 128 << 20,
+        cpu_quota: 20_000,
+        cpu_period: 100_000,
+        ..Default::default()
+    };
     let update = cri::UpdateContainerResourcesRequest { container_id: id.clone(), linux: Some(newer), ..Default::default() };
     runtime.update_container_resources(update.clone()).await.unwrap();
     runtime.update_container_resources(update).await.expect("again is fine");
@@ -281,7 +332,9 @@ async fn namespaces_of_pod_container_node_and_target() {
     let a = pods::run(&mut runtime, &pod, &config, &with_pid("a", cri::NamespaceMode::Pod, "")).await;
     let b = pods::run(&mut runtime, &pod, &config, &with_pid("b", cri::NamespaceMode::Container, "")).await;
     let c = pods::run(&mut runtime, &pod, &config, &with_pid("c", cri::NamespaceMode::Target, &b)).await;
-    let link = async |runtime: &mut Runtime, id: &str, ns: &str| pods::exec(runtime, id, &["stat", "-Lc", "%i", &format!("/proc/self/ns/{ns}")]).await.1;
+    let link = async |runtime: &mut Runtime, id: &str, ns: &str| {
+        pods::exec(runtime, id, &["stat", "-Lc", "%i", &format!("/proc/self/ns/{ns}")]).await.1
+    };
     for ns in ["net", "ipc", "uts"] {
         assert_eq!(link(&mut runtime, &a, ns).await, link(&mut runtime, &b, ns).await, "{ns}");
     }

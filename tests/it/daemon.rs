@@ -8,9 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::runtime::v1::{
-    self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
-};
+use api::runtime::{self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::check;

@@ -65,10 +65,17 @@ impl Layer {
     pub fn busybox() -> Self {
         let program = std::fs::read(cache("img/busybox")).expect("busybox: hack/deps");
         let mut layer = Self::new().dir("bin/").dir("etc/").dir("tmp/").file("bin/busybox", 0o755, &program);
-        for applet in ["sh", "sleep", "cat", "echo", "id", "ls", "true", "false", "env", "head", "yes", "ps", "mount", "wc", "nc", "touch", "rm", "dd", "kill", "hostname", "ip", "stat", "tail"] {
+        for applet in [
+            "sh", "sleep", "cat", "echo", "id", "ls", "true", "false", "env", "head", "yes", "ps", "mount", "wc", "nc", "touch",
+            "rm", "dd", "kill", "hostname", "ip", "stat", "tail",
+        ] {
             layer = layer.link(&format!("bin/{applet}"), "bin/busybox");
         }
-        layer.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:n:/:/bin/false\n").file("etc/group", 0o644, b"root:x:0:\n")
+        layer.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:n:/:/bin/false\n").file(
+            "etc/group",
+            0o644,
+            b"root:x:0:\n",
+        )
     }
 
     pub fn tar(self) -> Vec<u8> {

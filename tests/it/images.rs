@@ -1,6 +1,6 @@
 //! Images from a real registry: good ones, broken ones, hostile ones.
 
-use api::runtime::v1 as cri;
+use api::runtime as cri;
 
 use crate::{
     daemon::Daemon,
@@ -230,14 +230,18 @@ async fn a_private_registry_with_tls() {
     let at = |name: &str| tls.path().join(name).display().to_string();
     let extra = format!(
         "  tls: {{certificate: {}, key: {}}}\nauth:\n  htpasswd: {{realm: it, path: {}}}\n",
-        at("server.crt"), at("server.key"), at("htpasswd")
+        at("server.crt"),
+        at("server.key"),
+        at("htpasswd")
     );
     let registry = Registry::over(&crate::daemon::cache("registry"), &extra);
     let host = format!("127.0.0.1:{}", registry.port);
     let image = format!("{host}/library/busybox:1.35");
     let hosts = daemon.dir.path().join("certs.d").join(&host);
     std::fs::create_dir_all(&hosts).unwrap();
-    let write = |ca: &str| std::fs::write(hosts.join("hosts.toml"), format!("server = \"https://{host}\"\n[host.\"https://{host}\"]\n{ca}")).unwrap();
+    let write = |ca: &str| {
+        std::fs::write(hosts.join("hosts.toml"), format!("server = \"https://{host}\"\n[host.\"https://{host}\"]\n{ca}")).unwrap()
+    };
     write("");
     let untrusted = pull(&daemon, &image).await.expect_err("an unknown CA");
     assert_eq!(untrusted.code(), tonic::Code::Unavailable, "{untrusted}");

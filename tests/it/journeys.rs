@@ -107,7 +107,10 @@ async fn the_command_line() {
 /// A person who forgot to start the daemon is told so.
 #[test]
 fn no_daemon_is_said_so() {
-    let output = std::process::Command::new(crate::daemon::bin("creel")).args(["--socket", "/nonexistent/creel.sock", "ps"]).output().unwrap();
+    let output = std::process::Command::new(crate::daemon::bin("creel"))
+        .args(["--socket", "/nonexistent/creel.sock", "ps"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(125));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("/nonexistent/creel.sock") && text.contains("creeld"), "{text}");

@@ -1,8 +1,12 @@
 //! The built-in bridge and CNI plugins.
 
-use std::{io::{Read, Write}, net::TcpStream, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
-use api::runtime::v1 as cri;
+use api::runtime as cri;
 
 use crate::{
     daemon::{Daemon, cache},
@@ -132,7 +136,11 @@ async fn cni_plugins() {
     // DEL uses the configuration that ADD used.
     std::fs::remove_file(dir.path().join("net.d/10-it.conflist")).unwrap();
     runtime.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: pod }).await.unwrap();
-    let left = std::fs::read_dir(leases.join("it")).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with("10.")).count();
+    let left = std::fs::read_dir(leases.join("it"))
+        .unwrap()
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().starts_with("10."))
+        .count();
     assert_eq!(left, 0, "the lease is given back");
     std::process::Command::new("ip").args(["link", "del", &name]).status().unwrap();
     daemon.finish().await;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use api::runtime::v1::{self as cri, runtime_service_client::RuntimeServiceClient};
+use api::runtime::{self as cri, runtime_service_client::RuntimeServiceClient};
 use tonic::transport::Channel;
 
 use crate::{daemon::Daemon, registry};
@@ -27,7 +27,12 @@ pub fn spec(image: &str) -> cri::ImageSpec {
 /// A pod on the built-in bridge.
 pub fn pod(name: &str) -> cri::PodSandboxConfig {
     cri::PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata { name: name.into(), uid: format!("uid-{name}"), namespace: "it".into(), attempt: 0 }),
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            namespace: "it".into(),
+            attempt: 0,
+        }),
         hostname: name.into(),
         linux: Some(cri::LinuxPodSandboxConfig {
             security_context: Some(cri::LinuxSandboxSecurityContext {
@@ -77,8 +82,11 @@ pub async fn create(
     pod_config: &cri::PodSandboxConfig,
     config: &cri::ContainerConfig,
 ) -> Result<String, tonic::Status> {
-    let request =
-        cri::CreateContainerRequest { pod_sandbox_id: pod.into(), config: Some(config.clone()), sandbox_config: Some(pod_config.clone()) };
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: pod.into(),
+        config: Some(config.clone()),
+        sandbox_config: Some(pod_config.clone()),
+    };
     Ok(runtime.create_container(request).await?.into_inner().container_id)
 }
 
@@ -112,7 +120,11 @@ pub async fn wait_exit(runtime: &mut Runtime, container: &str) -> cri::Container
 
 /// Runs a command in a container: exit code, stdout, stderr.
 pub async fn exec(runtime: &mut Runtime, container: &str, command: &[&str]) -> (i32, String, String) {
-    let request = cri::ExecSyncRequest { container_id: container.into(), cmd: command.iter().map(ToString::to_string).collect(), timeout: 30 };
+    let request = cri::ExecSyncRequest {
+        container_id: container.into(),
+        cmd: command.iter().map(ToString::to_string).collect(),
+        timeout: 30,
+    };
     let answer = runtime.exec_sync(request).await.expect("exec").into_inner();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end().to_owned();
     (answer.exit_code, text(answer.stdout), text(answer.stderr))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::runtime::v1 as cri;
+use api::runtime as cri;
 
 use crate::{
     check,
@@ -28,7 +28,8 @@ async fn f01_a_killed_daemon_loses_nothing() {
     let counting = pods::container("counting", BUSYBOX, "i=0; while true; do i=$((i+1)); echo $i; sleep 0.005; done");
     let counting = pods::run(&mut runtime, &pod, &config, &counting).await;
     let ending = pods::run(&mut runtime, &pod, &config, &pods::container("ending", BUSYBOX, "sleep 0.5; exit 7")).await;
-    let created = pods::create(&mut runtime, &pod, &config, &pods::container("created", BUSYBOX, "echo late; exit 3")).await.unwrap();
+    let created =
+        pods::create(&mut runtime, &pod, &config, &pods::container("created", BUSYBOX, "echo late; exit 3")).await.unwrap();
     let before = pod_state(&mut runtime, &pod).await;
     let status_before = pods::status(&mut runtime, &counting).await;
 
@@ -125,7 +126,10 @@ async fn f06_a_killed_supervisor_takes_its_pod_down() {
         assert_eq!(pods::exec(&mut runtime, &alive, &["echo", "alive"]).await.1, "alive");
     }
     runtime.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await.unwrap();
-    assert!(pods::create(&mut runtime, &pod, &config, &pods::container("d", BUSYBOX, "true")).await.is_err(), "a stopped pod is never reused");
+    assert!(
+        pods::create(&mut runtime, &pod, &config, &pods::container("d", BUSYBOX, "true")).await.is_err(),
+        "a stopped pod is never reused"
+    );
     daemon.finish().await;
 }
 
@@ -181,7 +185,8 @@ async fn f25_a_damaged_database_has_a_defined_outcome() {
     let mut daemon = Daemon::start().await;
     let id = pods::pull(&daemon, BUSYBOX).await;
     daemon.terminate();
-    let database = std::fs::read_dir(daemon.root()).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "redb"));
+    let database =
+        std::fs::read_dir(daemon.root()).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "redb"));
     let database = database.expect("a database");
     std::fs::write(&database, b"garbage").unwrap();
     daemon.run().await;
@@ -213,7 +218,12 @@ async fn f20_a_full_disk_is_survived() {
     assert_eq!(error.code(), tonic::Code::ResourceExhausted, "{error}");
     assert_eq!(pods::exec(&mut runtime, &id, &["echo", "alive"]).await.1, "alive");
     runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: pod }).await.expect("removal needs no room");
-    daemon.images().await.remove_image(cri::RemoveImageRequest { image: Some(pods::spec(BUSYBOX)) }).await.expect("removal needs no room");
+    daemon
+        .images()
+        .await
+        .remove_image(cri::RemoveImageRequest { image: Some(pods::spec(BUSYBOX)) })
+        .await
+        .expect("removal needs no room");
     std::fs::remove_file(point.join("filler")).unwrap();
     daemon.images().await.pull_image(request).await.expect("room again");
     daemon.finish().await;

@@ -81,7 +81,8 @@ impl Registry {
         let location = headers.lines().find_map(|l| l.strip_prefix("Location: ")).expect("Location").trim().to_owned();
         let path = location.split_once("//").map_or(location.clone(), |(_, rest)| format!("/{}", rest.split_once('/').unwrap().1));
         let separator = if path.contains('?') { '&' } else { '?' };
-        let (status, headers, body) = self.http("PUT", &format!("{path}{separator}digest={digest}"), "application/octet-stream", bytes);
+        let (status, headers, body) =
+            self.http("PUT", &format!("{path}{separator}digest={digest}"), "application/octet-stream", bytes);
         assert_eq!(status, 201, "{headers}\n{}", String::from_utf8_lossy(&body));
     }
 

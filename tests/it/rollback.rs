@@ -6,9 +6,8 @@ use crate::{
     pods::{self, BUSYBOX},
 };
 
-const POD_STEPS: &[&str] = &[
-    "pod.record", "pod.cgroup", "pod.spawn", "pod.setup", "pod.network", "pod.network-done", "pod.files", "pod.ready",
-];
+const POD_STEPS: &[&str] =
+    &["pod.record", "pod.cgroup", "pod.spawn", "pod.setup", "pod.network", "pod.network-done", "pod.files", "pod.ready"];
 const CONTAINER_STEPS: &[&str] = &["ctr.rootfs", "ctr.plan", "ctr.record", "ctr.cgroup", "ctr.process", "ctr.created"];
 
 /// Every step fails once in one daemon: the first attempt fails there, nothing is left, and so on to the last step.
@@ -71,7 +70,8 @@ async fn the_daemon_can_die_at_every_step() {
         if step.starts_with("pod.") {
             check::nothing_left(&daemon);
         }
-        let pod = pods::run_pod(&mut runtime, &config).await.unwrap_or_else(|e| panic!("retry after {step}: {e}\n{}", daemon.log()));
+        let pod =
+            pods::run_pod(&mut runtime, &config).await.unwrap_or_else(|e| panic!("retry after {step}: {e}\n{}", daemon.log()));
         pods::run(&mut runtime, &pod, &config, &container).await;
         daemon.finish().await;
     }
