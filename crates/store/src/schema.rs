@@ -96,3 +96,38 @@ pub(crate) struct LayerRow {
 pub(crate) fn encode<T: Encode<()>>(row: &T) -> Vec<u8> {
     minicbor::to_vec(row).expect("writing into memory cannot fail")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex<T: Encode<()>>(row: &T) -> String {
+        encode(row).iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Rows of today must be read by every later version.
+    #[test]
+    fn the_bytes_of_rows_are_for_ever() {
+        let digest = Digest::Sha256([0xab; 32]);
+        let shown = format!("8200815820{}", "ab".repeat(32));
+        let layer = LayerRow { kind: LayerKind::Directory, tar_size: 1, bytes: 2, inodes: 3, blobs: vec![digest] };
+        assert_eq!(hex(&layer), format!("8582018001020381{shown}"));
+        let name = NameRow { image: ImageId::new(digest), target: Some(digest), sequence: 9 };
+        assert_eq!(hex(&name), format!("83{shown}{shown}09"));
+        let record = ImageRecord {
+            id: ImageId::new(digest),
+            layers: vec![DiffId::new(digest)],
+            size: 7,
+            created: "c".into(),
+            os: "o".into(),
+            architecture: "a".into(),
+            variant: String::new(),
+            defaults: ImageDefaults { user: "u".into(), ..ImageDefaults::default() },
+            pulled_at: -1,
+        };
+        let row = ImageRow { record, documents: vec![Stored { digest, size: 5 }] };
+        let defaults = "888080806175606080a0";
+        assert_eq!(hex(&row), format!("8289{shown}81{shown}076163616f616160{defaults}208182{shown}05"));
+        assert_eq!(minicbor::decode::<ImageRow>(&encode(&row)).unwrap(), row);
+    }
+}

@@ -27,6 +27,9 @@ const PARALLEL: usize = 3;
 /// Pieces of a blob between network and disk.
 const PIECES: usize = 16;
 
+/// Room on the disk that no layer may take, in bytes.
+const SPARE: u64 = 64 << 20;
+
 /// What to pull.
 #[derive(Clone, Debug)]
 pub struct PullRequest {
@@ -313,6 +316,13 @@ impl Shared {
         self.unpack_as(reader, compression, blob.map(|b| b.digest), diff)
     }
 
+    /// A layer may not take the last room on the disk from running containers, not even until it is thrown away again.
+    fn limits(&self) -> layer::Limits {
+        let limits = layer::Limits::default();
+        let free = rustix::fs::statvfs(self.store.root()).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        layer::Limits { unpacked: limits.unpacked.min(free.saturating_sub(SPARE)), ..limits }
+    }
+
     pub(super) fn unpack_as(
         &self,
         reader: impl Read + Send,
@@ -323,7 +333,7 @@ impl Shared {
         let digest = blob.unwrap_or(*diff.digest());
         let failed = |e| Unpack::Layer(digest, Box::new(e));
         let mut ingest = self.store.layer_ingest();
-        let limits = layer::Limits::default();
+        let limits = self.limits();
         let applied = match self.format {
             layer::Format::Erofs => {
                 let file = ingest.create_file().map_err(Unpack::Store)?;

@@ -14,7 +14,7 @@ const MOST: u32 = 400;
 /// For every step of `work`: the fault at it, then invariants, then `work` again without fault.
 fn at_every_step(mode: Mode, prepare: impl Fn(&Store), work: impl Fn(&Store) -> Result<(), Error>, whole: impl Fn(&[NamedImage])) {
     for step in 0..MOST {
-        let dir = Dir::new();
+        let dir = Dir::fast();
         let mut store = dir.open();
         prepare(&store);
         let before = store.images();
@@ -134,14 +134,14 @@ fn collection_survives_death_at_every_step() {
 
 #[test]
 fn opening_survives_death_at_every_step() {
-    let whole = Dir::new();
+    let whole = Dir::fast();
     let store = whole.open();
     pull(&store, "a", &["one", "two"], &["a"]).unwrap();
     let before = store.images();
     drop(store);
     std::fs::write(whole.root().join("images.redb"), "damaged").unwrap();
     for step in 0..MOST {
-        let dir = Dir::new();
+        let dir = Dir::fast();
         let copied = std::process::Command::new("cp").arg("-a").arg(whole.root()).arg(dir.root()).status().unwrap();
         assert!(copied.success());
         let outcome = fault::with(step, Mode::Die, || Store::open(dir.root()).map(drop));

@@ -30,6 +30,12 @@ impl Dir {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
+    /// In memory, for tests with hundreds of stores.
+    pub(super) fn fast() -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Self { dir: tempfile::tempdir_in(memory).unwrap() } } else { Self::new() }
+    }
+
     pub(super) fn root(&self) -> PathBuf {
         self.dir.path().join("store")
     }
