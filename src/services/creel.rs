@@ -5,11 +5,10 @@ use std::{collections::VecDeque, fs::File, io, path::Path, pin::Pin};
 use api::creel::{self as own, creel_server::Creel, pull_image_event::Event};
 use engine::{
     Engine,
-    image::{Credentials, LayerProgress, Phase},
+    image::{Credentials, LayerProgress, Phase, Secret},
 };
 use futures_util::stream;
 use model::ImageId;
-use registry::Secret;
 use serde_json::json;
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status, Streaming as Incoming};

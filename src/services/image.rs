@@ -5,10 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use api::runtime::{self as cri, image_service_server::ImageService};
 use engine::{
     Engine,
-    image::{Credentials, ImageInfo, PullRequest},
+    image::{Credentials, ImageInfo, PullRequest, Secret},
 };
 use model::{ErrorKind, ImageRef};
-use registry::Secret;
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
