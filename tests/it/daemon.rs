@@ -38,6 +38,7 @@ pub struct Daemon {
     pub cgroup: String,
     /// Its bridge.
     pub bridge: String,
+    root: PathBuf,
 }
 
 impl Daemon {
@@ -62,21 +63,28 @@ impl Daemon {
         let at = |name: &str| dir.path().join(name).display().to_string();
         std::fs::create_dir_all(dir.path().join("certs.d")).unwrap();
         let config = format!(
-            "[bridge]\nname = \"{bridge}\"\nsubnets = [\"10.{}.{}.0/24\", \"fd00:{:x}:{number:x}::/64\"]\n",
+            "[network]\nbridge = \"{bridge}\"\nsubnets = [\"10.{}.{}.0/24\", \"fd00:{:x}:{number:x}::/64\"]\n",
             100 + std::process::id() % 100,
             number % 250,
             std::process::id() % 65_536,
         );
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
-        let mut args = vec!["--config".into(), at("config.toml"), "--root".into(), at("root"), "--run".into(), at("run")];
+        let mut args = vec!["--config".into(), at("config.toml"), "--run".into(), at("run")];
         args.extend(["--socket".into(), at("run/creel.sock"), "--cgroup-parent".into(), cgroup.clone()]);
         args.extend(["--certs-dir".into(), at("certs.d")]);
         if !flags.contains(&"--network") {
             args.extend(["--network".into(), "bridge".into()]);
         }
+        let root = match flags.iter().position(|flag| *flag == "--root") {
+            Some(at) => PathBuf::from(flags[at + 1]),
+            None => {
+                args.extend(["--root".into(), at("root")]);
+                dir.path().join("root")
+            }
+        };
         args.extend(flags.iter().map(ToString::to_string));
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Self { dir, child: None, args, env, cgroup, bridge }
+        Self { dir, child: None, args, env, cgroup, bridge, root }
     }
 
     /// Starts the daemon and waits until it answers.
@@ -156,7 +164,7 @@ impl Daemon {
     }
 
     pub fn root(&self) -> PathBuf {
-        self.dir.path().join("root")
+        self.root.clone()
     }
 
     pub fn run_dir(&self) -> PathBuf {

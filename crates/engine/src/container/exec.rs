@@ -88,9 +88,10 @@ async fn collect(io: ExecIo, deadline: Option<Instant>) -> Option<ExecOutput> {
     };
     // A supervisor that dies takes the command with it.
     output.exit_code = ended.map_or(137, |status| status.code);
-    let room = OUTPUT_LIMIT.saturating_sub(out.bytes.len().min(OUTPUT_LIMIT));
-    output.stdout = out.cut(OUTPUT_LIMIT);
-    output.stderr = err.cut(room);
+    // Each may have half, and what the other leaves.
+    let stdout_limit = OUTPUT_LIMIT - err.bytes.len().min(OUTPUT_LIMIT / 2);
+    output.stdout = out.cut(stdout_limit);
+    output.stderr = err.cut(OUTPUT_LIMIT - output.stdout.len());
     Some(output)
 }
 
@@ -120,7 +121,7 @@ impl Sink {
     fn cut(mut self, limit: usize) -> Vec<u8> {
         if self.lost || self.bytes.len() > limit {
             self.bytes.truncate(limit.saturating_sub(CUT.len()));
-            self.bytes.extend_from_slice(CUT);
+            self.bytes.extend_from_slice(&CUT[..CUT.len().min(limit)]);
         }
         self.bytes
     }

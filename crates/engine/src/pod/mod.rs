@@ -155,7 +155,7 @@ impl Pod {
     /// Writes the record.
     pub(crate) async fn persist(self: &Arc<Self>, inner: &Arc<Inner>) -> Result<(), Error> {
         let (pod, inner) = (self.clone(), inner.clone());
-        blocking(move || inner.store.put_pod(pod.id, &record::encode(&pod.record()))).await.step(self.id, "write pod record")
+        blocking(move || inner.put_pod(&pod.record())).await.step(self.id, "write pod record")
     }
 
     /// The one way from ready to not ready. Says whether this call did it.
@@ -175,6 +175,12 @@ impl Pod {
 }
 
 impl Inner {
+    /// Writes a pod's record: durably where a person made it, at once where a kubelet did.
+    pub(crate) fn put_pod(&self, record: &PodRecord) -> Result<(), store::Error> {
+        let bytes = record::encode(record);
+        if record.spec.user_made { self.store.put_pod_durable(record.id, &bytes) } else { self.store.put_pod(record.id, &bytes) }
+    }
+
     /// Marks a pod not ready, tells everybody and writes it down.
     pub(crate) async fn pod_not_ready(self: &Arc<Self>, pod: &Arc<Pod>, why: model::pod::Reason) -> Result<(), Error> {
         if pod.not_ready(why) {

@@ -1,6 +1,9 @@
 //! RunPodSandbox: the set-up of a pod, with the way back beside every step.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use minicbor::bytes::ByteVec;
 use model::{
@@ -17,7 +20,7 @@ use crate::{
     error::{About, Error, Step},
     events::{EventKind, Subject},
     failpoint,
-    record::{self, NetworkDebt, PodPhase, PodRecord},
+    record::{NetworkDebt, PodPhase, PodRecord},
     shim::{Shim, ShimEvents, SpawnArgs},
     spec,
     undo::Undo,
@@ -110,11 +113,13 @@ impl Setup {
 
     async fn put_record(&self, step: &'static str) -> Result<(), Error> {
         let (inner, record) = (self.inner.clone(), self.record.clone());
-        blocking(move || inner.store.put_pod(record.id, &record::encode(&record))).await.step(self.record.id, step)
+        blocking(move || inner.put_pod(&record)).await.step(self.record.id, step)
     }
 
     async fn write_record(&mut self) -> Result<(), Error> {
         let (inner, id) = (self.inner.clone(), self.record.id);
+        // Known before it is made, so that it is removed even if nobody lives to say that it was.
+        self.record.own_cgroup = !inner.group(&self.record.cgroup).step(id, "cgroup parent")?.exists();
         self.undo.push("pod record", move || async move {
             blocking(move || inner.store.remove_pod(id)).await.map_err(|e| crate::chain(&e))
         });
@@ -133,12 +138,11 @@ impl Setup {
     async fn make_cgroup(&mut self) -> Result<(), Error> {
         let id = self.record.id;
         let (inner, pod, own) = (self.inner.clone(), self.record.cgroup.clone(), self.plan.cgroup.clone());
-        let existed = inner.group(&pod).step(id, "cgroup parent")?.exists();
-        self.record.own_cgroup = !existed;
+        let ours = self.record.own_cgroup;
         self.undo.push("pod cgroup", move || async move {
             blocking(move || {
                 inner.group(&own)?.remove()?;
-                if existed { Ok(()) } else { inner.group(&pod)?.remove() }
+                if ours { inner.group(&pod)?.remove() } else { Ok(()) }
             })
             .await
             .map_err(|e| crate::chain(&e))
@@ -151,12 +155,23 @@ impl Setup {
     async fn spawn_supervisor(&mut self) -> Result<(Arc<Shim>, ShimEvents), Error> {
         let id = self.record.id;
         let (inner, cgroup) = (self.inner.clone(), self.plan.cgroup.clone());
-        // By cgroup, so that it also ends a supervisor whose socket never answered.
-        self.undo.push("supervisor", move || async move { blocking(move || inner.kill_group(&cgroup)).await.map_err(|e| crate::chain(&e)) });
+        let started: Arc<OnceLock<Arc<Shim>>> = Arc::default();
+        let known = started.clone();
+        self.undo.push("supervisor", move || async move {
+            // One that answers ends by itself. One that does not is in its cgroup, or was killed by `Shim::spawn`.
+            if let Some(shim) = known.get()
+                && let Err(e) = shim.shutdown().await
+            {
+                tracing::debug!(error = %e, "shutdown");
+                sys::process::signal(shim.pidfd(), model::Signal::KILL).ok();
+            }
+            blocking(move || inner.kill_group(&cgroup)).await.map_err(|e| crate::chain(&e))
+        });
         failpoint::hit("pod.spawn", id)?;
         let args = SpawnArgs { exe: self.inner.shim_exe.clone(), pod: id, pod_dir: self.paths.dir.clone() };
         let (shim, events) = Shim::spawn(args).await.step(id, "start the supervisor")?;
         let shim = Arc::new(shim);
+        started.get_or_init(|| shim.clone());
         failpoint::hit("pod.setup", id)?;
         shim.setup(&self.plan).await.step(id, "set up the supervisor's namespaces")?;
         Ok((shim, events))
@@ -180,7 +195,7 @@ impl Setup {
             if !intent.is_empty() {
                 // Written before ADD: whatever dies from here on, DEL is owed with this configuration (F-32).
                 record.network = NetworkDebt::Attached(ByteVec::from(intent));
-                inner.store.put_pod(id, &record::encode(&record)).step(id, "write the network's configuration down")?;
+                inner.put_pod(&record).step(id, "write the network's configuration down")?;
             }
             inner.network.attach(&request).step(id, "attach the pod's network")
         });
