@@ -49,7 +49,10 @@ impl Inner {
         let plan = spec::exec_plan(&container.plan, exec, command).step(id, "exec")?;
         // Its own cgroup, so that it can be killed with everything it starts; removed when `group` drops.
         let group = ExecGroup::create(self, plan.cgroup.clone()).await.step(id, "make the exec's cgroup")?;
-        let io = container.pod.shim()?.exec(&plan).await.step(id, "exec")?;
+        let io = match container.pod.shim()?.exec(&plan).await {
+            Ok(io) => io,
+            Err(e) => return not_run(e).step(id, "exec"),
+        };
         let collected = collect(io, deadline).await;
         if collected.is_none() {
             group.kill().await.step(id, "kill the timed-out command")?;
@@ -58,6 +61,15 @@ impl Inner {
             let seconds = timeout.unwrap_or_default().as_secs();
             Error::new(ErrorKind::DeadlineExceeded, About::Container(id), format!("exec: command did not end within {seconds} s and was killed"))
         })
+    }
+}
+
+/// A program that is not there (127) or cannot be run (126) is an outcome, as in a shell, and not a fault of the engine: a
+/// probe then fails and says why, and is not thrown away.
+fn not_run(error: crate::shim::Error) -> Result<ExecOutput, crate::shim::Error> {
+    match error.exit_code() {
+        Some(exit_code) => Ok(ExecOutput { stdout: Vec::new(), stderr: format!("{}\n", crate::chain(&error)).into_bytes(), exit_code }),
+        None => Err(error),
     }
 }
 
