@@ -84,7 +84,7 @@ impl Creel for CreelService {
             containers_running: info.containers.0 as u64,
             images: info.images as u64,
             warnings: warnings(&info),
-            log_root: info.config.run.join("logs").display().to_string(),
+            log_root: info.config.logs().display().to_string(),
         }))
     }
 

@@ -24,3 +24,10 @@ pub struct Config {
     /// Size of a pod's /dev/shm in bytes.
     pub shm_size: u64,
 }
+
+impl Config {
+    /// Logs of containers that people make: they outlive a reboot, and go with their pod.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+}

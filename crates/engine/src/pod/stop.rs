@@ -1,6 +1,6 @@
 //! StopPodSandbox and RemovePodSandbox: both repeatable, both carried out to the end whoever stops listening.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use model::{
     ErrorKind, PodId,
@@ -124,8 +124,18 @@ impl Inner {
 
     async fn forget_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
         let (inner, dir, id) = (self.clone(), pod.paths.dir.clone(), pod.id);
-        let removed = blocking(move || crate::remove_tree(&dir).map(|()| inner.store.remove_pod(id)));
-        removed.await.step(id, "remove the pod's directory")?.step(id, "remove the pod's record")?;
+        // A kubelet's log directories are the kubelet's; those below our own root are ours.
+        let logs = Path::new(&pod.spec.log_directory).to_owned();
+        let ours = logs.parent() == Some(&self.config.logs()) && logs.file_name().is_some();
+        let removed: std::io::Result<_> = blocking(move || {
+            crate::remove_tree(&dir)?;
+            if ours {
+                crate::remove_tree(&logs)?;
+            }
+            Ok(inner.store.remove_pod(id))
+        })
+        .await;
+        removed.step(id, "remove the pod's directories")?.step(id, "remove the pod's record")?;
         self.table.remove_pod(pod);
         self.events.publish(EventKind::Deleted, Subject::Pod(id));
         tracing::info!(pod = %id.short(), to = "removed", "pod");
