@@ -1,0 +1,1 @@
+//! The server and real clients of its protocols, without containers.
