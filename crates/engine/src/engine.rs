@@ -201,7 +201,10 @@ impl Engine {
             },
             layer_format: self.inner.images.layer_format(),
             pods: (pods.iter().filter(|p| matches!(p.state(), PodState::Ready { .. })).count(), pods.len()),
-            containers: (containers.iter().filter(|c| matches!(c.state(), ContainerState::Running { .. })).count(), containers.len()),
+            containers: (
+                containers.iter().filter(|c| matches!(c.state(), ContainerState::Running { .. })).count(),
+                containers.len(),
+            ),
             images: self.inner.images.list().len(),
         }
     }

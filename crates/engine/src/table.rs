@@ -74,7 +74,11 @@ impl Table {
     pub(crate) fn insert_pod(&self, pod: Arc<Pod>) -> Result<(), Error> {
         let mut rows = self.write();
         if let Some(other) = rows.keys.get(&pod.spec.key).filter(|other| **other != pod.id) {
-            return Err(Error::new(ErrorKind::AlreadyExists, About::Pod(pod.id), format!("pod {} has the same name and attempt", other.short())));
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                About::Pod(pod.id),
+                format!("pod {} has the same name and attempt", other.short()),
+            ));
         }
         rows.keys.insert(pod.spec.key.clone(), pod.id);
         rows.pods.insert(pod.id, pod);

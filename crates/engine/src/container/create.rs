@@ -37,7 +37,9 @@ impl Inner {
                 None => Creation::begin(&inner, &pod, spec).await?.run().await,
             }
         });
-        outcome.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, About::Engine, "create container: the attempt crashed; see the log")))
+        outcome.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Internal, About::Engine, "create container: the attempt crashed; see the log"))
+        })
     }
 }
 
@@ -78,7 +80,10 @@ impl Creation {
                     pod: pod.id,
                     boot: inner.boot.clone(),
                     created_at: clock::now(),
-                    image: ContainerImage { id: ground.image.id, name: ground.image.repo_tags.first().cloned().unwrap_or_default() },
+                    image: ContainerImage {
+                        id: ground.image.id,
+                        name: ground.image.repo_tags.first().cloned().unwrap_or_default(),
+                    },
                     layers: ground.image.layers.clone(),
                     user: prepared.user,
                     stop_signal: prepared.stop_signal,
@@ -128,7 +133,13 @@ impl Creation {
     }
 
     /// Image, writable layer and root file system.
-    async fn ground(inner: &Arc<Inner>, pod: &Pod, spec: &ContainerSpec, id: ContainerId, undo: &mut Undo) -> Result<Ground, Error> {
+    async fn ground(
+        inner: &Arc<Inner>,
+        pod: &Pod,
+        spec: &ContainerSpec,
+        id: ContainerId,
+        undo: &mut Undo,
+    ) -> Result<Ground, Error> {
         let missing = || Error::new(ErrorKind::NotFound, About::Image(spec.image.clone()), "no such image: pull it first");
         let image = inner.images.status(&spec.image).ok_or_else(missing)?;
         let pins = inner.store.pin(&image.layers);
@@ -137,7 +148,10 @@ impl Creation {
             blocking(move || store.store.remove_container_dir(id)).await.map_err(|e| e.to_string())
         });
         let volumes = pod.paths.dir.join("volumes").join(id.to_string());
-        undo.push("volumes", move || async move { blocking(move || crate::remove_tree(&volumes)).await.map_err(|e| e.to_string()) });
+        undo.push(
+            "volumes",
+            move || async move { blocking(move || crate::remove_tree(&volumes)).await.map_err(|e| e.to_string()) },
+        );
         failpoint::hit("ctr.rootfs", id)?;
         let (images, wanted, durable) = (inner.clone(), image.clone(), pod.spec.user_made);
         let rootfs = blocking(move || images.images.rootfs(&wanted, id, crate::image::Durability::of_user(durable)))
@@ -212,7 +226,10 @@ impl Creation {
             }
         });
         failpoint::hit("ctr.process", id)?;
-        let warnings = shim.create(&self.record.plan, std::os::fd::AsFd::as_fd(&self.rootfs)).await.step(id, "create the container's process")?;
+        let warnings = shim
+            .create(&self.record.plan, std::os::fd::AsFd::as_fd(&self.rootfs))
+            .await
+            .step(id, "create the container's process")?;
         self.record.warnings.extend(warnings);
         Ok(())
     }

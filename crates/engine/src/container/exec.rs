@@ -37,7 +37,12 @@ pub struct ExecOutput {
 impl Inner {
     /// Runs `command` in a container. `timeout`: `None` waits as long as the caller does. A caller who goes away
     /// takes the command with it.
-    pub(crate) async fn exec_sync(self: &Arc<Self>, id: ContainerId, command: Vec<String>, timeout: Option<Duration>) -> Result<ExecOutput, Error> {
+    pub(crate) async fn exec_sync(
+        self: &Arc<Self>,
+        id: ContainerId,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput, Error> {
         let container = self.table.container(id)?;
         let state = container.state();
         if !matches!(state, ContainerState::Running { .. }) {
@@ -59,7 +64,11 @@ impl Inner {
         }
         collected.ok_or_else(|| {
             let seconds = timeout.unwrap_or_default().as_secs();
-            Error::new(ErrorKind::DeadlineExceeded, About::Container(id), format!("exec: command did not end within {seconds} s and was killed"))
+            Error::new(
+                ErrorKind::DeadlineExceeded,
+                About::Container(id),
+                format!("exec: command did not end within {seconds} s and was killed"),
+            )
         })
     }
 }
@@ -68,7 +77,9 @@ impl Inner {
 /// probe then fails and says why, and is not thrown away.
 fn not_run(error: crate::shim::Error) -> Result<ExecOutput, crate::shim::Error> {
     match error.exit_code() {
-        Some(exit_code) => Ok(ExecOutput { stdout: Vec::new(), stderr: format!("{}\n", crate::chain(&error)).into_bytes(), exit_code }),
+        Some(exit_code) => {
+            Ok(ExecOutput { stdout: Vec::new(), stderr: format!("{}\n", crate::chain(&error)).into_bytes(), exit_code })
+        }
         None => Err(error),
     }
 }

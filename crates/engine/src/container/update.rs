@@ -26,7 +26,8 @@ impl Inner {
             let merged = spec::effective_resources(&merged, inner.config.pids_limit).step(id, "update resources")?;
             let (group, wanted) = (container.plan.cgroup.clone(), merged.clone());
             let cgroups = inner.clone();
-            let refused = blocking(move || cgroups.group(&group)?.apply(&wanted)).await.step(id, "update the container's cgroup")?;
+            let refused =
+                blocking(move || cgroups.group(&group)?.apply(&wanted)).await.step(id, "update the container's cgroup")?;
             for refusal in refused {
                 tracing::warn!(container = %id.short(), what = refusal.what, why = refusal.why, "tolerated");
             }

@@ -111,9 +111,11 @@ impl Pod {
     pub(crate) fn shim(&self) -> Result<Arc<Shim>, Error> {
         match &*self.supervisor.read().unwrap_or_else(PoisonError::into_inner) {
             Supervisor::Alive(shim) => Ok(shim.clone()),
-            Supervisor::Gone => {
-                Err(Error::new(ErrorKind::FailedPrecondition, About::Pod(self.id), "the pod has no supervisor (it is stopped, or the supervisor died)"))
-            }
+            Supervisor::Gone => Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                About::Pod(self.id),
+                "the pod has no supervisor (it is stopped, or the supervisor died)",
+            )),
         }
     }
 

@@ -9,7 +9,7 @@ use minicbor::bytes::ByteVec;
 use model::{
     ErrorKind, PodId,
     plan::PodPlan,
-    pod::{Network, NamespaceMode, PodSpec, PodState, Reason},
+    pod::{NamespaceMode, Network, PodSpec, PodState, Reason},
 };
 
 use super::{Pod, PodParts, PodPaths, Supervisor, events};
@@ -41,7 +41,9 @@ impl Inner {
                 None => Setup::new(&inner, spec)?.run().await,
             }
         });
-        outcome.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, About::Engine, "run pod: the attempt crashed; see the log")))
+        outcome
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, About::Engine, "run pod: the attempt crashed; see the log")))
     }
 }
 
@@ -51,7 +53,9 @@ fn already(pod: &Pod, spec: &PodSpec) -> Result<PodId, Error> {
     match pod.state() {
         PodState::Ready { .. } if pod.spec == *spec => Ok(pod.id),
         PodState::Ready { .. } => refuse("a pod with this name, namespace, uid and attempt runs with another configuration"),
-        PodState::NotReady { .. } => refuse("a stopped pod with this name, namespace, uid and attempt exists: remove it or raise the attempt"),
+        PodState::NotReady { .. } => {
+            refuse("a stopped pod with this name, namespace, uid and attempt exists: remove it or raise the attempt")
+        }
     }
 }
 
@@ -74,7 +78,8 @@ impl Setup {
     fn new(inner: &Arc<Inner>, spec: PodSpec) -> Result<Self, Error> {
         let id = PodId::from_bytes(crate::random_id());
         let cgroup = spec::cgroup::pod(&spec.cgroup_parent, &inner.config.cgroup_parent, id).step(id, "cgroup parent")?;
-        let plan = spec::pod_plan(&spec, &spec::cgroup::supervisor(&cgroup, id), inner.config.shm_size).step(id, "pod configuration")?;
+        let plan =
+            spec::pod_plan(&spec, &spec::cgroup::supervisor(&cgroup, id), inner.config.shm_size).step(id, "pod configuration")?;
         let owes_network = spec.namespaces.network == NamespaceMode::Pod;
         let record = PodRecord {
             id,
@@ -125,7 +130,9 @@ impl Setup {
         });
         let (dir, log) = (self.paths.dir.clone(), PathBuf::from(&self.record.spec.log_directory));
         let made = self.paths.dir.clone();
-        self.undo.push("pod directory", move || async move { blocking(move || crate::remove_tree(&made)).await.map_err(|e| crate::chain(&e)) });
+        self.undo.push("pod directory", move || async move {
+            blocking(move || crate::remove_tree(&made)).await.map_err(|e| crate::chain(&e))
+        });
         failpoint::hit("pod.record", id)?;
         self.put_record("write pod record").await?;
         let made = blocking(move || {
@@ -190,7 +197,8 @@ impl Setup {
         let (inner, spec, netns) = (self.inner.clone(), self.record.spec.clone(), shim.netns());
         let mut record = self.record.clone();
         let attached = blocking(move || {
-            let request = net::AttachRequest { pod: id, key: &spec.key, netns: &netns, ports: &spec.port_mappings, dns: spec.dns.as_ref() };
+            let request =
+                net::AttachRequest { pod: id, key: &spec.key, netns: &netns, ports: &spec.port_mappings, dns: spec.dns.as_ref() };
             let intent = inner.network.intent(&request).step(id, "read the network configuration")?;
             if !intent.is_empty() {
                 // Written before ADD: whatever dies from here on, DEL is owed with this configuration (F-32).
