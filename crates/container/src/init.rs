@@ -76,6 +76,9 @@ fn prepare(env: &PodEnv, plan: &ContainerPlan, material: Material, reporter: &Re
     mount::change_all(mount::Propagation::PRIVATE).at(|| "make mounts private".to_owned())?;
     let masks = Masks::new()?;
     mount::attach_at(&material.rootfs, c"/").at(|| "attach root filesystem".to_owned())?;
+    // A clone of a directory on a shared mount is its peer; pivot_root(2) refuses such a root, and rightly so.
+    let private = Change { propagation: Some(mount::Propagation::PRIVATE), ..Change::default() };
+    mount::change(&material.rootfs, Depth::Recursive, &private).at(|| "make root filesystem private".to_owned())?;
     let root = Root::from(material.rootfs);
     let attached = sources.attach(&root)?;
     make_nodes_outside_dev(&root, plan)?;
