@@ -370,7 +370,8 @@ fn plugins_of_version_1_1_are_asked_for_their_status() {
 
 #[test]
 fn the_real_plugins_work() {
-    let dirs = ["/opt/cni/bin", "/usr/lib/cni", "/var/tmp/creel-lab/cni/bin"];
+    let cached = std::env::var("CREEL_CACHE").map(|cache| format!("{cache}/cni")).unwrap_or_default();
+    let dirs = [cached.as_str(), "/opt/cni/bin", "/usr/lib/cni"];
     let Some(bin) = dirs.iter().map(PathBuf::from).find(|dir| dir.join("bridge").exists() && dir.join("host-local").exists())
     else {
         eprintln!("skipped: no CNI plugins in {dirs:?}");

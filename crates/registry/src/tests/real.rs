@@ -17,8 +17,8 @@ use crate::{Credentials, Registry};
 
 fn binary() -> Option<PathBuf> {
     let named = std::env::var_os("DOCKER_REGISTRY").map(PathBuf::from);
-    let lab = std::env::var_os("CREEL_LAB").map_or_else(|| PathBuf::from("/var/tmp/creel-lab"), PathBuf::from);
-    let known = [lab.join("bin/docker-registry"), PathBuf::from("/usr/bin/docker-registry")];
+    let cache = std::env::var_os("CREEL_CACHE").map(PathBuf::from).unwrap_or_default();
+    let known = [cache.join("bin/docker-registry"), PathBuf::from("/usr/bin/docker-registry")];
     named.into_iter().chain(known).find(|path| path.is_file())
 }
 
