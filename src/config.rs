@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -50,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) max_requests: usize,
     pub(crate) registry: Registry,
     pub(crate) network: Network,
+    pub(crate) streaming: Streaming,
 }
 
 /// The section `[registry]`.
@@ -69,6 +71,13 @@ pub(crate) struct Network {
     pub(crate) cni_bin_dir: PathBuf,
     pub(crate) bridge: String,
     pub(crate) subnets: Vec<Cidr>,
+}
+
+/// The section `[streaming]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Streaming {
+    pub(crate) address: SocketAddr,
 }
 
 /// A subnet, as text in the file.
@@ -150,6 +159,9 @@ pub(crate) struct Flags {
     /// CNI plugins
     #[arg(long, value_name = "DIR", global = true)]
     cni_bin_dir: Option<PathBuf>,
+    /// Where exec, attach and port-forward are served; port 0: any
+    #[arg(long, value_name = "IP:PORT", global = true)]
+    streaming_address: Option<SocketAddr>,
     /// What is logged: error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "LEVEL", global = true)]
     log_level: Option<String>,
@@ -209,6 +221,7 @@ impl Config {
         set(&mut self.network.cni_conf_dir, flags.cni_conf_dir);
         set(&mut self.network.cni_bin_dir, flags.cni_bin_dir);
         set(&mut self.registry.certs_dir, flags.certs_dir);
+        set(&mut self.streaming.address, flags.streaming_address);
         set(&mut self.log_level, flags.log_level);
         self.registry.plain_http.extend(flags.plain_http);
     }
@@ -245,6 +258,10 @@ impl Config {
         }
         if let Err(e) = self.log_level.parse::<tracing_subscriber::filter::EnvFilter>() {
             return wrong("log_level", format!("{:?}: {e}", self.log_level));
+        }
+        if !self.streaming.address.ip().is_loopback() {
+            let why = "not an address of loopback; sessions are not encrypted, and a kubelet reaches them there";
+            return wrong("streaming.address", format!("{}: {why}", self.streaming.address));
         }
         let bridge = &self.network.bridge;
         if bridge.len() > 15 || !bridge.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.')) {
@@ -394,6 +411,7 @@ mod tests {
             ("log_level = \"info,=x=y\"", "log_level: "),
             ("cgroup_parent = \"/a/../b\"", "cgroup_parent: "),
             ("[network]\nbridge = \"far-too-long-a-name\"", "network.bridge: "),
+            ("[streaming]\naddress = \"0.0.0.0:10010\"", "streaming.address: 0.0.0.0:10010: not an address of loopback"),
             ("[network]\nsubnets = [\"10.0.0.0/33\"]", "10.0.0.0/33"),
         ] {
             let error = chain(&load(text, &[]).unwrap_err());

@@ -5,6 +5,7 @@ mod config;
 mod edge;
 mod server;
 mod services;
+mod sessions;
 mod socket;
 mod start;
 

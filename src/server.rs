@@ -29,13 +29,23 @@ pub(crate) enum Error {
     Serve(#[source] tonic::transport::Error),
 }
 
+/// What is served.
+#[derive(Debug)]
+pub(crate) struct Services {
+    /// Pods, containers, images.
+    pub(crate) engine: Engine,
+    /// Exec, attach, port-forward.
+    pub(crate) streaming: streaming::Server,
+}
+
 /// Serves until `stop` comes, then lets requests in flight end, for a while.
 pub(crate) async fn serve(
     socket: Socket,
-    engine: Engine,
+    services: Services,
     max_requests: usize,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    let Services { engine, streaming } = services;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RuntimeServiceServer<Runtime>>().await;
     health.set_serving::<ImageServiceServer<Images>>().await;
@@ -46,7 +56,7 @@ pub(crate) async fn serve(
         .build_v1()
         .map_err(|e| Error::Reflection(Box::new(e)))?;
     let host = Host::detect();
-    let runtime = Runtime::new(engine.clone(), host);
+    let runtime = Runtime::new(engine.clone(), streaming, host);
     let (stopping, told_to_stop) = oneshot::channel::<()>();
     let router = Server::builder()
         .layer(EdgeLayer::new(max_requests))

@@ -10,7 +10,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, NetworkKind},
-    server,
+    server::{self, Services},
+    sessions::Sessions,
     socket::{self, Socket},
 };
 
@@ -34,6 +35,8 @@ pub(crate) enum Error {
     Socket(#[from] socket::Error),
     #[error("{0}")]
     Engine(String),
+    #[error(transparent)]
+    Streaming(#[from] streaming::Error),
     #[error("wait for signals")]
     Signals(#[source] io::Error),
     #[error(transparent)]
@@ -80,6 +83,7 @@ async fn serve(config: Config, passed: Vec<OwnedFd>) -> Result<(), Error> {
     let _lock = socket::lock(&config.run)?;
     let engine_config = engine_config(&config)?;
     let engine = Engine::open(engine_config).await.map_err(|e| Error::Engine(e.chain()))?;
+    let streaming = streaming::Server::start(config.streaming.address, Sessions(engine.clone())).await?;
     // Only now: whoever can connect finds every pod listed.
     let socket = Socket::listen(&config.socket, &config.socket_group, passed.into_iter().next())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %config.socket.display(), root = %config.root.display(), "ready");
@@ -92,7 +96,7 @@ async fn serve(config: Config, passed: Vec<OwnedFd>) -> Result<(), Error> {
         tracing::info!("stopping; containers run on");
         tell_systemd(NotifyState::Stopping);
     };
-    Ok(server::serve(socket, engine, config.max_requests, stop).await?)
+    Ok(server::serve(socket, Services { engine, streaming }, config.max_requests, stop).await?)
 }
 
 /// Not being started by systemd is no error.

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use api::runtime::{self as cri, runtime_service_server::RuntimeService};
 use engine::{Container, Engine, Pod};
-use model::pod::PodState;
+use model::{ContainerId, container::ContainerState, pod::PodState};
 use serde_json::json;
+use streaming::{AttachRequest, ExecRequest, PortForwardRequest, Wanted};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -26,13 +27,14 @@ type Answer<T> = Result<Response<T>, Status>;
 #[derive(Clone, Debug)]
 pub(crate) struct Runtime {
     engine: Engine,
+    streaming: streaming::Server,
     host: Host,
 }
 
 impl Runtime {
     /// Serves this engine.
-    pub(crate) fn new(engine: Engine, host: Host) -> Self {
-        Self { engine, host }
+    pub(crate) fn new(engine: Engine, streaming: streaming::Server, host: Host) -> Self {
+        Self { engine, streaming, host }
     }
 
     fn pods(&self, filter: Option<cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {
@@ -44,6 +46,15 @@ impl Runtime {
         let filter = filter.as_ref();
         let containers = self.engine.containers();
         containers.iter().rev().filter(|c| view::container_wanted(filter, c)).map(|c| view::container(c)).collect()
+    }
+
+    /// A container that can be looked into.
+    fn running(&self, id: &str) -> Result<ContainerId, Status> {
+        let container = ids::container(&self.engine, id)?;
+        match container.state() {
+            ContainerState::Running { .. } => Ok(container.id),
+            state => Err(status::not_now(&format!("container {} is {}, not running", container.id.short(), state.name()))),
+        }
     }
 
     async fn conditions(&self) -> Vec<cri::RuntimeCondition> {
@@ -84,6 +95,16 @@ fn container_info(container: &Container) -> serde_json::Value {
 fn seconds(field: &str, seconds: i64) -> Result<Duration, Status> {
     let seconds = u64::try_from(seconds).map_err(|_| status::bad_field(field, &format!("{seconds}: negative")))?;
     Ok(Duration::from_secs(seconds).min(LONGEST))
+}
+
+fn check_command(words: &[String]) -> Result<(), Status> {
+    if words.is_empty() {
+        return Err(status::bad_field("cmd", "missing"));
+    }
+    if words.iter().any(|word| word.contains('\0')) {
+        return Err(status::bad_field("cmd", "contains a NUL"));
+    }
+    Ok(())
 }
 
 #[tonic::async_trait]
@@ -259,12 +280,7 @@ impl RuntimeService for Runtime {
 
     async fn exec_sync(&self, request: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {
         let request = request.into_inner();
-        if request.cmd.is_empty() {
-            return Err(status::bad_field("cmd", "missing"));
-        }
-        if request.cmd.iter().any(|word| word.contains('\0')) {
-            return Err(status::bad_field("cmd", "contains a NUL"));
-        }
+        check_command(&request.cmd)?;
         let timeout = Some(seconds("timeout", request.timeout)?).filter(|timeout| !timeout.is_zero());
         let container = ids::container(&self.engine, &request.container_id)?;
         let output = self.engine.exec_sync(container.id, request.cmd, timeout).await.map_err(|e| status::of_engine(&e))?;
@@ -272,16 +288,35 @@ impl RuntimeService for Runtime {
         Ok(Response::new(cri::ExecSyncResponse { stdout, stderr, exit_code }))
     }
 
-    async fn exec(&self, _: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
-        Err(status::no_rpc("creel has no streaming server yet"))
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        let request = request.into_inner();
+        check_command(&request.cmd)?;
+        let container = self.running(&request.container_id)?;
+        let wanted = Wanted { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, tty: request.tty };
+        let exec = ExecRequest { container, command: request.cmd, wanted };
+        let url = self.streaming.exec(exec).map_err(|e| status::of_streaming(&e))?;
+        Ok(Response::new(cri::ExecResponse { url }))
     }
 
-    async fn attach(&self, _: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
-        Err(status::no_rpc("creel has no streaming server yet"))
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        let request = request.into_inner();
+        let container = self.running(&request.container_id)?;
+        let wanted = Wanted { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, tty: request.tty };
+        let url = self.streaming.attach(AttachRequest { container, wanted }).map_err(|e| status::of_streaming(&e))?;
+        Ok(Response::new(cri::AttachResponse { url }))
     }
 
-    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
-        Err(status::no_rpc("creel has no streaming server yet"))
+    async fn port_forward(&self, request: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
+        let request = request.into_inner();
+        let pod = ids::pod(&self.engine, &request.pod_sandbox_id)?;
+        if !matches!(pod.state(), PodState::Ready { .. }) {
+            return Err(status::not_now("the pod is not ready"));
+        }
+        let port = |port: &i32| u16::try_from(*port).ok().filter(|port| *port > 0);
+        let ports = request.port.iter().map(|number| port(number).ok_or(number)).collect::<Result<_, _>>();
+        let ports = ports.map_err(|number| status::bad_field("port", &format!("{number}: not from 1 to 65535")))?;
+        let url = self.streaming.port_forward(PortForwardRequest { pod: pod.id, ports }).map_err(|e| status::of_streaming(&e))?;
+        Ok(Response::new(cri::PortForwardResponse { url }))
     }
 
     async fn container_stats(&self, request: Request<cri::ContainerStatsRequest>) -> Answer<cri::ContainerStatsResponse> {

@@ -81,6 +81,16 @@ pub(crate) fn of_archive(error: &std::io::Error) -> Status {
     Status::new(code, format!("receive the archive: {error}"))
 }
 
+/// What the streaming server says of a request.
+pub(crate) fn of_streaming(error: &streaming::Error) -> Status {
+    Status::new(code(error.kind()), error.to_string())
+}
+
+/// Something that cannot be done in the state that things are in.
+pub(crate) fn not_now(why: &str) -> Status {
+    Status::failed_precondition(why)
+}
+
 /// An RPC that creel does not have.
 pub(crate) fn no_rpc(why: &str) -> Status {
     Status::unimplemented(format!("not implemented: {why}"))

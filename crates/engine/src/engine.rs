@@ -13,7 +13,11 @@ use tokio::sync::broadcast;
 use crate::{
     blocking::blocking,
     config::Config,
-    container::{Container, exec::ExecOutput},
+    container::{
+        Container,
+        exec::ExecOutput,
+        stream::{Ended, ProcessStreams, StreamOptions},
+    },
     error::{About, Error, Step},
     events::{Event, Events},
     flight::Flights,
@@ -141,6 +145,26 @@ impl Engine {
     /// ExecSync. `timeout`: `None` waits as long as the caller does.
     pub async fn exec_sync(&self, id: ContainerId, command: Vec<String>, timeout: Option<Duration>) -> Result<ExecOutput, Error> {
         self.inner.exec_sync(id, command, timeout).await
+    }
+
+    /// A command with streams, and its end. When that is dropped, what is left of the command is killed.
+    pub async fn exec(
+        &self,
+        id: ContainerId,
+        command: Vec<String>,
+        options: StreamOptions,
+    ) -> Result<(ProcessStreams, Ended), Error> {
+        self.inner.exec(id, command, options).await
+    }
+
+    /// The streams of a container's main process, from now on.
+    pub async fn attach(&self, id: ContainerId, options: StreamOptions) -> Result<ProcessStreams, Error> {
+        self.inner.attach(id, options).await
+    }
+
+    /// A connection to a port of loopback in a pod's network.
+    pub async fn dial(&self, id: PodId, port: u16) -> Result<tokio::net::TcpStream, Error> {
+        self.inner.dial(id, port).await
     }
 
     /// UpdateContainerResources: what `newer` says is laid over the limits in force.

@@ -26,7 +26,11 @@ mod table;
 mod undo;
 
 pub use config::Config;
-pub use container::{Container, exec::ExecOutput};
+pub use container::{
+    Container,
+    exec::ExecOutput,
+    stream::{Ended, ProcessStreams, StreamIn, StreamOptions, StreamOut, Terminal},
+};
 pub use engine::{Engine, Info};
 pub use error::{About, Error};
 pub use events::{Event, EventKind, Subject};

@@ -1,11 +1,12 @@
 //! The HTTP server: a token in, a connection out.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use http::{Request as HttpRequest, StatusCode};
 use hyper::{body::Incoming as Body, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::Interest,
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::timeout,
@@ -34,6 +35,9 @@ const CONNECTIONS: usize = 2048;
 const STREAMS: usize = 32;
 /// Streams of one port-forward at a time: two for each connection forwarded.
 const FORWARD_STREAMS: usize = 512;
+/// How often it is looked whether a client is still there that nothing is read from, and how long what it sent last may
+/// take to be read.
+const HANG_UP: Duration = Duration::from_secs(5);
 /// How long to wait when no connection can be accepted.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -140,6 +144,7 @@ async fn accept<B: Backend>(listener: TcpListener, tokens: Arc<Tokens>, backend:
 
 /// One request of one connection, and what it is upgraded to.
 async fn connection<B: Backend>(socket: TcpStream, tokens: &Tokens, backend: &Arc<B>) {
+    let Ok(twin) = twin(&socket) else { return };
     let (upgraded, mut wait) = tokio::sync::mpsc::channel(1);
     let service = service_fn(|request: HttpRequest<Body>| {
         let (answer, session) = route(request, tokens);
@@ -152,7 +157,6 @@ async fn connection<B: Backend>(socket: TcpStream, tokens: &Tokens, backend: &Ar
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(HEAD)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     if let Err(error) = http.await {
@@ -160,8 +164,27 @@ async fn connection<B: Backend>(socket: TcpStream, tokens: &Tokens, backend: &Ar
     }
     let Ok((request, protocol, upgrade)) = wait.try_recv() else { return };
     if let Ok(upgraded) = upgrade.await {
-        serve(request, &protocol, TokioIo::new(upgraded), backend).await;
+        tokio::select! {
+            () = serve(request, &protocol, TokioIo::new(upgraded), backend) => {}
+            () = hung_up(&twin) => {}
+        }
     }
+}
+
+/// The same socket once more.
+fn twin(socket: &TcpStream) -> io::Result<TcpStream> {
+    let fd = socket.as_fd().try_clone_to_owned()?;
+    TcpStream::from_std(fd.into())
+}
+
+/// Returns some time after the client has closed the connection. Whoever reads sees that at once, unless nothing is read
+/// because the process does not take what came before: it would never end. (With more than the kernel's buffers on the way,
+/// the client's end cannot arrive; then the session ends with the process, or idle.)
+async fn hung_up(socket: &TcpStream) {
+    while socket.ready(Interest::READABLE).await.is_ok_and(|ready| !ready.is_read_closed()) {
+        tokio::time::sleep(HANG_UP).await;
+    }
+    tokio::time::sleep(HANG_UP).await;
 }
 
 type Session = (Request, Protocol, OnUpgrade);

@@ -151,14 +151,14 @@ impl Sink {
 }
 
 /// The cgroup of one command. Dropped in any way, also by a caller who goes away: everything in it is killed.
-struct ExecGroup {
+pub(super) struct ExecGroup {
     inner: Arc<Inner>,
     name: String,
     done: bool,
 }
 
 impl ExecGroup {
-    async fn create(inner: &Arc<Inner>, name: String) -> Result<Self, sys::Error> {
+    pub(super) async fn create(inner: &Arc<Inner>, name: String) -> Result<Self, sys::Error> {
         let group = Self { inner: inner.clone(), name: name.clone(), done: false };
         let cgroups = inner.clone();
         blocking(move || Track::at(&cgroups.cgroups, &name)?.create()).await?;

@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod run;
+pub(crate) mod stream;
 pub(crate) mod update;
 
 use std::{

@@ -1,5 +1,6 @@
 //! A pod: its parts, and the only place that changes its state.
 
+mod dial;
 pub(crate) mod events;
 pub(crate) mod setup;
 pub(crate) mod stop;

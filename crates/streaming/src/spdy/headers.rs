@@ -114,22 +114,22 @@ impl Deflater {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(super) mod tests {
     use flate2::{Compress, Compression, FlushCompress};
 
     use super::*;
 
     /// A block as a client makes it.
-    pub(crate) struct Client(Compress);
+    pub(in crate::spdy) struct Client(Compress);
 
     impl Client {
-        pub(crate) fn new() -> Self {
+        pub(in crate::spdy) fn new() -> Self {
             let mut compress = Compress::new(Compression::best(), true);
             compress.set_dictionary(&dictionary()).unwrap();
             Self(compress)
         }
 
-        pub(crate) fn block(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
+        pub(in crate::spdy) fn block(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
             let mut raw = u32::try_from(headers.len()).unwrap().to_be_bytes().to_vec();
             for text in headers.iter().flat_map(|(name, value)| [name, value]) {
                 raw.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
@@ -138,7 +138,7 @@ pub(crate) mod tests {
             self.deflate(&raw)
         }
 
-        pub(crate) fn deflate(&mut self, raw: &[u8]) -> Vec<u8> {
+        fn deflate(&mut self, raw: &[u8]) -> Vec<u8> {
             let mut block = Vec::with_capacity(raw.len() + 1024);
             self.0.compress_vec(raw, &mut block, FlushCompress::Sync).unwrap();
             block

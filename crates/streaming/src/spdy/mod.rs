@@ -4,6 +4,8 @@ mod connection;
 mod dictionary;
 mod frame;
 mod headers;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use connection::{Stream, Streams, serve};
 pub(crate) use headers::Headers;
