@@ -14,3 +14,4 @@ mod pods;
 mod recovery;
 mod registry;
 mod rollback;
+mod streaming;
