@@ -185,11 +185,10 @@ mod tests {
 
     #[test]
     fn messages_name_their_channel() {
-        let payload = |message: Message| Bytes::from(message.into_data());
         for codec in [Codec::Binary, Codec::BinaryWithClose, Codec::Base64] {
             let message = codec.encode(1, b"foo\n");
             assert_eq!(message.is_text(), codec == Codec::Base64);
-            assert_eq!(codec.decode(&payload(message)), Some(Told::Data(1, "foo\n".into())));
+            assert_eq!(codec.decode(&message.into_data()), Some(Told::Data(1, "foo\n".into())));
             assert_eq!(codec.decode(&Bytes::new()), None);
         }
         assert_eq!(Codec::Base64.encode(0, b"foo\n").into_text().unwrap().as_str(), "0Zm9vCg==");
