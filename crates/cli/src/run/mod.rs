@@ -86,7 +86,10 @@ async fn take_back(client: &mut Client, made: &Made) {
     if let Err(error) = containers::remove_pod(client, &made.pod).await {
         output::note(&format!("creel: clean up: {}", error.chain()));
     }
-    if let Err(error) = fs::remove_dir_all(&made.log_dir) {
+    // The daemon removes it with the pod, unless the pod could not be removed.
+    if let Err(error) = fs::remove_dir_all(&made.log_dir)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
         output::note(&format!("creel: remove {}: {error}", made.log_dir));
     }
 }
