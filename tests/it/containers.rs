@@ -345,3 +345,23 @@ async fn namespaces_of_pod_container_node_and_target() {
     assert_eq!(pods::exec(&mut runtime, &b, &["cat", "/proc/1/comm"]).await.1, "sleep");
     daemon.finish().await;
 }
+
+/// Clients may give many pods one parent: a pod that goes leaves the others in it alone, and the last takes it away.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_may_share_a_cgroup() {
+    let daemon = Daemon::start().await;
+    pods::pull(&daemon, BUSYBOX).await;
+    let mut runtime = daemon.runtime().await;
+    let mut made = Vec::new();
+    for name in ["first", "second"] {
+        let mut config = pods::pod(name);
+        config.linux.as_mut().unwrap().cgroup_parent = format!("{}/shared", daemon.cgroup);
+        let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
+        let id = pods::run(&mut runtime, &pod, &config, &pods::container("c", BUSYBOX, "sleep 1000")).await;
+        made.push((pod, id));
+    }
+    let request = cri::RemovePodSandboxRequest { pod_sandbox_id: made[0].0.clone() };
+    runtime.remove_pod_sandbox(request).await.unwrap();
+    assert_eq!(pods::exec(&mut runtime, &made[1].1, &["echo", "alive"]).await.1, "alive");
+    daemon.finish().await;
+}

@@ -304,3 +304,26 @@ async fn fs_info_rises_and_falls() {
     assert_eq!(used().await, before);
     daemon.finish().await;
 }
+
+/// An image's volume is filled from the image, on the disk and not in /run, and goes with its container.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_of_images_are_on_the_disk() {
+    let (daemon, registry) = (Daemon::start().await, Registry::empty());
+    daemon.mirror("docker.io", registry.port);
+    let mut image = Image::of(&[Layer::busybox().dir("data").file("data/seed", 0o644, b"seed").tar()]);
+    image.config["Volumes"] = serde_json::json!({"/data": {}});
+    image.push(&registry, "test/volume", "1");
+    let name = "docker.io/test/volume:1";
+    pull(&daemon, name).await.unwrap();
+    let mut runtime = daemon.runtime().await;
+    let config = pods::host_pod("volume");
+    let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
+    let id = pods::run(&mut runtime, &pod, &config, &pods::container("c", name, "sleep 1000")).await;
+    let volume = daemon.root().join("containers").join(&id).join("volumes/0");
+    let copied = pods::exec(&mut runtime, &id, &["sh", "-c", "cat /data/seed >/data/copy && cat /data/copy"]).await;
+    assert_eq!((copied.0, copied.1.as_str()), (0, "seed"));
+    assert_eq!(std::fs::read(volume.join("copy")).unwrap(), b"seed");
+    runtime.remove_container(cri::RemoveContainerRequest { container_id: id }).await.unwrap();
+    assert!(!volume.exists());
+    daemon.finish().await;
+}

@@ -156,6 +156,30 @@ async fn f11_after_a_reboot_nothing_pretends_to_run() {
     daemon.finish().await;
 }
 
+/// A pod whose record is lost: its supervisor is ended wherever its cgroup is, and nobody is left that cannot be reached.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_without_a_record_is_ended() {
+    let mut daemon = Daemon::start().await;
+    pods::pull(&daemon, BUSYBOX).await;
+    let mut runtime = daemon.runtime().await;
+    let mut config = pods::pod("unknown");
+    config.linux.as_mut().unwrap().cgroup_parent = format!("{}/named", daemon.cgroup);
+    let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
+    pods::run(&mut runtime, &pod, &config, &pods::container("c", BUSYBOX, "sleep 1000")).await;
+    daemon.kill();
+    std::fs::remove_file(daemon.root().join("records/pods").join(&pod)).unwrap();
+    daemon.run().await;
+    assert_eq!(check::shims(&daemon), [0; 0], "{}", daemon.log());
+    assert!(!daemon.run_dir().join("pods").join(&pod).exists());
+    // The named parent is the client's, and with it the empty groups in it.
+    for root in check::cgroup_roots() {
+        let named = root.join(daemon.cgroup.trim_start_matches('/')).join("named");
+        std::fs::remove_dir(named.join(format!("creel-{pod}"))).ok();
+        std::fs::remove_dir(named).ok();
+    }
+    daemon.finish().await;
+}
+
 /// A second daemon on the same root is refused and says why; a stale socket is no obstacle.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_daemon_per_root_and_stale_sockets() {

@@ -208,6 +208,10 @@ impl Engine {
         let (inner, cidr) = (self.inner.clone(), cidr.to_owned());
         let set = blocking(move || {
             inner.network.set_pod_cidr(&cidr).step(About::Engine, "set the pod CIDR")?;
+            // Empty means unchanged, so it must not take the place of what was said before.
+            if cidr.trim().is_empty() {
+                return Ok(());
+            }
             std::fs::write(inner.pod_cidr_file(), cidr).step(About::Engine, "write the pod CIDR down")
         });
         set.await

@@ -139,7 +139,19 @@ pub(crate) trait Step<T> {
 
 impl<T, E: Kinded> Step<T> for Result<T, E> {
     fn step(self, about: impl Into<About>, step: &'static str) -> Result<T, Error> {
-        self.map_err(|e| Error { kind: e.kind(), about: about.into(), step: step.to_owned(), source: Some(Arc::new(e)) })
+        self.map_err(|e| {
+            let about = about.into();
+            Error { kind: seen_from(&about, e.kind()), about, step: step.to_owned(), source: Some(Arc::new(e)) }
+        })
+    }
+}
+
+/// That a pod or container is not there is only for the table to say: a client believes it, and never stops or removes
+/// it again. A file, process or interface that is missing within a step is another matter.
+fn seen_from(about: &About, kind: ErrorKind) -> ErrorKind {
+    match (about, kind) {
+        (About::Pod(_) | About::Container(_), ErrorKind::NotFound) => ErrorKind::FailedPrecondition,
+        (_, kind) => kind,
     }
 }
 
@@ -164,5 +176,22 @@ mod tests {
         let e = Err::<(), _>(std::io::Error::from_raw_os_error(28)).step(PodId::from_bytes([1; 32]), "write hosts").unwrap_err();
         assert_eq!(e.kind(), ErrorKind::ResourceExhausted);
         assert_eq!(e.chain(), "pod 010101010101: write hosts: No space left on device (os error 28)");
+    }
+
+    #[test]
+    fn what_is_missing_within_a_step_is_not_the_pod_itself() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("gone")]
+        struct Gone;
+        impl Kinded for Gone {
+            fn kind(&self) -> ErrorKind {
+                ErrorKind::NotFound
+            }
+        }
+        let kind = |about: About| Err::<(), _>(Gone).step(about, "x").unwrap_err().kind();
+        assert_eq!(kind(PodId::from_bytes([1; 32]).into()), ErrorKind::FailedPrecondition);
+        assert_eq!(kind(ContainerId::from_bytes([1; 32]).into()), ErrorKind::FailedPrecondition);
+        assert_eq!(kind(About::Image("x".into())), ErrorKind::NotFound);
+        assert_eq!(Error::no_pod(PodId::from_bytes([1; 32])).kind(), ErrorKind::NotFound);
     }
 }

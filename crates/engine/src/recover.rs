@@ -3,7 +3,7 @@
 //! The kernel and the supervisors are the truth about processes, the records about intent and identity. What was half
 //! made is undone by the same code that undoes a failed set-up; what cannot be heard of any more is marked so.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use model::{
     PodId,
@@ -18,7 +18,7 @@ use crate::{
     container::Container,
     error::{About, Error, Step},
     pod::{Pod, PodParts, PodPaths, Supervisor},
-    record::{ContainerRecord, NetworkDebt, PodPhase, PodRecord},
+    record::{ContainerPhase, ContainerRecord, NetworkDebt, PodPhase, PodRecord},
     shim::{ContainerReport, Shim, ShimEvents, ShimState},
     spec,
 };
@@ -49,7 +49,7 @@ impl Inner {
             }
         }
         for pod in &found {
-            self.table.insert_pod(pod.pod.clone())?;
+            self.table.restore_pod(pod.pod.clone());
         }
         for pod in found {
             self.adopt(pod).await;
@@ -120,10 +120,7 @@ impl Inner {
         record.phase = PodPhase::Stopped;
         let id = record.id;
         let state = PodState::NotReady { why: Reason::SetupFailed("the daemon died meanwhile".into()) };
-        let pod = Pod::new(PodParts { record, state, supervisor }, paths);
-        if self.table.insert_pod(pod).is_err() {
-            return;
-        }
+        self.table.restore_pod(Pod::new(PodParts { record, state, supervisor }, paths));
         if let Err(e) = self.remove_pod(id).await {
             tracing::warn!(pod = %id.short(), error = e.chain(), "half-made pod kept as a stopped one");
         }
@@ -136,6 +133,7 @@ impl Inner {
             Some((state, events)) => (state, Some(events)),
             None => (ShimState::default(), None),
         };
+        self.forget_strays(&pod, &state.containers, &containers).await;
         for record in containers {
             self.adopt_container(&pod, record, &state.containers).await;
         }
@@ -156,14 +154,24 @@ impl Inner {
         }
     }
 
+    /// Ends what runs in a pod without a record: a container whose set-up was not finished, or whose record was lost.
+    async fn forget_strays(self: &Arc<Self>, pod: &Arc<Pod>, reports: &[ContainerReport], records: &[ContainerRecord]) {
+        let Ok(shim) = pod.shim() else { return };
+        let made = |id| records.iter().any(|record| record.id == id && record.phase != ContainerPhase::Preparing);
+        for id in reports.iter().map(|report| report.container).filter(|id| !made(*id)) {
+            tracing::warn!(container = %id.short(), pod = %pod.id.short(), "process without a record: ended");
+            let (inner, group) = (self.clone(), spec::cgroup::container(&pod.cgroup, id));
+            let forgotten = shim.forget(id).await.step(id, "make the supervisor forget the container");
+            let removed = blocking(move || inner.kill_group(&group).and_then(|()| inner.group(&group)?.remove())).await;
+            if let Err(e) = forgotten.and(removed.step(id, "remove cgroup")) {
+                tracing::warn!(error = e.chain(), "process without a record");
+            }
+        }
+    }
+
     async fn adopt_container(self: &Arc<Self>, pod: &Arc<Pod>, record: ContainerRecord, reports: &[ContainerReport]) {
         let report = reports.iter().find(|r| r.container == record.id);
-        let Some(mut state) = record.phase.state() else {
-            if let (Ok(shim), Some(_)) = (pod.shim(), report) {
-                shim.forget(record.id).await.ok();
-            }
-            return self.drop_container(&record).await;
-        };
+        let Some(mut state) = record.phase.state() else { return self.drop_container(&record).await };
         // The daemon may have died between the supervisor's start and its own record of it.
         if let (ContainerState::Created, Some(started_at)) = (&state, report.and_then(|r| r.started_at)) {
             state = ContainerState::Running { started_at };
@@ -188,12 +196,10 @@ impl Inner {
     async fn drop_container(self: &Arc<Self>, record: &ContainerRecord) {
         let (inner, id, cgroup) = (self.clone(), record.id, record.plan.cgroup.clone());
         tracing::info!(container = %id.short(), "undoing a half-made container");
-        let volumes = PodPaths::new(&self.config.run, record.pod).dir.join("volumes").join(id.to_string());
         let dropped = blocking(move || -> Result<(), Error> {
             inner.kill_group(&cgroup).step(id, "kill")?;
             inner.group(&cgroup).and_then(|g| g.remove()).step(id, "remove cgroup")?;
-            crate::remove_tree(&volumes).step(id, "remove volumes")?;
-            inner.store.remove_container_dir(id).step(id, "remove writable layer")?;
+            inner.store.remove_container_dir(id).step(id, "remove writable layer and volumes")?;
             inner.store.remove_container(id).step(id, "remove record")
         });
         if let Err(e) = dropped.await {
@@ -220,9 +226,9 @@ impl Inner {
 
     /// Removes what belongs to nobody: run directories, writable layers and default cgroups without a record.
     async fn sweep(self: &Arc<Self>) {
+        self.sweep_run_dirs().await;
         let inner = self.clone();
         blocking(move || {
-            inner.sweep_run_dirs();
             let containers: Vec<_> = inner.table.containers().iter().map(|c| c.id).collect();
             if let Err(e) = inner.store.sweep_container_dirs(&containers) {
                 tracing::warn!(error = crate::chain(&e), "left-over writable layers");
@@ -235,22 +241,27 @@ impl Inner {
         .await;
     }
 
-    fn sweep_run_dirs(&self) {
-        let Ok(entries) = std::fs::read_dir(self.config.run.join("pods")) else { return };
-        for entry in entries.flatten() {
-            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<PodId>().ok()) else { continue };
-            if self.table.pod(id).is_ok() {
-                continue;
-            }
+    async fn sweep_run_dirs(self: &Arc<Self>) {
+        let run = self.config.run.clone();
+        let ids = blocking(move || {
+            let entries = std::fs::read_dir(run.join("pods")).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.file_name().to_str()?.parse::<PodId>().ok()).collect::<Vec<_>>()
+        });
+        for id in ids.await.into_iter().filter(|id| self.table.pod(*id).is_err()) {
             tracing::warn!(pod = %id.short(), "run directory without a record: removed, with whatever still ran");
-            self.kill_orphan(id);
-            if let Err(e) = crate::remove_tree(&entry.path()) {
-                tracing::warn!(error = %e, "left-over run directory");
-            }
+            let (inner, dir) = (self.clone(), PodPaths::new(&self.config.run, id).dir);
+            end_supervisor(&dir, id).await;
+            blocking(move || {
+                inner.kill_orphan(id);
+                if let Err(e) = crate::remove_tree(&dir) {
+                    tracing::warn!(error = %e, "left-over run directory");
+                }
+            })
+            .await;
         }
     }
 
-    /// A supervisor without a record can only be in the default place: named parents are written down before use.
+    /// What did not end when it was asked to, and is in the default place.
     fn kill_orphan(&self, id: PodId) {
         let Ok(pod) = spec::cgroup::pod("", &self.config.cgroup_parent, id) else { return };
         for name in [spec::cgroup::supervisor(&pod, id), pod] {
@@ -262,5 +273,15 @@ impl Inner {
                 tracing::warn!(cgroup = name, error = crate::chain(&e), "left-over cgroup");
             }
         }
+    }
+}
+
+/// Ends a supervisor of which nothing is known but its directory, with all its containers. Without its record nobody
+/// knows its cgroup, and without its directory nobody could ever reach it again.
+async fn end_supervisor(dir: &Path, id: PodId) {
+    let Ok(Ok((shim, ..))) = tokio::time::timeout(ANSWER, Shim::connect(dir, id)).await else { return };
+    if let Err(e) = shim.shutdown().await {
+        tracing::warn!(pod = %id.short(), error = crate::chain(&e), "supervisor without a record: killed");
+        sys::process::signal(shim.pidfd(), model::Signal::KILL).ok();
     }
 }

@@ -85,6 +85,17 @@ impl Table {
         Ok(())
     }
 
+    /// Puts back a pod that was found at start. Two may have one key: a removal is not made durable, so that the loss of
+    /// power may bring a removed pod's record back beside its successor's. Both are listed; the key is the newer one's.
+    pub(crate) fn restore_pod(&self, pod: Arc<Pod>) {
+        let mut rows = self.write();
+        let holder = rows.keys.get(&pod.spec.key).and_then(|id| rows.pods.get(id));
+        if holder.is_none_or(|holder| (holder.created_at, holder.id) < (pod.created_at, pod.id)) {
+            rows.keys.insert(pod.spec.key.clone(), pod.id);
+        }
+        rows.pods.insert(pod.id, pod);
+    }
+
     pub(crate) fn remove_pod(&self, pod: &Pod) {
         let mut rows = self.write();
         rows.pods.remove(&pod.id);
@@ -108,5 +119,34 @@ impl Table {
         let mut rows = self.write();
         rows.containers.remove(&container.id);
         rows.container_keys.remove(&(container.pod.id, container.spec.key.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        pod::{PodParts, PodPaths, Supervisor},
+        record::{self, PodRecord},
+    };
+
+    fn pod(byte: u8, created_at: i64) -> Arc<Pod> {
+        let record = PodRecord { id: PodId::from_bytes([byte; 32]), created_at, ..record::tests::pod() };
+        let state = record.phase.state().unwrap();
+        let paths = PodPaths::new(std::path::Path::new("/nonexistent"), record.id);
+        Pod::new(PodParts { record, state, supervisor: Supervisor::Gone }, paths)
+    }
+
+    #[test]
+    fn of_two_found_pods_with_one_key_the_newer_has_it() {
+        let (old, new) = (pod(2, 10), pod(1, 20));
+        for found in [[&old, &new], [&new, &old]] {
+            let table = Table::default();
+            found.into_iter().for_each(|pod| table.restore_pod(pod.clone()));
+            assert_eq!(table.pods().len(), 2);
+            table.remove_pod(&old);
+            assert_eq!(table.pod_by_key(&new.spec.key).unwrap().id, new.id);
+            assert!(table.insert_pod(pod(3, 30)).is_err());
+        }
     }
 }

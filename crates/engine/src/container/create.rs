@@ -5,7 +5,7 @@ use std::{os::fd::OwnedFd, sync::Arc};
 use model::{
     ContainerId, ErrorKind, PodId,
     container::{ContainerImage, ContainerSpec, ContainerState},
-    pod::PodRequest,
+    pod::{PodRequest, Reason},
 };
 
 use super::Container;
@@ -18,7 +18,7 @@ use crate::{
     failpoint,
     image::ImageInfo,
     pod::Pod,
-    record::{self, ContainerPhase, ContainerRecord},
+    record::{ContainerPhase, ContainerRecord},
     spec,
     undo::Undo,
 };
@@ -112,7 +112,7 @@ impl Creation {
     ) -> Result<(Ground, spec::Prepared), Error> {
         let ground = Self::ground(inner, pod, spec, id, undo).await?;
         failpoint::hit("ctr.plan", id)?;
-        let (config, pod, spec) = (inner.config.clone(), pod.clone(), spec.clone());
+        let (config, pod, spec, writable) = (inner.config.clone(), pod.clone(), spec.clone(), inner.store.container_path(id));
         blocking(move || {
             let request = spec::ContainerRequest {
                 id,
@@ -123,7 +123,8 @@ impl Creation {
                 container: &spec,
                 image: &ground.image.defaults,
                 rootfs: std::os::fd::AsFd::as_fd(&ground.rootfs),
-                volumes: &pod.paths.dir.join("volumes").join(id.to_string()),
+                // On the disk, beside the writable layer and as large; /run is memory, and small.
+                volumes: &writable.join("volumes"),
                 pids_limit: config.pids_limit,
             };
             let prepared = spec::container_plan(&request).step(id, "container configuration")?;
@@ -144,14 +145,9 @@ impl Creation {
         let image = inner.images.status(&spec.image).ok_or_else(missing)?;
         let pins = inner.store.pin(&image.layers);
         let store = inner.clone();
-        undo.push("writable layer", move || async move {
+        undo.push("writable layer and volumes", move || async move {
             blocking(move || store.store.remove_container_dir(id)).await.map_err(|e| e.to_string())
         });
-        let volumes = pod.paths.dir.join("volumes").join(id.to_string());
-        undo.push(
-            "volumes",
-            move || async move { blocking(move || crate::remove_tree(&volumes)).await.map_err(|e| e.to_string()) },
-        );
         failpoint::hit("ctr.rootfs", id)?;
         let (images, wanted, durable) = (inner.clone(), image.clone(), pod.spec.user_made);
         let rootfs = blocking(move || images.images.rootfs(&wanted, id, crate::image::Durability::of_user(durable)))
@@ -162,7 +158,15 @@ impl Creation {
 
     async fn run(mut self) -> Result<ContainerId, Error> {
         match self.steps().await {
-            Ok(()) => Ok(self.publish()),
+            Ok(()) => {
+                let (inner, pod) = (self.inner.clone(), self.pod.clone());
+                let id = self.publish();
+                // A supervisor that died meanwhile has been mourned without this container.
+                if pod.shim().is_err() {
+                    inner.containers_lost(&pod, &Reason::SupervisorLost).await;
+                }
+                Ok(id)
+            }
             Err(error) => {
                 self.undo.unwind().await;
                 Err(error)
@@ -186,8 +190,8 @@ impl Creation {
     }
 
     async fn put_record(&self, step: &'static str) -> Result<(), Error> {
-        let (inner, record) = (self.inner.clone(), self.record.clone());
-        blocking(move || inner.store.put_container(record.id, &record::encode(&record))).await.step(self.record.id, step)
+        let (inner, record, user_made) = (self.inner.clone(), self.record.clone(), self.pod.spec.user_made);
+        blocking(move || inner.put_container(&record, user_made)).await.step(self.record.id, step)
     }
 
     async fn make_cgroup(&mut self) -> Result<(), Error> {

@@ -140,8 +140,17 @@ impl Container {
 
     pub(crate) async fn persist(self: &Arc<Self>, inner: &Arc<Inner>) -> Result<(), Error> {
         let (container, inner) = (self.clone(), inner.clone());
-        blocking(move || inner.store.put_container(container.id, &record::encode(&container.record())))
+        blocking(move || inner.put_container(&container.record(), container.pod.spec.user_made))
             .await
             .step(self.id, "write container record")
+    }
+}
+
+impl Inner {
+    /// Writes a container's record as its pod's is: what a person made has a durable writable layer, and without its
+    /// record that would belong to nobody and be swept away.
+    pub(crate) fn put_container(&self, record: &ContainerRecord, user_made: bool) -> Result<(), store::Error> {
+        let bytes = record::encode(record);
+        if user_made { self.store.put_container_durable(record.id, &bytes) } else { self.store.put_container(record.id, &bytes) }
     }
 }

@@ -36,6 +36,7 @@ impl Inner {
             match container.pod.shim()?.start(id).await {
                 Ok(at) => inner.move_container(&container, ContainerEvent::Started { at }).await,
                 Err(e) => {
+                    inner.end_unanswered(&container, &e).await;
                     let (code, message) = (e.exit_code().unwrap_or(128), crate::chain(&e));
                     let event = ContainerEvent::StartFailed { at: clock::now(), code, message };
                     inner.move_container(&container, event).await?;
@@ -44,6 +45,18 @@ impl Inner {
             }
         })
         .await
+    }
+
+    /// A start without an answer may succeed later. It counts as failed and a client makes another container in its place,
+    /// so this one must not run beside it.
+    async fn end_unanswered(self: &Arc<Self>, container: &Arc<Container>, error: &crate::shim::Error) {
+        if matches!(error, crate::shim::Error::Failed(_)) {
+            return;
+        }
+        let (inner, group) = (self.clone(), container.plan.cgroup.clone());
+        if let Err(e) = blocking(move || inner.kill_group(&group)).await {
+            tracing::warn!(container = %container.id.short(), error = crate::chain(&e), "start without an answer");
+        }
     }
 
     /// Stops a container: its stop signal, up to `grace`, then SIGKILL. Returns once it is dead.
@@ -111,12 +124,10 @@ impl Inner {
             }
         }
         let (inner, group) = (self.clone(), container.plan.cgroup.clone());
-        let volumes = container.pod.paths.dir.join("volumes").join(id.to_string());
         let removed = blocking(move || -> Result<(), Error> {
             inner.kill_group(&group).step(id, "kill what is left of the container")?;
             inner.group(&group).and_then(|g| g.remove()).step(id, "remove the container's cgroup")?;
-            crate::remove_tree(&volumes).step(id, "remove the container's volumes")?;
-            inner.store.remove_container_dir(id).step(id, "remove the container's writable layer")?;
+            inner.store.remove_container_dir(id).step(id, "remove the container's writable layer and volumes")?;
             inner.store.remove_container(id).step(id, "remove the container's record")
         });
         removed.await?;

@@ -66,6 +66,9 @@ pub struct Pod {
     state: watch::Sender<PodState>,
     network: Mutex<NetworkDebt>,
     supervisor: RwLock<Supervisor>,
+    /// Whether the record has been removed. Held while it is written: the newest state is the last one written, and
+    /// nothing that was late brings a removed pod back at the next start.
+    removed: Mutex<bool>,
     pub(crate) creating: Flights<ContainerKey, ContainerId, Error>,
     /// Creations hold it shared, stop and remove alone: a stop waits for creations in flight, and none begins after it.
     pub(crate) gate: tokio::sync::RwLock<()>,
@@ -93,6 +96,7 @@ impl Pod {
             state: watch::Sender::new(state),
             network: Mutex::new(record.network),
             supervisor: RwLock::new(supervisor),
+            removed: Mutex::default(),
             creating: Flights::default(),
             gate: tokio::sync::RwLock::default(),
         })
@@ -158,7 +162,19 @@ impl Pod {
     /// Writes the record.
     pub(crate) async fn persist(self: &Arc<Self>, inner: &Arc<Inner>) -> Result<(), Error> {
         let (pod, inner) = (self.clone(), inner.clone());
-        blocking(move || inner.put_pod(&pod.record())).await.step(self.id, "write pod record")
+        let written = blocking(move || {
+            let removed = pod.removed.lock().unwrap_or_else(PoisonError::into_inner);
+            if *removed { Ok(()) } else { inner.put_pod(&pod.record()) }
+        });
+        written.await.step(self.id, "write pod record")
+    }
+
+    /// Removes the record for good. Blocks.
+    pub(crate) fn remove_record(&self, inner: &Inner) -> Result<(), store::Error> {
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.store.remove_pod(self.id)?;
+        *removed = true;
+        Ok(())
     }
 
     /// The one way from ready to not ready. Says whether this call did it.

@@ -124,7 +124,8 @@ impl Setup {
     async fn write_record(&mut self) -> Result<(), Error> {
         let (inner, id) = (self.inner.clone(), self.record.id);
         // Known before it is made, so that it is removed even if nobody lives to say that it was.
-        self.record.own_cgroup = !inner.group(&self.record.cgroup).step(id, "cgroup parent")?.exists();
+        let there = inner.group(&self.record.cgroup).step(id, "cgroup parent")?.exists();
+        self.record.own_cgroup = !there || inner.is_ours(&self.record.cgroup);
         self.undo.push("pod record", move || async move {
             blocking(move || inner.store.remove_pod(id)).await.map_err(|e| crate::chain(&e))
         });
@@ -149,7 +150,7 @@ impl Setup {
         self.undo.push("pod cgroup", move || async move {
             blocking(move || {
                 inner.group(&own)?.remove()?;
-                if ours { inner.group(&pod)?.remove() } else { Ok(()) }
+                if ours { inner.remove_pod_cgroup(id, &pod) } else { Ok(()) }
             })
             .await
             .map_err(|e| crate::chain(&e))
@@ -194,23 +195,32 @@ impl Setup {
             blocking(move || inner.network.detach(id, &key, Some(&netns), None)).await.map_err(|e| crate::chain(&e))
         });
         failpoint::hit("pod.network", id)?;
-        let (inner, spec, netns) = (self.inner.clone(), self.record.spec.clone(), shim.netns());
-        let mut record = self.record.clone();
-        let attached = blocking(move || {
-            let request =
-                net::AttachRequest { pod: id, key: &spec.key, netns: &netns, ports: &spec.port_mappings, dns: spec.dns.as_ref() };
-            let intent = inner.network.intent(&request).step(id, "read the network configuration")?;
-            if !intent.is_empty() {
-                // Written before ADD: whatever dies from here on, DEL is owed with this configuration (F-32).
-                record.network = NetworkDebt::Attached(ByteVec::from(intent));
-                inner.put_pod(&record).step(id, "write the network's configuration down")?;
-            }
-            inner.network.attach(&request).step(id, "attach the pod's network")
-        });
-        let attached = attached.await?;
+        let netns = shim.netns();
+        let intent = self.with_network(netns.clone(), |network, request| network.intent(request)).await;
+        let intent = intent.step(id, "read the network configuration")?;
+        if !intent.is_empty() {
+            // Written before ADD: whatever dies or fails from here on, DEL is owed with this configuration (F-32).
+            self.record.network = NetworkDebt::Attached(ByteVec::from(intent));
+            self.put_record("write the network's configuration down").await?;
+        }
+        let attached = self.with_network(netns, |network, request| network.attach(request)).await;
+        let attached = attached.step(id, "attach the pod's network")?;
         self.record.network = NetworkDebt::Attached(ByteVec::from(attached.record));
         failpoint::hit("pod.network-done", id)?;
         Ok(Network::Pod { ip: attached.ip, additional: attached.additional })
+    }
+
+    async fn with_network<T: Send + 'static>(
+        &self,
+        netns: PathBuf,
+        work: impl FnOnce(&net::Network, &net::AttachRequest<'_>) -> T + Send + 'static,
+    ) -> T {
+        let (inner, pod, spec) = (self.inner.clone(), self.record.id, self.record.spec.clone());
+        blocking(move || {
+            let (ports, dns) = (&spec.port_mappings, spec.dns.as_ref());
+            work(&inner.network, &net::AttachRequest { pod, key: &spec.key, netns: &netns, ports, dns })
+        })
+        .await
     }
 
     async fn write_files(&mut self, network: &Network) -> Result<(), Error> {

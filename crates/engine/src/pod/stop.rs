@@ -118,12 +118,26 @@ impl Inner {
         if !pod.own_cgroup {
             return Ok(());
         }
-        let (inner, cgroup) = (self.clone(), pod.cgroup.clone());
-        blocking(move || inner.group(&cgroup)?.remove()).await.step(pod.id, "remove the pod's cgroup")
+        let (inner, cgroup, id) = (self.clone(), pod.cgroup.clone(), pod.id);
+        blocking(move || inner.remove_pod_cgroup(id, &cgroup)).await.step(pod.id, "remove the pod's cgroup")
+    }
+
+    /// Whether a cgroup that is there was made for a pod of ours: the last pod in it takes it away.
+    pub(crate) fn is_ours(&self, cgroup: &str) -> bool {
+        self.table.pods().iter().any(|pod| pod.own_cgroup && pod.cgroup == cgroup)
+    }
+
+    /// Removes a cgroup that was made for a pod, unless others are in it too: clients may give many pods one parent.
+    pub(crate) fn remove_pod_cgroup(&self, id: PodId, cgroup: &str) -> Result<(), sys::Error> {
+        let within = |other: &Pod| other.cgroup.strip_prefix(cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        match self.table.pods().iter().any(|other| other.id != id && within(other)) {
+            true => Ok(()),
+            false => self.group(cgroup)?.remove(),
+        }
     }
 
     async fn forget_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
-        let (inner, dir, id) = (self.clone(), pod.paths.dir.clone(), pod.id);
+        let (inner, forgotten, dir, id) = (self.clone(), pod.clone(), pod.paths.dir.clone(), pod.id);
         // A kubelet's log directories are the kubelet's; those below our own root are ours.
         let logs = Path::new(&pod.spec.log_directory).to_owned();
         let ours = logs.parent() == Some(&self.config.logs()) && logs.file_name().is_some();
@@ -132,7 +146,7 @@ impl Inner {
             if ours {
                 crate::remove_tree(&logs)?;
             }
-            Ok(inner.store.remove_pod(id))
+            Ok(forgotten.remove_record(&inner))
         })
         .await;
         removed.step(id, "remove the pod's directories")?.step(id, "remove the pod's record")?;
