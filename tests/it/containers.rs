@@ -206,6 +206,11 @@ async fn exec_sync_times_out_and_takes_everything_with_it() {
     // CR-01: a child in the background keeps the pipe open; the answer comes all the same.
     let answer = runtime.exec_sync(request("sleep 1000 & echo done", 10)).await.unwrap().into_inner();
     assert_eq!((answer.exit_code, String::from_utf8_lossy(&answer.stdout).trim_end()), (0, "done"));
+    // A hook that starts a daemon: what a command leaves on purpose runs on, and goes with the container.
+    let answer = runtime.exec_sync(request("sleep 4321 >/dev/null 2>&1 &", 10)).await.unwrap().into_inner();
+    assert_eq!(answer.exit_code, 0);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(pods::exec(&mut runtime, &id, &["ps"]).await.1.contains("sleep 4321"));
     // More output than a reply may have.
     let answer =
         runtime.exec_sync(request("head -c 17000000 /dev/zero; head -c 17000000 /dev/zero >&2", 60)).await.unwrap().into_inner();

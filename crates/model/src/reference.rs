@@ -215,7 +215,12 @@ fn parse_host(host: Option<&str>, whole: &str) -> Result<Host, ReferenceError> {
         return Err(bad());
     }
     let lower = host.to_ascii_lowercase();
-    Ok(Host(if lower == "index.docker.io" { DEFAULT_HOST.into() } else { lower.into() }))
+    if lower == "index.docker.io" {
+        return Ok(Host(DEFAULT_HOST.into()));
+    }
+    // Host names have no case, but of one without dot and port its capitals are what says that it is a host.
+    let lower_is_host = lower.contains(['.', ':', '[']) || lower == "localhost";
+    Ok(Host(if lower_is_host { lower.into() } else { host.into() }))
 }
 
 fn parse_repository(registry: &Host, path: &str, whole: &str) -> Result<Repository, ReferenceError> {
@@ -257,6 +262,8 @@ mod tests {
             ("[::1]:5000/x", "[::1]:5000/x:latest", "[::1]:5000/x:latest"),
             ("[::1]/x:t", "[::1]/x:t", "[::1]/x:t"),
             ("REG.example/x", "reg.example/x:latest", "reg.example/x:latest"),
+            ("5IO52/4", "5IO52/4:latest", "5IO52/4:latest"),
+            ("LOCALHOST/x", "localhost/x:latest", "localhost/x:latest"),
             ("a__b/c-d--e.f_g", "docker.io/a__b/c-d--e.f_g:latest", "a__b/c-d--e.f_g:latest"),
             (&format!("x:t@sha256:{hex}"), &format!("docker.io/library/x@sha256:{hex}"), &format!("x@sha256:{hex}")),
         ] {

@@ -52,15 +52,16 @@ impl Inner {
         let deadline = timeout.map(|t| Instant::now() + t);
         let exec = ExecId::from_bytes(crate::random_id());
         let plan = spec::exec_plan(&container.plan, exec, command).step(id, "exec")?;
-        // Its own cgroup, so that it can be killed with everything it starts; removed when `group` drops.
+        // Its own cgroup, so that it can be killed with everything it starts, should it not end in time.
         let group = ExecGroup::create(self, plan.cgroup.clone()).await.step(id, "make the exec's cgroup")?;
         let io = match container.pod.shim()?.exec(&plan).await {
             Ok(io) => io,
             Err(e) => return not_run(e).step(id, "exec"),
         };
         let collected = collect(io, deadline).await;
-        if collected.is_none() {
-            group.kill().await.step(id, "kill the timed-out command")?;
+        match collected {
+            Some(_) => group.release(),
+            None => group.kill().await.step(id, "kill the timed-out command")?,
         }
         collected.ok_or_else(|| {
             let seconds = timeout.unwrap_or_default().as_secs();
@@ -150,7 +151,8 @@ impl Sink {
     }
 }
 
-/// The cgroup of one command. Dropped in any way, also by a caller who goes away: everything in it is killed.
+/// The cgroup of one command. Dropped before the command has ended, also by a caller who goes away: everything in it is
+/// killed.
 pub(super) struct ExecGroup {
     inner: Arc<Inner>,
     name: String,
@@ -169,6 +171,18 @@ impl ExecGroup {
         self.done = true;
         let (inner, name) = (self.inner.clone(), self.name.clone());
         blocking(move || kill_and_remove(&inner, &name)).await
+    }
+
+    /// The command has ended. What it left running on purpose (a hook that starts a daemon) runs on, as everywhere in the
+    /// field, and goes with the container; nobody left, the group goes now.
+    pub(super) fn release(mut self) {
+        self.done = true;
+        let (inner, name) = (self.inner.clone(), std::mem::take(&mut self.name));
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = Track::at(&inner.cgroups, &name).and_then(|group| group.remove()) {
+                tracing::debug!(cgroup = name, error = %e, "an exec left processes running");
+            }
+        });
     }
 }
 

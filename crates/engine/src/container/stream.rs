@@ -116,11 +116,12 @@ impl Inner {
             streams.stdin = None;
         }
         let ended = async move {
-            let _group = group;
             let lost = || {
                 Error::new(ErrorKind::Unavailable, About::Container(id), "the pod's supervisor was lost, and the command with it")
             };
-            exit.await.map(|status| status.code).map_err(|_| lost())
+            let status = exit.await.map_err(|_| lost())?;
+            group.release();
+            Ok(status.code)
         };
         Ok((streams, Box::pin(ended)))
     }

@@ -94,7 +94,7 @@ impl Inner {
         let mut groups = vec![crate::spec::cgroup::supervisor(&pod.cgroup, pod.id)];
         groups.extend(self.table.containers_of(pod.id).iter().map(|c| c.plan.cgroup.clone()));
         let inner = self.clone();
-        let killed = blocking(move || groups.iter().try_for_each(|group| inner.kill_group(group)));
+        let killed = blocking(move || groups.iter().map(|group| inner.kill_group(group)).fold(Ok(()), Result::and));
         killed.await.step(pod.id, "kill the pod's processes")
     }
 
