@@ -58,7 +58,15 @@ fn arguments(mut given: impl Iterator<Item = OsString>) -> Option<(PodId, PathBu
 }
 
 fn run(pod_dir: PathBuf) -> Result<(), Error> {
+    outlive_containers();
     Supervisor::new(take_listener()?, pod_dir)?.run()
+}
+
+/// The supervisor is charged to the pod's cgroup, whose limit is that of its containers. A container of the Guaranteed class has
+/// -997: without this the OOM killer would take the supervisor first, and the whole pod with it. Lowering needs
+/// CAP_SYS_RESOURCE (proc_pid_oom_score_adj(5)), which an engine inside of a container may lack: nothing to be done then.
+fn outlive_containers() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
 }
 
 /// Takes the socket from descriptor 0 and leaves /dev/null there, so that no process started here can inherit it.

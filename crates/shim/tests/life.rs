@@ -44,6 +44,22 @@ fn a_life_with_output_and_an_exit_code() {
 }
 
 #[test]
+fn the_supervisor_is_spared_where_that_is_permitted() {
+    let pod = Pod::new();
+    let adjustment = |pid: &str| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    let shim = pod.shim_group().pids().unwrap().into_iter().next().unwrap().as_raw_nonzero().to_string();
+    // Asked of a process of our own: whether this kernel lets us.
+    let mut probe = std::process::Command::new("sh");
+    let probe = probe.args(["-c", "echo -999 2>/dev/null > /proc/self/oom_score_adj; cat /proc/self/oom_score_adj"]).output();
+    let permitted = String::from_utf8(probe.unwrap().stdout).unwrap() == "-999\n";
+    let expected = if permitted { "-999\n".to_owned() } else { adjustment("self") };
+    if !permitted {
+        eprintln!("skipped: no CAP_SYS_RESOURCE here");
+    }
+    assert_eq!(adjustment(&shim), expected);
+}
+
+#[test]
 fn a_clean_process() {
     let mut pod = Pod::new();
     // Nothing of the supervisor is inherited: signals blocked or ignored, descriptors.

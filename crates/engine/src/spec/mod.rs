@@ -163,7 +163,7 @@ fn process(request: &ContainerRequest<'_>, user: &ResolvedUser) -> Result<Proces
         no_new_privs: security.no_new_privs,
         seccomp: profile::program(security, capabilities.bounding)?,
         rlimits: resources::rlimits(),
-        oom_score_adj: resources::oom_score_adj(&spec.resources)?,
+        oom_score_adj: Some(resources::oom_score_adj(&spec.resources)?),
         tty: spec.tty,
         umask: None,
     })

@@ -88,11 +88,12 @@ fn is_list(list: &str) -> bool {
         })
 }
 
-/// The OOM killer's preference.
-pub(crate) fn oom_score_adj(given: &Resources) -> Result<Option<i32>, Error> {
-    match given.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
-        Some(score) => refuse("oom_score_adj", &score.to_string(), "must be -1000 to 1000"),
-        None => Ok(given.oom_score_adj),
+/// The OOM killer's preference. Nothing said is the kernel's own default: what a process would inherit is its supervisor's,
+/// which is to be spared.
+pub(crate) fn oom_score_adj(given: &Resources) -> Result<i32, Error> {
+    match given.oom_score_adj.unwrap_or_default() {
+        score @ -1000..=1000 => Ok(score),
+        score => refuse("oom_score_adj", &score.to_string(), "must be -1000 to 1000"),
     }
 }
 

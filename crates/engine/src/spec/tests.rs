@@ -145,6 +145,7 @@ fn a_golden_plan() {
     assert_eq!(capabilities, Capabilities { bounding: default, permitted: default, ambient: 0 });
     assert!(matches!(rlimits.as_slice(), [Rlimit { resource: 7, .. }]));
     assert_eq!(prepared.plan.process.oom_score_adj, Some(999));
+    assert_eq!(setting.plan(&pod(), &container()).unwrap().plan.process.oom_score_adj, Some(0), "never the supervisor's");
     assert_eq!(prepared.plan.cgroup, format!("/kubepods/podX/{}", "03".repeat(32)));
     assert_eq!(prepared.plan.masked_paths, ["/proc/kcore"]);
     assert_eq!(prepared.resources.pids_limit, Some(4096));
