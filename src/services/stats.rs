@@ -77,7 +77,7 @@ fn pod_stats(pod: &Pod, usage: PodUsage) -> cri::PodSandboxStats {
     let at = usage.at;
     let cgroup = usage.cgroup.as_ref();
     let linux = cri::LinuxPodSandboxStats {
-        cpu: cgroup.map(|stats| cpu(at, stats, None)),
+        cpu: cgroup.map(|stats| cpu(at, stats, usage.nano_cores)),
         memory: cgroup.map(|stats| memory(at, stats)),
         network: network(at, usage.interfaces),
         process: cgroup.and_then(|stats| stats.pids).map(|pids| cri::ProcessUsage { timestamp: at, process_count: number(pids) }),

@@ -45,6 +45,8 @@ pub struct PodUsage {
     pub at: Timestamp,
     /// The pod's cgroup, supervisor included; `None`: it is not ready.
     pub cgroup: Option<Stats>,
+    /// CPU use over the last interval in nanocores; `None` on the first reading.
+    pub nano_cores: Option<u64>,
     /// Interfaces of its network namespace, loopback left out.
     pub interfaces: Vec<InterfaceUsage>,
     /// Its containers.
@@ -100,8 +102,12 @@ impl Inner {
             let containers = inner.table.containers_of(pod.id).into_iter().map(|c| (c.clone(), inner.usage_now(&c))).collect();
             let ready = matches!(pod.state(), PodState::Ready { .. });
             let cgroup = ready.then(|| inner.group(&pod.cgroup).and_then(|g| g.stats()).ok()).flatten();
+            let nano_cores = cgroup.as_ref().and_then(|stats| {
+                let mut samples = pod.usage.lock().unwrap_or_else(PoisonError::into_inner);
+                samples.rate(stats.cpu_ns?)
+            });
             let interfaces = pod.supervisor_pid().filter(|_| ready).map(interfaces_of).unwrap_or_default();
-            PodUsage { at: clock::now(), cgroup, interfaces, containers }
+            PodUsage { at: clock::now(), cgroup, nano_cores, interfaces, containers }
         })
         .await
     }

@@ -72,6 +72,7 @@ pub struct Pod {
     pub(crate) creating: Flights<ContainerKey, ContainerId, Error>,
     /// Creations hold it shared, stop and remove alone: a stop waits for creations in flight, and none begins after it.
     pub(crate) gate: tokio::sync::RwLock<()>,
+    pub(crate) usage: Mutex<crate::stats::Samples>,
 }
 
 /// What a pod is made from, at set-up and at recovery alike.
@@ -99,6 +100,7 @@ impl Pod {
             removed: Mutex::default(),
             creating: Flights::default(),
             gate: tokio::sync::RwLock::default(),
+            usage: Mutex::default(),
         })
     }
 
