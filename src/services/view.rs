@@ -105,7 +105,8 @@ pub(crate) fn container_status(container: &Container) -> cri::ContainerStatus {
         state: container_state(&state).into(),
         created_at: container.created_at,
         image: Some(image(container)),
-        image_ref: container.image.id.to_string(),
+        // A kubelet shows this one in the pod's status, where people and scanners look for what a registry knows.
+        image_ref: container.image.digest.clone().unwrap_or_else(|| container.image.id.to_string()),
         labels: container.spec.labels.clone(),
         annotations: container.spec.annotations.clone(),
         mounts: mounts(&container.spec),

@@ -46,6 +46,9 @@ async fn exit_codes_reasons_and_times() {
             status.created_at > 0 && status.created_at <= status.started_at && status.started_at <= status.finished_at,
             "{status:?}"
         );
+        // The reference is what a registry knows, the id what ListImages says.
+        assert!(status.image_ref.starts_with("docker.io/library/busybox@sha256:"), "{}", status.image_ref);
+        assert!(status.image_id.starts_with("sha256:"), "{}", status.image_id);
     }
     daemon.finish().await;
 }

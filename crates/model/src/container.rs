@@ -405,6 +405,9 @@ pub struct ContainerImage {
     /// A name of it, for people; may be empty.
     #[n(1)]
     pub name: String,
+    /// A name of it with its digest, in full: what a kubelet shows as the `imageID` of a pod's status. Local images have none.
+    #[n(2)]
+    pub digest: Option<String>,
 }
 
 #[cfg(test)]

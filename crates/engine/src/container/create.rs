@@ -83,6 +83,7 @@ impl Creation {
                     image: ContainerImage {
                         id: ground.image.id,
                         name: ground.image.repo_tags.first().cloned().unwrap_or_default(),
+                        digest: ground.image.repo_digests.first().cloned(),
                     },
                     layers: ground.image.layers.clone(),
                     user: prepared.user,
