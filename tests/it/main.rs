@@ -3,6 +3,8 @@
 //! `hack/test` runs this as root in network and mount namespaces of its own (`hack/ns`), with the programs in
 //! `CREEL_BIN` and what they are tested with in `CREEL_CACHE`. Every test ends with the leak checker (`check`).
 
+#![allow(unreachable_pub, clippy::print_stderr, clippy::type_complexity, reason = "a program of tests: nobody else sees its items")]
+
 mod check;
 mod containers;
 mod daemon;

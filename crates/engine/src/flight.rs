@@ -7,9 +7,13 @@ use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, sync::Mut
 
 use tokio::sync::watch;
 
+/// An attempt's outcome, once there is one.
+type Outcome<V, E> = watch::Receiver<Option<Result<V, E>>>;
+type Running<K, V, E> = Arc<Mutex<HashMap<K, Outcome<V, E>>>>;
+
 /// Attempts in flight by key.
 pub(crate) struct Flights<K, V, E> {
-    running: Arc<Mutex<HashMap<K, watch::Receiver<Option<Result<V, E>>>>>>,
+    running: Running<K, V, E>,
 }
 
 impl<K, V, E> Default for Flights<K, V, E> {
@@ -69,7 +73,7 @@ where
 
 /// Takes the attempt off the table, also when its task panics.
 struct Entry<K: Eq + Hash, V, E> {
-    running: Arc<Mutex<HashMap<K, watch::Receiver<Option<Result<V, E>>>>>>,
+    running: Running<K, V, E>,
     key: K,
 }
 
