@@ -63,14 +63,7 @@ impl Error {
 
     /// The whole chain on one line: `about: step: cause: cause of the cause`.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.source();
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        text
+        crate::chain(self)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use model::{ContainerId, ErrorKind, ExecId, container::ContainerState};
+use model::{ContainerId, ErrorKind, ExecId};
 use sys::cgroup::Track;
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::Instant};
 
@@ -43,12 +43,7 @@ impl Inner {
         command: Vec<String>,
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, Error> {
-        let container = self.table.container(id)?;
-        let state = container.state();
-        if !matches!(state, ContainerState::Running { .. }) {
-            let why = format!("container is {}, a command needs a running one", state.name());
-            return Err(Error::new(ErrorKind::FailedPrecondition, About::Container(id), why));
-        }
+        let container = self.running(id)?;
         let deadline = timeout.map(|t| Instant::now() + t);
         let exec = ExecId::from_bytes(crate::random_id());
         let plan = spec::exec_plan(&container.plan, exec, command).step(id, "exec")?;

@@ -146,7 +146,7 @@ impl Inner {
         Ok(streams)
     }
 
-    fn running(&self, id: ContainerId) -> Result<Arc<Container>, Error> {
+    pub(super) fn running(&self, id: ContainerId) -> Result<Arc<Container>, Error> {
         let container = self.table.container(id)?;
         match container.state() {
             ContainerState::Running { .. } => Ok(container),

@@ -1,7 +1,10 @@
 //! Image configs (OCI image spec, config.md): hostile bytes of at most 4 MiB, already verified by digest.
 
-use model::{DiffId, Digest, container::ImageDefaults};
+use model::{DiffId, Digest, ImageId, container::ImageDefaults};
 use oci_spec::image::ImageConfiguration;
+use store::ImageRecord;
+
+use crate::clock;
 
 /// What an image's config says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +15,23 @@ pub(super) struct Parsed {
     pub(super) os: String,
     pub(super) architecture: String,
     pub(super) variant: String,
+}
+
+impl Parsed {
+    /// The row of the image with this config. `size`: bytes of the config and of the layers as they came.
+    pub(super) fn into_record(self, id: ImageId, size: u64) -> ImageRecord {
+        ImageRecord {
+            id,
+            layers: self.diff_ids,
+            size,
+            created: self.created,
+            os: self.os,
+            architecture: self.architecture,
+            variant: self.variant,
+            defaults: self.defaults,
+            pulled_at: clock::now(),
+        }
+    }
 }
 
 /// Why a config cannot be used.

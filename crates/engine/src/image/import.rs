@@ -12,12 +12,11 @@ use std::{
 use model::{Digest, ErrorKind, ImageId, ImageRef};
 use serde::Deserialize;
 use sha2::Digest as _;
-use store::{Document, ImageRecord, Name};
+use store::{Document, Name};
 
 use super::{Images, Shared, config};
 use crate::{
     blocking::blocking,
-    clock,
     error::{About, Error},
 };
 
@@ -181,17 +180,7 @@ impl Shared {
             }
         }
         let id = ImageId::new(digest);
-        let record = ImageRecord {
-            id,
-            layers: parsed.diff_ids,
-            size,
-            created: parsed.created,
-            os: parsed.os,
-            architecture: parsed.architecture,
-            variant: parsed.variant,
-            defaults: parsed.defaults,
-            pulled_at: clock::now(),
-        };
+        let record = parsed.into_record(id, size);
         let shown = names.iter().map(ToString::to_string).collect();
         let names: Vec<_> = names.into_iter().map(|name| Name { name, target: None }).collect();
         self.store.put_image(&record, &names, &[Document { digest, bytes: &config }])?;

@@ -12,13 +12,12 @@ use futures_util::stream::TryStreamExt;
 use model::{Descriptor, DiffId, Digest, ErrorKind, ImageId, ImageRef};
 use registry::{Credentials, Resolved};
 use sha2::Digest as _;
-use store::{Document, ImageRecord, LayerFacts, Name};
+use store::{Document, LayerFacts, Name};
 use tokio::sync::{broadcast, mpsc};
 
 use super::{Images, Shared, config, crashed, joint::Joint};
 use crate::{
     blocking::blocking,
-    clock,
     error::{About, Error, Step},
 };
 
@@ -156,17 +155,7 @@ impl Shared {
 
     fn commit(&self, reference: &ImageRef, resolved: &Resolved, parsed: config::Parsed) -> Result<(), store::Error> {
         let sizes = resolved.layers.iter().map(|l| l.size).sum::<u64>();
-        let record = ImageRecord {
-            id: ImageId::new(resolved.config.digest),
-            layers: parsed.diff_ids,
-            size: sizes + resolved.config.size,
-            created: parsed.created,
-            os: parsed.os,
-            architecture: parsed.architecture,
-            variant: parsed.variant,
-            defaults: parsed.defaults,
-            pulled_at: clock::now(),
-        };
+        let record = parsed.into_record(ImageId::new(resolved.config.digest), sizes + resolved.config.size);
         let name = Name { name: reference.clone(), target: Some(resolved.target.digest) };
         let documents = [
             Document { digest: resolved.config.digest, bytes: &resolved.config_bytes },
