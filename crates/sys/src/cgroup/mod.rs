@@ -2,6 +2,7 @@
 //! changed, but for `cgroup.subtree_control` of its ancestors on v2.
 
 mod apply;
+mod detail;
 mod device_program;
 mod devices;
 mod files;
@@ -15,6 +16,7 @@ use std::{io::ErrorKind as Io, path::PathBuf};
 use rustix::io::Errno;
 
 pub use apply::Refused;
+pub use detail::{Detail, DeviceIo, Hugepages};
 pub use devices::{Access, DeviceKind, DeviceRule};
 pub use files::Join;
 pub use hierarchy::{Hierarchies, Version};

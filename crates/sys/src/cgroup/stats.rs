@@ -144,15 +144,20 @@ pub(super) fn number(directory: &Path, file: &str) -> Result<Option<u64>, Error>
 }
 
 /// A file of "key number" lines.
-struct Table(String);
+pub(super) struct Table(String);
 
 impl Table {
-    fn get(&self, key: &str) -> Option<u64> {
+    #[cfg(test)]
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<u64> {
         self.0.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
     }
 }
 
-fn table(directory: &Path, file: &str) -> Result<Table, Error> {
+pub(super) fn table(directory: &Path, file: &str) -> Result<Table, Error> {
     Ok(Table(files::read_if_there(&directory.join(file))?.unwrap_or_default()))
 }
 
