@@ -14,6 +14,7 @@ pub mod ns;
 pub mod path;
 pub mod proc;
 pub mod process;
+pub mod quota;
 pub mod rlimit;
 pub mod seccomp;
 pub mod sock;
