@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 
-use crate::{ContainerId, ExecId, container::Propagation, pod::PidMode};
+use crate::{ContainerId, ExecId, container::Propagation, pod::{PidMode, UserNamespace}};
 
 /// What the supervisor of a pod makes first.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -34,6 +34,9 @@ pub struct PodPlan {
     /// cgroup for the supervisor itself, below each hierarchy's root, e.g. `/kubepods/podX/creel-ab12`. Exists already.
     #[n(6)]
     pub cgroup: String,
+    /// Own user namespace, which the others are owned by; else the host's.
+    #[n(7)]
+    pub userns: Option<UserNamespace>,
 }
 
 /// One container.
@@ -81,6 +84,9 @@ pub struct ContainerPlan {
     /// Propagation of the container's root mount: `Bidirectional` and `HostToContainer` if any mount needs it.
     #[n(13)]
     pub root_propagation: Propagation,
+    /// Made by an OCI runtime and not by the executor.
+    #[n(24)]
+    pub oci: Option<OciPlan>,
 }
 
 /// One process, main or exec.
@@ -142,6 +148,46 @@ pub struct ExecPlan {
     /// cgroup of its own below the container's, so that it can be killed with all its children; exists already.
     #[n(3)]
     pub cgroup: String,
+    /// The process as a runtime that made the container reads it: `Process` of the OCI runtime spec, JSON.
+    #[n(4)]
+    pub oci_process: Option<ByteVec>,
+}
+
+/// How an OCI runtime makes a container: a program with runc's command line, and what it reads. The rest of the plan says the
+/// same for the executor; log, streams and the OOM killer's preference are the supervisor's own in both cases.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OciPlan {
+    /// The handler's name, for messages.
+    #[n(0)]
+    pub handler: String,
+    /// The program; absolute.
+    #[n(1)]
+    pub runtime: String,
+    /// Arguments before the command's name, besides those for logs and state.
+    #[n(2)]
+    pub args: Vec<String>,
+    /// The bundle's directory: absolute, in the pod's directory, made by the supervisor. Below it the runtime finds what
+    /// [`oci`] names.
+    #[n(3)]
+    pub bundle: String,
+    /// config.json of the OCI runtime spec. Empty in records: it follows from the plan.
+    #[n(4)]
+    pub config: ByteVec,
+}
+
+/// Names in a bundle, which the configuration mentions and the supervisor fills.
+pub mod oci {
+    /// Where the root filesystem is attached.
+    pub const ROOTFS: &str = "rootfs";
+    /// Where the pod's /dev/shm is attached.
+    pub const SHM: &str = "shm";
+    /// Links to the namespaces that the container shares, named as in /proc/PID/ns.
+    pub const NAMESPACES: &str = "ns";
+
+    /// Where a mount is attached that the runtime could not make from a path: by its place in the plan's list.
+    pub fn mount(index: usize) -> String {
+        format!("mount-{index}")
+    }
 }
 
 /// Capability sets as bit masks (bit n = capability number n of capabilities(7)). Inheritable is always empty.
@@ -210,6 +256,10 @@ pub struct MountPlan {
     /// Flags of the mount itself.
     #[n(2)]
     pub flags: MountFlags,
+    /// Shows a bind's owners as the pod's user namespace numbers them: what belongs to the host's 0 belongs to the
+    /// container's 0 (mount_setattr(2), MOUNT_ATTR_IDMAP).
+    #[cbor(n(3), default)]
+    pub idmapped: bool,
 }
 
 /// What is mounted.
@@ -257,6 +307,13 @@ pub enum MountKind {
     /// The host's /sys (privileged pods on the host's network keep it writable); else like `Sysfs`.
     #[n(8)]
     HostSysfs,
+    /// A mount of a file or directory that comes as a descriptor beside the plan, attached nowhere yet.
+    #[n(9)]
+    Detached {
+        /// Which of the descriptors after the root's; each is used once.
+        #[n(0)]
+        index: u32,
+    },
 }
 
 /// Flags of a mount.

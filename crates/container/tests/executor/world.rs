@@ -55,6 +55,7 @@ impl World {
             sysctls: [].into(),
             shm_size: 1 << 20,
             cgroup: format!("{base}/supervisor"),
+            userns: None,
         };
         change(&mut plan);
         Group::new(&hierarchies, &plan.cgroup).unwrap().create().unwrap();
@@ -127,12 +128,13 @@ impl World {
             stdin: false,
             stdin_once: false,
             root_propagation: Propagation::Private,
+            oci: None,
         }
     }
 
     pub fn create(&mut self, plan: &ContainerPlan) -> Result<(Created, Pipes), Error> {
         let (stdio, pipes) = if plan.process.tty { (Stdio::Terminal, Pipes::default()) } else { make_pipes() };
-        let parts = Parts { rootfs: self.rootfs(), stdio, target: None };
+        let parts = Parts { rootfs: self.rootfs(), mounts: Vec::new(), stdio, target: None };
         create(self.env(), plan, parts).map(|created| (created, pipes))
     }
 
@@ -169,6 +171,7 @@ impl World {
             container: ContainerId::from_bytes([7; 32]),
             process: shell(script),
             cgroup: track.path().to_owned(),
+            oci_process: None,
         }
     }
 
@@ -248,7 +251,7 @@ pub fn shell(script: &str) -> ProcessPlan {
 }
 
 pub fn mount(target: &str, kind: MountKind, flags: MountFlags) -> MountPlan {
-    MountPlan { target: target.to_owned(), kind, flags }
+    MountPlan { target: target.to_owned(), kind, flags, idmapped: false }
 }
 
 pub fn bind(source: &Path, target: &str, flags: MountFlags) -> MountPlan {

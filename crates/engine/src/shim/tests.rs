@@ -68,6 +68,7 @@ impl Place {
             sysctls: [].into(),
             shm_size: 1 << 20,
             cgroup,
+            userns: None,
         };
         shim.setup(&plan).await.unwrap();
         (shim, events)
@@ -88,7 +89,7 @@ impl Place {
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| Path::new(path).exists());
         fs::copy(busybox.expect("the tests need a static busybox (Debian: busybox-static)"), root.join("bin/busybox")).unwrap();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let mount = |target: &str, kind| MountPlan { target: target.into(), kind, flags: MountFlags::default() };
+        let mount = |target: &str, kind| MountPlan { target: target.into(), kind, flags: MountFlags::default(), idmapped: false };
         let plan = ContainerPlan {
             id: ContainerId::from_bytes([number; 32]),
             process: process(script),
@@ -104,9 +105,10 @@ impl Place {
             stdin: false,
             stdin_once: false,
             root_propagation: Propagation::Private,
+            oci: None,
         };
         let rootfs = sys::mount::clone_path(root.as_path(), sys::mount::Depth::Top).unwrap();
-        assert!(shim.create(&plan, rootfs.as_fd()).await.unwrap().is_empty());
+        assert!(shim.create(&plan, rootfs.as_fd(), &[]).await.unwrap().is_empty());
         plan
     }
 }
@@ -202,7 +204,7 @@ async fn a_pod_from_its_start_to_its_shutdown() {
     shim.forget(wrong.id).await.unwrap();
     wrong.process.args = vec!["/no/such".into()];
     let rootfs = sys::mount::clone_path(place.dir.join("root").as_path(), sys::mount::Depth::Top).unwrap();
-    shim.create(&wrong, rootfs.as_fd()).await.unwrap();
+    shim.create(&wrong, rootfs.as_fd(), &[]).await.unwrap();
     let error = shim.start(wrong.id).await.unwrap_err();
     assert_eq!((error.exit_code(), error.kind()), (Some(127), ErrorKind::NotFound), "{error}");
     // What runs is killed by a shutdown, reported before its answer; no zombie is left.
@@ -272,7 +274,7 @@ fn exec_plan(container: &ContainerPlan, script: &str) -> ExecPlan {
     let track = Track::new(&group, &format!("e{number}")).unwrap();
     track.create().unwrap();
     let cgroup = track.path().to_owned();
-    ExecPlan { id: ExecId::from_bytes([number; 32]), container: container.id, process: process(script), cgroup }
+    ExecPlan { id: ExecId::from_bytes([number; 32]), container: container.id, process: process(script), cgroup, oci_process: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use super::{cgroup, command, env, error::Error};
 /// A command that execve(2) would not take.
 pub fn exec_plan(plan: &ContainerPlan, id: ExecId, command: Vec<String>) -> Result<ExecPlan, Error> {
     let process = ProcessPlan { args: command::checked(command)?, tty: false, ..plan.process.clone() };
-    Ok(ExecPlan { id, container: plan.id, process, cgroup: cgroup::exec(&plan.cgroup, id) })
+    Ok(ExecPlan { id, container: plan.id, process, cgroup: cgroup::exec(&plan.cgroup, id), oci_process: None })
 }
 
 /// The same on a terminal.

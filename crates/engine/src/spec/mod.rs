@@ -61,6 +61,7 @@ pub fn pod_plan(spec: &PodSpec, supervisor_cgroup: &str, shm_size: u64) -> Resul
         sysctls: spec.sysctls.clone(),
         shm_size,
         cgroup: supervisor_cgroup.to_owned(),
+        userns: spec.userns,
     })
 }
 
@@ -140,6 +141,7 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
         stdin: spec.stdin,
         stdin_once: spec.stdin_once,
         root_propagation: mounts.root_propagation,
+        oci: None,
     };
     let stop_signal = stop_signal(spec, image)?;
     // Last, because it is the one step that copies.

@@ -4,7 +4,9 @@
 use model::{
     ContainerId, ErrorKind, ExecId, Signal,
     container::{ExitStatus, Propagation},
-    plan::{Capabilities, ContainerPlan, DeviceNode, ExecPlan, MountFlags, MountKind, MountPlan, PodPlan, ProcessPlan, Rlimit},
+    plan::{
+        Capabilities, ContainerPlan, DeviceNode, ExecPlan, MountFlags, MountKind, MountPlan, OciPlan, PodPlan, ProcessPlan, Rlimit,
+    },
     pod::PidMode,
 };
 use shim_proto::{
@@ -21,7 +23,7 @@ pub(crate) fn exec() -> ExecId {
 }
 
 pub(crate) fn exit() -> ExitStatus {
-    ExitStatus { code: 137, signal: Some(Signal::KILL), oom_killed: true }
+    ExitStatus { code: 137, signal: Some(Signal::KILL), oom_killed: true, ..ExitStatus::default() }
 }
 
 pub(crate) fn record() -> ExitRecord {
@@ -37,6 +39,7 @@ pub(crate) fn pod_plan() -> PodPlan {
         sysctls: [("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())].into(),
         shm_size: 64 << 20,
         cgroup: "/kubepods/pod1/creel-ab12".into(),
+        userns: None,
     }
 }
 
@@ -71,13 +74,14 @@ pub(crate) fn container_plan() -> ContainerPlan {
         MountKind::Tmpfs { size: Some(1 << 16), mode: 0o1777 },
         bind,
         MountKind::HostSysfs,
+        MountKind::Detached { index: 3 },
     ];
     ContainerPlan {
         id: container(),
         process: process(),
         pid: PidMode::Target(container()),
         readonly_rootfs: true,
-        mounts: kinds.into_iter().map(|kind| MountPlan { target: "/t".into(), kind, flags }).collect(),
+        mounts: kinds.into_iter().map(|kind| MountPlan { target: "/t".into(), kind, flags, idmapped: false }).collect(),
         devices: vec![DeviceNode { path: "/dev/x".into(), block: true, major: 8, minor: 1, mode: 0o660, uid: 1, gid: 2 }],
         masked_paths: vec!["/proc/kcore".into()],
         readonly_paths: vec!["/proc/sys".into()],
@@ -87,20 +91,34 @@ pub(crate) fn container_plan() -> ContainerPlan {
         stdin: true,
         stdin_once: true,
         root_propagation: Propagation::HostToContainer,
+        oci: None,
+    }
+}
+
+pub(crate) fn oci_plan() -> OciPlan {
+    OciPlan {
+        handler: "runc".into(),
+        runtime: "/usr/bin/runc".into(),
+        args: vec!["--debug".into()],
+        bundle: "/run/creel/pods/p/oci/c".into(),
+        config: b"{}".to_vec().into(),
     }
 }
 
 pub(crate) fn requests() -> Vec<(&'static str, Request)> {
     let (container, exec) = (container(), exec());
-    let plan = ExecPlan { id: exec, container, process: process(), cgroup: "/kubepods/pod1/c/e".into() };
+    let plan = ExecPlan { id: exec, container, process: process(), cgroup: "/kubepods/pod1/c/e".into(), oci_process: None };
+    let oci_exec = ExecPlan { oci_process: Some(b"{}".to_vec().into()), ..plan.clone() };
     vec![
         ("hello", Request::Hello { version: VERSION, revision: REVISION }),
         ("setup", Request::Setup(pod_plan())),
         ("create", Request::Create(container_plan())),
+        ("create_oci", Request::Create(ContainerPlan { oci: Some(oci_plan()), ..container_plan() })),
         ("start", Request::Start { container }),
         ("signal", Request::Signal { container, signal: Signal::TERM, scope: Scope::Main }),
         ("signal_all", Request::Signal { container, signal: Signal::KILL, scope: Scope::All }),
         ("exec", Request::Exec(ExecPlanWithStdin { plan, stdin: true })),
+        ("exec_oci", Request::Exec(ExecPlanWithStdin { plan: oci_exec, stdin: false })),
         ("signal_exec", Request::SignalExec { exec, signal: Signal::KILL }),
         ("resize_tty", Request::ResizeTty { container, width: 80, height: 24 }),
         ("close_stdin", Request::CloseStdin { container }),

@@ -74,6 +74,7 @@ impl Pod {
             sysctls: [].into(),
             shm_size: 1 << 20,
             cgroup: format!("{}/shim", pod.group.path()),
+            userns: None,
         };
         change(&mut plan);
         assert_eq!(pod.daemon.ask(&Request::Setup(plan)), Reply::Done);
@@ -117,7 +118,7 @@ impl Pod {
         id[..4].copy_from_slice(&number.to_be_bytes());
         let cgroup = format!("{}/c{number}", self.group.path());
         self.group_at(&cgroup).create().unwrap();
-        let mount = |target: &str, kind| MountPlan { target: target.into(), kind, flags: MountFlags::default() };
+        let mount = |target: &str, kind| MountPlan { target: target.into(), kind, flags: MountFlags::default(), idmapped: false };
         Plan(ContainerPlan {
             id: ContainerId::from_bytes(id),
             process: process(&["sh", "-c", script]),
@@ -133,6 +134,7 @@ impl Pod {
             stdin: false,
             stdin_once: false,
             root_propagation: Propagation::Private,
+            oci: None,
         })
     }
 
@@ -178,6 +180,7 @@ impl Pod {
             container: container.0.id,
             process: process(&["sh", "-c", script]),
             cgroup: track.path().to_owned(),
+            oci_process: None,
         };
         let mut request = ExecPlanWithStdin { plan, stdin: false };
         change(&mut request);
