@@ -58,6 +58,26 @@ pub enum Error {
         #[source]
         source: Errno,
     },
+    /// A system call on a directory that is to become a layer failed.
+    #[error("{operation} {path:?} in the upper directory")]
+    Upper {
+        /// The system call.
+        operation: &'static str,
+        /// The path inside the directory, shortened; empty for the directory itself.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
+    /// A file became shorter, or another kind of file, while it was read into an archive.
+    #[error("{path:?} was changed while it was read")]
+    Changed {
+        /// The path inside the directory, shortened.
+        path: String,
+    },
+    /// The caller's writer failed.
+    #[error("write the archive")]
+    Archive(#[source] io::Error),
     /// The EROFS file could not be written or read.
     #[error("{operation} the layer's image file")]
     Image {
@@ -199,8 +219,9 @@ impl Error {
             Self::Decompress { .. } | Self::Malformed { .. } | Self::NotAnImage(_) => ErrorKind::Corrupted,
             Self::Limit { .. } => ErrorKind::ResourceExhausted,
             Self::Entry { .. } => ErrorKind::InvalidArgument,
-            Self::Write { source, .. } | Self::Mount { source, .. } => kind_of(*source),
-            Self::Image { source, .. } | Self::Probe { source, .. } => {
+            Self::Write { source, .. } | Self::Upper { source, .. } | Self::Mount { source, .. } => kind_of(*source),
+            Self::Changed { .. } => ErrorKind::FailedPrecondition,
+            Self::Image { source, .. } | Self::Probe { source, .. } | Self::Archive(source) => {
                 Errno::from_io_error(source).map_or(ErrorKind::Internal, kind_of)
             }
             Self::TooManyLayers { .. } | Self::ProbeMismatch(_) => ErrorKind::Unsupported,
@@ -209,6 +230,10 @@ impl Error {
 
     pub(crate) fn write(operation: &'static str, path: &[u8], source: Errno) -> Self {
         Self::Write { operation, path: shown(path), source }
+    }
+
+    pub(crate) fn upper(operation: &'static str, path: &[u8], source: Errno) -> Self {
+        Self::Upper { operation, path: shown(path), source }
     }
 
     pub(crate) fn image(operation: &'static str, source: io::Error) -> Self {

@@ -7,6 +7,7 @@
 
 mod apply;
 mod compression;
+mod diff;
 mod directory;
 mod erofs;
 mod error;
@@ -24,6 +25,7 @@ mod xattr;
 
 pub use apply::{Applied, Target, apply};
 pub use compression::Compression;
+pub use diff::{Diffed, diff};
 pub use erofs::{TarReader, tar_reader};
 pub use error::{Error, Malformed, Refusal};
 pub use fuzz::fuzz_tar;

@@ -1,4 +1,4 @@
-//! A strict tar reader: one archive has exactly one reading, or none.
+//! A strict tar reader: one archive has exactly one reading, or none; and what writes an archive.
 //!
 //! Where GNU tar and Go's archive/tar agree, so does this reader; where they differ (a lone zero block, PAX and GNU
 //! names for one entry, content on a directory) it refuses, since two readings of one signed archive are an attack.
@@ -7,9 +7,11 @@ mod header;
 mod pax;
 mod reader;
 mod sparse;
+mod write;
 
 pub(crate) use reader::{Entry, Kind, Reader};
 pub(crate) use sparse::Segment;
+pub(crate) use write::{Flag, Head};
 
 /// The unit that everything in an archive is padded to.
 pub(crate) const BLOCK: usize = 512;

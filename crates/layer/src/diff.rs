@@ -1,0 +1,335 @@
+//! The way back: an overlay's upper directory becomes a layer's tar, with OCI's whiteouts for overlay's. Equal directories
+//! become equal bytes, whatever order the file system lists them in.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{Read, Write},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use model::{DiffId, Digest};
+use rustix::{
+    fs::{
+        AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, fstat, lgetxattr, llistxattr, major, minor, openat,
+        readlinkat, statat,
+    },
+    io::Errno,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    Error, Limits, Refusal,
+    error::shown,
+    tar::{BLOCK, Flag, Head, Time},
+    xattr::{self, Bearer, OVERLAY_OPAQUE, Xattrs},
+};
+
+/// What OCI puts before the name of something that is gone (image-spec, layer.md, "Whiteouts").
+const WHITEOUT: &[u8] = b".wh.";
+/// What OCI puts into a directory that hides all below it.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+const CHUNK: usize = 64 << 10;
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diffed {
+    /// The digest of the archive, which is plain.
+    pub diff_id: DiffId,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its entries.
+    pub entries: u64,
+    /// Sockets: tar has no way to say them, and nobody could connect to one that came out of an archive.
+    pub sockets_left_out: u64,
+}
+
+/// Writes the upper directory of an overlay, or any other directory, as the archive of a layer: what [`crate::apply()`] makes a
+/// directory of that is the same but for `trusted.overlay.*` and `security.*` other than file capabilities. Other file
+/// systems that are mounted inside are not entered.
+///
+/// A directory that is changed meanwhile gives some state of it, or an error; never something from outside of it.
+///
+/// # Errors
+/// [`Error::Upper`] when something cannot be read or changed while it was, [`Error::Limit`], [`Error::Entry`] for a name that
+/// means a whiteout in an archive, [`Error::Archive`] for the writer.
+pub fn diff(upper: BorrowedFd<'_>, writer: impl Write, limits: &Limits) -> Result<Diffed, Error> {
+    let root = openat(upper, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let root = root.map_err(|e| Error::upper("open", b"", e))?;
+    let device = fstat(&root).map_err(|e| Error::upper("fstat", b"", e))?.st_dev;
+    let out = Out { writer, hash: Sha256::new(), size: 0, entries: 0 };
+    let mut walk = Walk { out, limits, device, names: HashMap::new(), left: *limits, sockets: 0 };
+    walk.tree(root)?;
+    walk.out.bytes(&[0; 2 * BLOCK])?;
+    walk.out.writer.flush().map_err(Error::Archive)?;
+    let digest: [u8; 32] = walk.out.hash.finalize().into();
+    Ok(Diffed {
+        diff_id: DiffId::new(Digest::Sha256(digest)),
+        size: walk.out.size,
+        entries: walk.out.entries,
+        sockets_left_out: walk.sockets,
+    })
+}
+
+/// The archive as it grows.
+struct Out<W> {
+    writer: W,
+    hash: Sha256,
+    size: u64,
+    entries: u64,
+}
+
+impl<W: Write> Out<W> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+        self.writer.write_all(bytes).map_err(Error::Archive)
+    }
+
+    fn head(&mut self, head: &Head<'_>) -> Result<(), Error> {
+        self.entries += 1;
+        self.bytes(&head.encode())
+    }
+
+    /// Nothing but a name.
+    fn mark(&mut self, path: &[u8]) -> Result<(), Error> {
+        let (flag, mtime) = (Flag::File, Time::default());
+        let (mode, xattrs) = (0o600, &Xattrs::new());
+        self.head(&Head { path, link: b"", flag, mode, uid: 0, gid: 0, size: 0, mtime, device: (0, 0), xattrs })
+    }
+}
+
+/// A directory that is being read.
+struct Level {
+    fd: OwnedFd,
+    path: Vec<u8>,
+    /// What is left of it, the next one last.
+    names: Vec<Vec<u8>>,
+}
+
+struct Walk<'l, W> {
+    out: Out<W>,
+    limits: &'l Limits,
+    device: u64,
+    /// The first path of every inode that has several.
+    names: HashMap<u64, Vec<u8>>,
+    /// What is left of the limits.
+    left: Limits,
+    sockets: u64,
+}
+
+impl<W: Write> Walk<'_, W> {
+    /// Depth first with a stack of its own: a path has as many levels as its writer likes.
+    fn tree(&mut self, root: OwnedFd) -> Result<(), Error> {
+        let mut levels = vec![self.enter(root, Vec::new())?];
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.pop() else {
+                levels.pop();
+                continue;
+            };
+            let path = if level.path.is_empty() { name.clone() } else { [&level.path[..], b"/", &name].concat() };
+            let entered = self.entry(level.fd.as_fd(), &name, path)?;
+            levels.extend(entered);
+        }
+        Ok(())
+    }
+
+    /// Writes a directory's own entry and lists it.
+    fn enter(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<Level, Error> {
+        let failed = |call| {
+            let path = path.clone();
+            move |e| Error::upper(call, &path, e)
+        };
+        let stat = fstat(&fd).map_err(failed("fstat"))?;
+        let found = xattrs_of(&fd).map_err(failed("fgetxattr"))?;
+        let opaque = found.get(OVERLAY_OPAQUE).is_some_and(|value| value == b"y");
+        let shown_path = if path.is_empty() { b"./".to_vec() } else { [&path[..], b"/"].concat() };
+        self.describe(&shown_path, Flag::Directory, &stat, found, b"")?;
+        if opaque {
+            self.out.mark(&[&shown_path[..], OPAQUE].concat())?;
+        }
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&fd).map_err(failed("getdents"))? {
+            let name = entry.map_err(failed("getdents"))?.file_name().to_bytes().to_vec();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            charge(&mut self.left.entries, 1, "entries", self.limits.entries)?;
+            charge(&mut self.left.metadata, name.len() as u64, "bytes of metadata", self.limits.metadata)?;
+            names.push(name);
+        }
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(Level { fd, path, names })
+    }
+
+    /// One name; a directory comes back, to be gone through.
+    fn entry(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<Option<Level>, Error> {
+        let refused = |reason| Error::Entry { path: shown(&path), reason };
+        if name.starts_with(WHITEOUT) {
+            return Err(refused(Refusal::Whiteout));
+        }
+        if path.len() + WHITEOUT.len() > self.limits.path {
+            return Err(refused(Refusal::LongPath));
+        }
+        let failed = |call| {
+            let path = path.clone();
+            move |e| Error::upper(call, &path, e)
+        };
+        let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // Gone since the directory was listed.
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(failed("statat"))?,
+        };
+        if stat.st_dev != self.device {
+            return Ok(None);
+        }
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let device = (major(stat.st_rdev), minor(stat.st_rdev));
+        if kind == FileType::CharacterDevice && device == (0, 0) {
+            let parent = &path[..path.len() - name.len()];
+            return self.out.mark(&[parent, WHITEOUT, name].concat()).map(|()| None);
+        }
+        if kind != FileType::Directory && stat.st_nlink > 1 {
+            if let Some(first) = self.names.get(&stat.st_ino) {
+                let first = first.clone();
+                return self.describe(&path, Flag::HardLink, &stat, BTreeMap::new(), &first).map(|()| None);
+            }
+            charge(&mut self.left.metadata, path.len() as u64, "bytes of metadata", self.limits.metadata)?;
+            self.names.insert(stat.st_ino, path.clone());
+        }
+        match kind {
+            FileType::Directory => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = openat(dir, name, flags, Mode::empty()).map_err(failed("openat"))?;
+                return self.enter(fd, path).map(Some);
+            }
+            FileType::RegularFile => self.file(dir, name, &path)?,
+            FileType::Symlink => {
+                let target = readlinkat(dir, name, Vec::new()).map_err(failed("readlinkat"))?;
+                self.special(dir, name, &path, Flag::Symlink, &stat, target.as_bytes())?;
+            }
+            FileType::CharacterDevice => self.special(dir, name, &path, Flag::CharDevice, &stat, b"")?,
+            FileType::BlockDevice => self.special(dir, name, &path, Flag::BlockDevice, &stat, b"")?,
+            FileType::Fifo => self.special(dir, name, &path, Flag::Fifo, &stat, b"")?,
+            FileType::Socket | FileType::Unknown => self.sockets += 1,
+        }
+        Ok(None)
+    }
+
+    fn special(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        flag: Flag,
+        stat: &Stat,
+        link: &[u8],
+    ) -> Result<(), Error> {
+        let xattrs = xattrs_by_name(dir, name).map_err(|e| Error::upper("lgetxattr", path, e))?;
+        self.describe(path, flag, stat, xattrs, link)
+    }
+
+    /// Only a handle is opened before it is known that this is a regular file: to open a device or a fifo does something.
+    fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<(), Error> {
+        let failed = |call| move |e| Error::upper(call, path, e);
+        let handle =
+            openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(failed("openat"))?;
+        let stat = fstat(&handle).map_err(failed("fstat"))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::Changed { path: shown(path) });
+        }
+        let by_handle = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        let file = openat(rustix::fs::CWD, by_handle, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open"))?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        charge(&mut self.left.unpacked, size, "bytes", self.limits.unpacked)?;
+        let xattrs = xattrs_of(&file).map_err(failed("fgetxattr"))?;
+        self.describe(path, Flag::File, &stat, xattrs, b"")?;
+        self.content(file.into(), size, path)
+    }
+
+    fn content(&mut self, mut file: std::fs::File, size: u64, path: &[u8]) -> Result<(), Error> {
+        let mut buffer = vec![0; CHUNK];
+        let mut left = size;
+        while left > 0 {
+            let want = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+            let read = match file.read(&mut buffer[..want]) {
+                Ok(0) => return Err(Error::Changed { path: shown(path) }),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                other => other.map_err(|e| Error::upper("read", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?,
+            };
+            self.out.bytes(&buffer[..read])?;
+            left -= read as u64;
+        }
+        let padding = usize::try_from(size.next_multiple_of(BLOCK as u64) - size).unwrap_or(0);
+        self.out.bytes(&[0; BLOCK][..padding])
+    }
+
+    fn describe(
+        &mut self,
+        path: &[u8],
+        flag: Flag,
+        stat: &Stat,
+        xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+        link: &[u8],
+    ) -> Result<(), Error> {
+        let bearer = match flag {
+            Flag::File | Flag::HardLink => Bearer::File,
+            Flag::Directory => Bearer::Directory,
+            Flag::Symlink => Bearer::Symlink,
+            Flag::CharDevice | Flag::BlockDevice | Flag::Fifo => Bearer::Special,
+        };
+        let (xattrs, _) = xattr::admit(xattrs, bearer, self.limits).map_err(|reason| Error::Entry { path: shown(path), reason })?;
+        let size = if flag == Flag::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+        let device = match flag {
+            Flag::CharDevice | Flag::BlockDevice => (major(stat.st_rdev), minor(stat.st_rdev)),
+            _ => (0, 0),
+        };
+        let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        let mtime = Time { seconds: stat.st_mtime, nanos };
+        let (mode, uid, gid) = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
+        self.out.head(&Head { path, link, flag, mode, uid, gid, size, mtime, device, xattrs: &xattrs })
+    }
+}
+
+/// Takes from what is left of a limit.
+fn charge(left: &mut u64, amount: u64, what: &'static str, max: u64) -> Result<(), Error> {
+    *left = left.checked_sub(amount).ok_or(Error::Limit { what, max })?;
+    Ok(())
+}
+
+fn xattrs_of(fd: &OwnedFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+    read_xattrs(|list| flistxattr(fd, list), |name, value| fgetxattr(fd, name, value))
+}
+
+/// Of something that must not be opened. There is no getxattrat(2) before Linux 6.13; the descriptor keeps the path short.
+fn xattrs_by_name(dir: BorrowedFd<'_>, name: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+    let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat();
+    read_xattrs(|list| llistxattr(&path[..], list), |name, value| lgetxattr(&path[..], name, value))
+}
+
+/// The kernel's limits are 64 KiB for the list and for each value (xattr(7)), so no second look is needed.
+fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
+) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+    let mut found = BTreeMap::new();
+    let mut names = vec![0; 64 << 10];
+    let length = match list(&mut names) {
+        Err(Errno::OPNOTSUPP) => 0,
+        other => other?,
+    };
+    if length == 0 {
+        return Ok(found);
+    }
+    let mut value = vec![0; 64 << 10];
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match get(name, &mut value) {
+            // Taken away meanwhile.
+            Err(Errno::NODATA) => {}
+            other => {
+                let length = other?;
+                found.insert(name.to_vec(), value[..length].to_vec());
+            }
+        }
+    }
+    Ok(found)
+}
