@@ -1,0 +1,1 @@
+//! Both ends talk to each other.
