@@ -2,7 +2,8 @@
 //! between clone3(2) and execve(2) is plain Rust in a copy of that process.
 //!
 //! [`PodEnv::new`] once, then [`create`] and [`Created::start`] per container and [`exec`] per further process. Whatever
-//! goes wrong in the new process comes back with the step it was at.
+//! goes wrong in the new process comes back with the step it was at. A container that an OCI runtime makes is prepared by
+//! [`run`].
 #![forbid(unsafe_code)]
 
 mod create;
@@ -15,13 +16,16 @@ mod mounts;
 mod pod;
 mod program;
 mod report;
+mod runtime;
 mod stdio;
 mod sysctl;
 mod terminal;
+mod userns;
 
 pub use create::{Created, Parts, create};
 pub use error::{Error, StartError};
 pub use exec::{Exec, exec};
 pub use pod::PodEnv;
+pub use runtime::{Bundle, Command, placeholder, run};
 pub use stdio::{Io, Stdio};
 pub use sys::process::{Exit, Process};

@@ -48,6 +48,14 @@ impl Program {
         Ok(Self { name: name.clone(), candidates, argv, env })
     }
 
+    /// A program of the host, by its path, with nothing in its environment but the usual PATH.
+    pub(crate) fn of_host(args: &[String]) -> Step<Self> {
+        let no_nul = |text: &str| CString::new(text).or_else(|_| refuse("argument", "contains a NUL byte"));
+        let argv: Vec<CString> = args.iter().map(|arg| no_nul(arg)).collect::<Step<_>>()?;
+        let Some((name, path)) = args.first().zip(argv.first().cloned()) else { return refuse("program", "no command is given") };
+        Ok(Self { name: name.clone(), candidates: vec![path], argv, env: vec![no_nul(&format!("PATH={DEFAULT_PATH}"))?] })
+    }
+
     /// Runs it. Comes back only with the reason why not, as execvp(3) would decide: a file that may not be run counts
     /// only if no other one is found.
     pub(crate) fn run(&self) -> Failure {

@@ -179,12 +179,11 @@ pub struct OciPlan {
 pub mod oci {
     /// Where the root filesystem is attached.
     pub const ROOTFS: &str = "rootfs";
-    /// Where the pod's /dev/shm is attached.
-    pub const SHM: &str = "shm";
     /// Links to the namespaces that the container shares, named as in /proc/PID/ns.
     pub const NAMESPACES: &str = "ns";
 
-    /// Where a mount is attached that the runtime could not make from a path: by its place in the plan's list.
+    /// Where a mount is attached that the runtime gets ready-made ([`super::MountPlan::ready_made`]): by its place in the
+    /// plan's list.
     pub fn mount(index: usize) -> String {
         format!("mount-{index}")
     }
@@ -260,6 +259,26 @@ pub struct MountPlan {
     /// container's 0 (mount_setattr(2), MOUNT_ATTR_IDMAP).
     #[cbor(n(3), default)]
     pub idmapped: bool,
+}
+
+impl MountPlan {
+    /// An OCI runtime could not make it from a path, or not every one can: it gets it attached in its bundle, flags and all.
+    pub fn ready_made(&self) -> bool {
+        match &self.kind {
+            MountKind::Shm | MountKind::Detached { .. } => true,
+            // A runtime runs among slaves of the host's mounts, from where nothing travels back.
+            MountKind::Bind { propagation, .. } => {
+                *propagation == Propagation::Bidirectional || self.idmapped || (self.flags.readonly && self.flags.recursive)
+            }
+            MountKind::Proc
+            | MountKind::Sysfs
+            | MountKind::Dev
+            | MountKind::Mqueue
+            | MountKind::Cgroup
+            | MountKind::Tmpfs { .. }
+            | MountKind::HostSysfs => false,
+        }
+    }
 }
 
 /// What is mounted.

@@ -57,6 +57,17 @@ impl Arch {
         }
     }
 
+    /// The name in profiles.
+    pub(crate) fn oci_name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "SCMP_ARCH_X86_64",
+            Self::I386 => "SCMP_ARCH_X86",
+            Self::X32 => "SCMP_ARCH_X32",
+            Self::Aarch64 => "SCMP_ARCH_AARCH64",
+            Self::Arm => "SCMP_ARCH_ARM",
+        }
+    }
+
     /// The name that `includes` and `excludes` of docker's profiles use (GOARCH).
     pub(crate) fn go_name(self) -> &'static str {
         match self {

@@ -71,6 +71,14 @@ pub enum Error {
     /// Not a kernel version.
     #[error("seccomp profile: minKernel {0:?} is not MAJOR.MINOR")]
     Kernel(String),
+    /// What libseccomp cannot be told so that it means the same.
+    #[error("seccomp profile: system call {call} has {why}, which OCI runtimes read in another way than it is meant")]
+    Ambiguous {
+        /// The system call.
+        call: String,
+        /// What of it.
+        why: &'static str,
+    },
     /// The kernel takes no more.
     #[error("seccomp profile needs {0} instructions, the kernel takes 4096 (BPF_MAXINSNS)")]
     TooLong(usize),
@@ -80,7 +88,7 @@ impl Error {
     /// Which of the closed set of kinds.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Notify(_) => ErrorKind::Unsupported,
+            Self::Notify(_) | Self::Ambiguous { .. } => ErrorKind::Unsupported,
             Self::TooLarge(_)
             | Self::Parse(_)
             | Self::Action { .. }

@@ -16,6 +16,7 @@ mod error;
 #[cfg(test)]
 mod interpreter;
 mod multiplex;
+mod oci;
 mod policy;
 mod profile;
 mod tables;
@@ -53,6 +54,20 @@ impl Target {
 /// Everything that is wrong with the profile, named; a program of more than 4096 instructions.
 pub fn parse_and_compile(json: &[u8], target: &Target) -> Result<Vec<u8>, Error> {
     compile::compile(&profile::Profile::parse(json)?.policy(target)?)
+}
+
+/// The same as a document for an OCI runtime (`linux.seccomp` of its config.json): what depends on the target is decided, and
+/// no call has rules whose order would matter to libseccomp.
+///
+/// # Errors
+/// As [`parse_and_compile`], and a profile that cannot be said so.
+pub fn parse_and_resolve(json: &[u8], target: &Target) -> Result<serde_json::Value, Error> {
+    oci::document(&profile::Profile::parse(json)?.policy(target)?)
+}
+
+/// The engine's default profile as a document for an OCI runtime.
+pub fn default_document(caps: u64) -> serde_json::Value {
+    oci::document(&default::policy(Arch::NATIVE, caps)).expect("the default profile can be said, as tests show")
 }
 
 /// The engine's default profile (`RuntimeDefault`) for a container with this bounding set.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use model::Signal;
-use rustix::io::Errno;
+use model::{Signal, container::ExitStatus};
+use rustix::{io::Errno, process::Pid};
 use sys::cgroup::{Group, Hierarchies, Track};
 
-use crate::error::Error;
+use crate::{error::Error, oom};
 
 /// How long killing a cgroup may hold up the loop. Whoever is left then is in an uninterruptible system call.
 const KILL: Duration = Duration::from_secs(2);
@@ -33,6 +33,11 @@ impl Cgroups {
         Track::at(&self.all, path).and_then(|track| track.kill_all(KILL)).map_err(failed)
     }
 
+    /// Moves a process and its children into an exec's cgroup.
+    pub(crate) fn adopt(&self, path: &str, pid: Pid) -> Result<(), Error> {
+        Track::at(&self.all, path).and_then(|track| track.adopt(pid)).map_err(failed)
+    }
+
     /// Sends a signal to everything that is in a container's cgroup or below it now.
     pub(crate) fn signal(&self, path: &str, signal: Signal) -> Result<(), Error> {
         if signal == Signal::KILL {
@@ -51,10 +56,14 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Processes that the OOM killer has ended in a container's cgroup so far. What cannot be read counts as none: it is
-    /// a detail of an exit, and no reason to lose it.
-    pub(crate) fn oom_kills(&self, path: &str) -> u64 {
-        Group::new(&self.all, path).and_then(|group| group.oom_kills()).unwrap_or(0)
+    /// The OOM killer's counters of a container that is about to be made.
+    pub(crate) fn oom_before(&self, path: &str) -> oom::Before {
+        oom::Before::of(&self.all, path)
+    }
+
+    /// An exit with what the OOM killer had to do with it since then.
+    pub(crate) fn explain(&self, path: &str, before: oom::Before, exit: ExitStatus) -> ExitStatus {
+        before.explain(&self.all, path, exit)
     }
 }
 

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use model::{ContainerId, container::ExitStatus, pod::Timestamp};
-use shim_proto::{Event, Exit};
+use shim_proto::Event;
+use sys::process::Exit;
 
 use crate::{
     output::Progress,
     poller::Token,
+    runtime::{Deletion, Runtime},
     supervisor::Supervisor,
     table::{Container, End, Phase},
 };
@@ -43,9 +45,8 @@ impl Supervisor {
         // In a PID namespace of its own the kernel has killed and collected all others before the main process could be
         // collected (pid_namespaces(7)).
         let left = if container.own_pids { Ok(()) } else { self.cgroups.kill(&container.cgroup) };
-        let oom_kills = self.cgroups.oom_kills(&container.cgroup);
-        let oom_killed = exit.code != 0 && oom_kills > container.oom_kills_before;
-        let end = End { started_at: container.started_at(), finished_at: at, exit: ExitStatus { oom_killed, ..exit } };
+        let exit = self.cgroups.explain(&container.cgroup, container.oom_before, exit);
+        let end = End { started_at: container.started_at(), finished_at: at, exit };
         container.phase = Phase::Ended { end, until: Instant::now() + GRACE };
         container.stdin = None;
         container.terminal = None;
@@ -88,7 +89,7 @@ impl Supervisor {
         if let Err(error) = self.exits.write(&record) {
             self.warn(Some(id), error.chain());
         }
-        let exit = self.table.add_exit(|sequence| Exit::Container { sequence, record }).clone();
+        let exit = self.table.add_exit(|sequence| shim_proto::Exit::Container { sequence, record }).clone();
         self.tell(&Event::Exited(exit));
     }
 
@@ -101,7 +102,43 @@ impl Supervisor {
         for index in [0, 1] {
             close_stream(&self.poller, container, index, &mut self.scratch);
         }
+        if let Some(runtime) = container.runtime.take() {
+            self.begin_deletion(id, runtime);
+        }
         self.pass_on_complaint(id);
+    }
+
+    fn begin_deletion(&mut self, id: ContainerId, runtime: Runtime) {
+        let Some(pod) = self.pod.as_ref() else { return };
+        match pod.delete(runtime) {
+            Ok(deletion) => self.table.deletions.push(deletion),
+            Err(error) => self.warn(Some(id), error.chain()),
+        }
+    }
+
+    /// A runtime has forgotten a container, or says why not; its files are gone in both cases.
+    pub(crate) fn deleted(&mut self, deletion: Deletion, exit: Exit) {
+        let id = deletion.container();
+        if let Err(error) = deletion.ended(exit) {
+            self.warn(Some(id), error.chain());
+        }
+    }
+
+    /// Ends runtimes that take too long; they are collected as all children are.
+    pub(crate) fn expire_deletions(&mut self) {
+        let now = Instant::now();
+        for deletion in self.table.deletions.iter_mut().filter(|deletion| now >= deletion.until()) {
+            deletion.kill();
+        }
+    }
+
+    /// Waits until nothing is left of a container at its runtime.
+    pub(crate) fn finish_deletion(&mut self, id: ContainerId) {
+        let Some(at) = self.table.deletions.iter().position(|deletion| deletion.container() == id) else { return };
+        let deletion = self.table.deletions.swap_remove(at);
+        if let Err(error) = deletion.finish() {
+            self.warn(Some(id), error.chain());
+        }
     }
 
     /// Begins to read a container's output.

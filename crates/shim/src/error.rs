@@ -41,6 +41,10 @@ pub(crate) enum Error {
     Program(container::StartError),
     /// A terminal was asked for and the executor made none.
     NoTerminal,
+    /// An OCI runtime failed.
+    Runtime { doing: String, why: String },
+    /// An exec in a container of an OCI runtime came without what the runtime reads.
+    NoOciProcess,
     /// The pod could not be made, and this process is somewhere in the middle of it.
     Spoiled,
     /// Something did not end.
@@ -64,6 +68,8 @@ impl fmt::Display for Error {
             Self::File { step, path, .. } => write!(f, "{step} {}", path.display()),
             Self::Program(error) => write!(f, "{error}"),
             Self::NoTerminal => f.write_str("no terminal was made"),
+            Self::Runtime { doing, why } => write!(f, "{doing}: {why}"),
+            Self::NoOciProcess => f.write_str("the request lacks the process for the container's OCI runtime"),
             Self::Spoiled => f.write_str("the pod was not set up"),
             Self::NotDead { left } => write!(f, "{left} processes do not die"),
         }
@@ -87,6 +93,8 @@ impl std::error::Error for Error {
             | Self::LogRefused { .. }
             | Self::Program(_)
             | Self::NoTerminal
+            | Self::Runtime { .. }
+            | Self::NoOciProcess
             | Self::Spoiled
             | Self::NotDead { .. } => None,
         }
@@ -114,7 +122,8 @@ impl Error {
             Self::Kernel { source, .. } => source.kind(),
             Self::Executor { source, .. } => source.kind(),
             Self::Program(error) => error.kind(),
-            Self::NoTerminal | Self::Spoiled => ErrorKind::Internal,
+            Self::NoOciProcess => ErrorKind::InvalidArgument,
+            Self::NoTerminal | Self::Runtime { .. } | Self::Spoiled => ErrorKind::Internal,
             Self::NotDead { .. } => ErrorKind::DeadlineExceeded,
         }
     }

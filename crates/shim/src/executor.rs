@@ -5,9 +5,9 @@ use std::{
     path::Path,
 };
 
-use container::{Created, Io, Parts, PodEnv, Stdio};
+use container::{Bundle, Created, Io, Parts, PodEnv, Stdio};
 use model::{
-    plan::{ContainerPlan, ExecPlan, PodPlan},
+    plan::{ContainerPlan, ExecPlan, OciPlan, PodPlan},
     pod::PidMode,
 };
 use rustix::{
@@ -21,7 +21,8 @@ use shim_proto::FdRole;
 
 use crate::{
     error::Error,
-    table::{Container, Table},
+    runtime::{Born, Deletion, Namespaces, Runtime},
+    table::{Container, Table, number},
 };
 
 /// The pod's namespaces, made.
@@ -33,7 +34,15 @@ pub(crate) struct Pod {
 
 /// A container that waits for its start.
 #[derive(Debug)]
-pub(crate) struct Waiting(Created);
+pub(crate) enum Waiting {
+    /// Made by the executor.
+    Executor(Created),
+    /// Made by a runtime.
+    Runtime(Runtime),
+    /// A runtime looks for the program while it makes the container, the executor when that starts. A client hears of it at
+    /// the start in both cases; until then another process stands in.
+    Doomed(Error),
+}
 
 /// What making a container came to.
 #[derive(Debug)]
@@ -41,6 +50,7 @@ pub(crate) struct Made {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) waiting: Waiting,
+    pub(crate) runtime: Option<Runtime>,
     pub(crate) stdin: Option<OwnedFd>,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: Option<OwnedFd>,
@@ -79,14 +89,21 @@ impl Pod {
         self.env.close().map_err(|source| Error::Executor { step: "close pod", source })
     }
 
-    /// Makes a container up to its program.
-    pub(crate) fn create(&self, plan: &ContainerPlan, rootfs: OwnedFd, table: &Table) -> Result<Made, Error> {
+    /// Makes a container up to its program. `fds`: its root, then the mounts that its plan numbers.
+    pub(crate) fn create(&self, plan: &ContainerPlan, mut fds: Vec<OwnedFd>, table: &Table) -> Result<Made, Error> {
+        if fds.is_empty() {
+            return Err(Error::Descriptors { expected: 1, got: 0 });
+        }
+        let rootfs = fds.remove(0);
         let target = match plan.pid {
             PidMode::Target(id) => Some(table.containers.get(&id).ok_or(Error::NoContainer(id))?.pidfd.as_fd()),
             PidMode::Pod | PidMode::Container | PidMode::Node => None,
         };
+        if let Some(oci) = &plan.oci {
+            return self.create_by_runtime(plan, oci, (rootfs, fds), table);
+        }
         let (stdio, ours) = streams(plan.process.tty, plan.stdin)?;
-        let made = container::create(&self.env, plan, Parts { rootfs, stdio, target })
+        let made = container::create(&self.env, plan, Parts { rootfs, mounts: fds, stdio, target })
             .map_err(|source| Error::Executor { step: "make container", source })?;
         let (stdout, stderr, terminal) = match (ours.output, &made.console) {
             (Some((stdout, stderr)), _) => (stdout, Some(stderr), None),
@@ -94,29 +111,101 @@ impl Pod {
             (None, None) => return Err(Error::NoTerminal),
         };
         let (pid, pidfd, warnings) = (made.pid(), dup(made.pidfd())?, made.warnings.clone());
-        Ok(Made { pid, pidfd, waiting: Waiting(made), stdin: ours.stdin, stdout, stderr, terminal, warnings })
+        let waiting = Waiting::Executor(made);
+        Ok(Made { pid, pidfd, waiting, runtime: None, stdin: ours.stdin, stdout, stderr, terminal, warnings })
+    }
+
+    fn create_by_runtime(
+        &self,
+        plan: &ContainerPlan,
+        oci: &OciPlan,
+        (rootfs, mounts): (OwnedFd, Vec<OwnedFd>),
+        table: &Table,
+    ) -> Result<Made, Error> {
+        let (io, ours) = pipes(plan.process.tty, plan.stdin)?;
+        let runtime = Runtime::prepare(plan, oci, &self.namespaces(plan.pid, table)?)?;
+        let (born, waiting) = match runtime.create(&self.env, Bundle { plan, rootfs, mounts }, io) {
+            Ok(born) => (born, Waiting::Runtime(runtime.clone())),
+            Err(error @ Error::Program(_)) => (stand_in(plan.process.tty)?, Waiting::Doomed(error)),
+            Err(error) => {
+                if let Err(left) = runtime.undo(&self.env) {
+                    crate::complain(&left.chain());
+                }
+                return Err(error);
+            }
+        };
+        let Born { process, console, warnings } = born;
+        let (stdout, stderr, terminal) = match (ours.output, &console) {
+            (Some((stdout, stderr)), _) => (stdout, Some(stderr), None),
+            (None, Some(console)) => (dup(console)?, None, Some(Terminal::new(console)?)),
+            (None, None) => return Err(Error::NoTerminal),
+        };
+        let (pid, pidfd) = (process.pid, process.pidfd);
+        Ok(Made { pid, pidfd, waiting, runtime: Some(runtime), stdin: ours.stdin, stdout, stderr, terminal, warnings })
+    }
+
+    /// Whose namespaces a container may join.
+    fn namespaces(&self, pid: PidMode, table: &Table) -> Result<Namespaces, Error> {
+        let own = number(rustix::process::getpid());
+        let holder = match pid {
+            PidMode::Pod => self.init().map(number),
+            // Not collected while this runs, so the number is still its own.
+            PidMode::Target(id) => {
+                Some(table.containers.get(&id).filter(|it| it.alive()).ok_or(Error::NoContainer(id))?.pid).map(number)
+            }
+            PidMode::Container | PidMode::Node => None,
+        };
+        let pod = ["net", "ipc", "uts"].map(|name| (name, own));
+        Ok(pod.into_iter().chain(holder.map(|pid| ("pid", pid))).collect())
+    }
+
+    /// Begins to remove what a runtime keeps of a container that has ended.
+    pub(crate) fn delete(&self, runtime: Runtime) -> Result<Deletion, Error> {
+        runtime.delete(&self.env)
     }
 
     /// Runs a process in a container.
     pub(crate) fn exec(&self, plan: &ExecPlan, container: &Container, stdin: bool) -> Result<MadeExec, Error> {
+        if let Some(runtime) = &container.runtime {
+            return self.exec_by_runtime(runtime, plan, stdin);
+        }
         let (theirs, ours) = streams(plan.process.tty, stdin)?;
         let made = container::exec(&self.env, container.pidfd.as_fd(), plan, theirs)
             .map_err(|source| Error::Executor { step: "run process", source })?;
-        let mut fds = Vec::new();
-        fds.extend(ours.stdin.map(|fd| (FdRole::Stdin, fd)));
-        if let Some((stdout, stderr)) = ours.output {
-            fds.extend([(FdRole::Stdout, stdout), (FdRole::Stderr, stderr)]);
-        }
-        fds.extend(made.console.map(|fd| (FdRole::Terminal, fd)));
+        let fds = ours.for_daemon(made.console);
         Ok(MadeExec { pid: made.process.pid, pidfd: made.process.pidfd, warnings: made.warnings, fds })
+    }
+
+    fn exec_by_runtime(&self, runtime: &Runtime, plan: &ExecPlan, stdin: bool) -> Result<MadeExec, Error> {
+        let (io, ours) = pipes(plan.process.tty, stdin)?;
+        let Born { process, console, warnings } = runtime.exec(&self.env, plan, io)?;
+        Ok(MadeExec { pid: process.pid, pidfd: process.pidfd, warnings, fds: ours.for_daemon(console) })
     }
 }
 
+/// What is there instead of a container whose program cannot be run.
+fn stand_in(terminal: bool) -> Result<Born, Error> {
+    let process = container::placeholder().map_err(|source| Error::Executor { step: "make placeholder", source })?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let failed = |step| move |source| Error::Sys { step, source };
+    let console = terminal.then(|| rustix::pty::openpt(flags)).transpose().map_err(failed("posix_openpt"))?;
+    console.as_ref().map(rustix::pty::unlockpt).transpose().map_err(failed("unlockpt"))?;
+    Ok(Born { process, console, warnings: Vec::new() })
+}
+
 impl Waiting {
-    /// Lets it run its program; returns when that has begun.
-    pub(crate) fn start(self) -> Result<(), Error> {
-        // The process is known by the copy of its pidfd, the terminal by that of its master.
-        self.0.start().map(|_| ()).map_err(Error::Program)
+    /// Lets it run its program; returns when that has begun. After an error `process` has ended and been collected.
+    pub(crate) fn start(self, pod: &Pod, process: &OwnedFd) -> Result<(), Error> {
+        let outcome = match self {
+            // The process is known by the copy of its pidfd, the terminal by that of its master.
+            Self::Executor(made) => return made.start().map(|_| ()).map_err(Error::Program),
+            Self::Runtime(runtime) => runtime.start(&pod.env),
+            Self::Doomed(error) => Err(error),
+        };
+        outcome.inspect_err(|_| {
+            let _ = sys::process::signal(process, model::Signal::KILL);
+            let _ = sys::process::wait(process, REAP);
+        })
     }
 }
 
@@ -135,6 +224,9 @@ impl Terminal {
     }
 }
 
+/// How long a killed process may take to be gone.
+const REAP: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Our ends of a process's pipes.
 #[derive(Debug, Default)]
 struct Ours {
@@ -142,9 +234,31 @@ struct Ours {
     output: Option<(OwnedFd, OwnedFd)>,
 }
 
+impl Ours {
+    /// With the terminal, if there is one.
+    fn for_daemon(self, terminal: Option<OwnedFd>) -> Vec<(FdRole, OwnedFd)> {
+        let mut fds = Vec::new();
+        fds.extend(self.stdin.map(|fd| (FdRole::Stdin, fd)));
+        if let Some((stdout, stderr)) = self.output {
+            fds.extend([(FdRole::Stdout, stdout), (FdRole::Stderr, stderr)]);
+        }
+        fds.extend(terminal.map(|fd| (FdRole::Terminal, fd)));
+        fds
+    }
+}
+
 fn streams(terminal: bool, stdin: bool) -> Result<(Stdio, Ours), Error> {
     if terminal {
         return Ok((Stdio::Terminal, Ours::default()));
+    }
+    let (io, ours) = pipes(false, stdin)?;
+    Ok((Stdio::Io(io), ours))
+}
+
+/// Standard files; with a terminal, which its maker sends by another way, they lead nowhere.
+fn pipes(terminal: bool, stdin: bool) -> Result<(Io, Ours), Error> {
+    if terminal {
+        return Ok((Io { stdin: null()?, stdout: null()?, stderr: null()? }, Ours::default()));
     }
     let failed = |step| move |source| Error::Sys { step, source };
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(failed("pipe2"));
@@ -152,12 +266,17 @@ fn streams(terminal: bool, stdin: bool) -> Result<(Stdio, Ours), Error> {
         let (read, write) = pipe()?;
         (read, Some(write))
     } else {
-        (openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open /dev/null"))?, None)
+        (null()?, None)
     };
     let (our_stdout, stdout) = pipe()?;
     let (our_stderr, stderr) = pipe()?;
     let ours = Ours { stdin: our_stdin, output: Some((our_stdout, our_stderr)) };
-    Ok((Stdio::Io(Io { stdin: their_stdin, stdout, stderr }), ours))
+    Ok((Io { stdin: their_stdin, stdout, stderr }, ours))
+}
+
+pub(crate) fn null() -> Result<OwnedFd, Error> {
+    let failed = |source| Error::Sys { step: "open /dev/null", source };
+    openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)
 }
 
 fn dup(fd: impl AsFd) -> Result<OwnedFd, Error> {

@@ -7,15 +7,19 @@
 
 mod cgroups;
 mod connection;
+mod console;
 mod drain;
 mod error;
 mod executor;
 mod exits;
 mod lines;
 mod log;
+mod message;
+mod oom;
 mod output;
 mod poller;
 mod requests;
+mod runtime;
 mod supervisor;
 mod table;
 mod time;

@@ -77,7 +77,6 @@ impl Supervisor {
         if self.stopping.is_some() {
             return Err(Error::State { is: "supervisor is shutting down", request: "create" });
         }
-        let [rootfs] = <[OwnedFd; 1]>::try_from(fds).map_err(|fds| Error::Descriptors { expected: 1, got: fds.len() })?;
         if self.table.containers.contains_key(&plan.id) {
             return Err(Error::ContainerExists(plan.id));
         }
@@ -85,8 +84,8 @@ impl Supervisor {
             return Err(Error::TooMany { what: "containers", limit: CONTAINERS });
         }
         let log = plan.log_path.as_deref().map(Log::open).transpose()?;
-        let oom_kills_before = self.cgroups.oom_kills(&plan.cgroup);
-        let made = pod.create(&plan, rootfs, &self.table)?;
+        let oom_before = self.cgroups.oom_before(&plan.cgroup);
+        let made = pod.create(&plan, fds, &self.table)?;
         let failed = |step| move |source| Error::Sys { step, source };
         let output = Output::new(log, made.stdout, made.stderr).map_err(failed("fcntl(O_NONBLOCK)"))?;
         let (pid, warnings) = (made.pid, made.warnings);
@@ -101,7 +100,8 @@ impl Supervisor {
             output,
             stdin: made.stdin,
             terminal: made.terminal,
-            oom_kills_before,
+            runtime: made.runtime,
+            oom_before,
         };
         self.watch_output(&container).map_err(failed("epoll_ctl"))?;
         self.table.containers.insert(plan.id, container);
@@ -109,6 +109,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, id: ContainerId) -> Answer {
+        let pod = self.pod.as_ref().ok_or(Error::State { is: "pod is not set up", request: "start" })?;
         let container = self.table.container(id)?;
         let is = container.state_name();
         let phase = std::mem::replace(&mut container.phase, Phase::Running { started_at: time::now() });
@@ -116,7 +117,7 @@ impl Supervisor {
             container.phase = phase;
             return Err(Error::State { is, request: "start" });
         };
-        match waiting.start() {
+        match waiting.start(pod, &container.pidfd) {
             Ok(()) => {
                 let at = time::now();
                 container.phase = Phase::Running { started_at: at };
@@ -124,7 +125,7 @@ impl Supervisor {
             }
             Err(error) => {
                 let failure = error.failure("start container");
-                let exit = ExitStatus { code: failure.exit_code.unwrap_or(128), signal: None, oom_killed: false };
+                let exit = ExitStatus { code: failure.exit_code.unwrap_or(128), ..ExitStatus::default() };
                 self.close_container(id, End { started_at: None, finished_at: time::now(), exit });
                 Ok((Reply::Failed(failure), Vec::new()))
             }
@@ -155,6 +156,10 @@ impl Supervisor {
             return Err(Error::State { is: container.state_name(), request: "exec" });
         }
         let made = pod.exec(plan, container, request.stdin)?;
+        if container.runtime.is_some() && !plan.cgroup.is_empty() {
+            // The runtime has put it into the container's group.
+            self.cgroups.adopt(&plan.cgroup, made.pid)?;
+        }
         let exec = Exec { id: plan.id, container: plan.container, pid: made.pid, pidfd: made.pidfd, cgroup: plan.cgroup.clone() };
         self.table.execs.insert(plan.id, exec);
         for warning in made.warnings {
@@ -230,10 +235,11 @@ impl Supervisor {
                 send(&container.pidfd, Signal::KILL)?;
                 self.cgroups.kill(&container.cgroup)?;
             }
-            let exit = ExitStatus { code: 137, signal: Some(Signal::KILL), oom_killed: false };
+            let exit = ExitStatus { code: 137, signal: Some(Signal::KILL), ..ExitStatus::default() };
             self.close_container(id, End { started_at: None, finished_at: time::now(), exit });
             self.table.containers.remove(&id);
         }
+        self.finish_deletion(id);
         self.exits.remove(id)?;
         done()
     }

@@ -109,6 +109,7 @@ impl Supervisor {
                 }
             }
             self.settle_ended();
+            self.expire_deletions();
             if self.spoiled {
                 self.say_farewell();
                 return Err(Error::Spoiled);
@@ -247,7 +248,9 @@ impl Supervisor {
 
     fn ended(&mut self, pid: Pid, ending: Ending) {
         let (at, exit) = (time::now(), status(ending));
-        if let Some(exec) = self.table.take_exec(pid) {
+        if let Some(deletion) = self.table.take_deletion(pid) {
+            self.deleted(deletion, ending);
+        } else if let Some(exec) = self.table.take_exec(pid) {
             self.exec_ended(&exec, exit, at);
         } else if let Some(container) = self.table.by_pid(pid) {
             let id = container.id;
@@ -330,7 +333,7 @@ fn status(ending: Ending) -> ExitStatus {
         Ending::Code(_) => None,
         Ending::Signal(signal) => Some(signal),
     };
-    ExitStatus { code: ending.code(), signal, oom_killed: false }
+    ExitStatus { code: ending.code(), signal, ..ExitStatus::default() }
 }
 
 /// An error and its causes.

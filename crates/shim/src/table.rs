@@ -13,7 +13,9 @@ use shim_proto::{ContainerEntry, ExecEntry, Exit, ExitRecord, State, Status};
 use crate::{
     error::Error,
     executor::{Terminal, Waiting},
+    oom,
     output::Output,
+    runtime::{Deletion, Runtime},
 };
 
 /// Containers at most. The kubelet's limit on a node is 110 pods; this is one pod.
@@ -53,14 +55,16 @@ pub(crate) struct Container {
     pub(crate) cgroup: String,
     /// It has a PID namespace of its own: the kernel kills everything in it with the main process.
     pub(crate) own_pids: bool,
+    /// The OCI runtime that made it and still knows of it.
+    pub(crate) runtime: Option<Runtime>,
     pub(crate) phase: Phase,
     pub(crate) output: Output,
     /// Write end of stdin, if it is a pipe and open.
     pub(crate) stdin: Option<OwnedFd>,
     /// The terminal, if it has one.
     pub(crate) terminal: Option<Terminal>,
-    /// OOM kills in its cgroup before it was there.
-    pub(crate) oom_kills_before: u64,
+    /// The OOM killer's counters before it was there.
+    pub(crate) oom_before: oom::Before,
 }
 
 impl Container {
@@ -127,6 +131,8 @@ pub(crate) struct Exec {
 pub(crate) struct Table {
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     pub(crate) execs: BTreeMap<ExecId, Exec>,
+    /// Runtimes that are forgetting a container.
+    pub(crate) deletions: Vec<Deletion>,
     exits: Vec<Exit>,
     last_sequence: u64,
     last_key: u32,
@@ -174,16 +180,24 @@ impl Table {
 
     /// Nothing lives any more and every exit is reported.
     pub(crate) fn quiet(&self) -> bool {
-        self.execs.is_empty() && self.containers.values().all(|it| matches!(it.phase, Phase::Exited { .. }))
+        self.execs.is_empty()
+            && self.deletions.is_empty()
+            && self.containers.values().all(|it| matches!(it.phase, Phase::Exited { .. }))
     }
 
-    /// The earliest time at which a container's output is given up.
+    /// The deletion whose process this is.
+    pub(crate) fn take_deletion(&mut self, pid: Pid) -> Option<Deletion> {
+        let at = self.deletions.iter().position(|deletion| deletion.pid() == pid)?;
+        Some(self.deletions.swap_remove(at))
+    }
+
+    /// The earliest time at which a container's output is given up, or a runtime.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let until = |container: &Container| match container.phase {
             Phase::Ended { until, .. } => Some(until),
             Phase::Created(_) | Phase::Running { .. } | Phase::Exited { .. } => None,
         };
-        self.containers.values().filter_map(until).min()
+        self.containers.values().filter_map(until).chain(self.deletions.iter().map(Deletion::until)).min()
     }
 
     /// For the daemon.

@@ -54,6 +54,15 @@ enum Source {
     Cgroup(cgroup::View),
 }
 
+/// Mounts that were made before the fork.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// What [`PodEnv::shm`] made.
+    pub(crate) shm: Option<OwnedFd>,
+    /// For [`MountKind::Detached`].
+    pub(crate) detached: Vec<OwnedFd>,
+}
+
 /// What [`Sources::attach`] leaves for later.
 #[derive(Debug, Default)]
 pub(crate) struct Attached {
@@ -64,8 +73,10 @@ pub(crate) struct Attached {
 
 impl<'p> Sources<'p> {
     /// Makes them. The calling process sees the host's mounts, with their propagation, and is in the namespaces that the
-    /// mounts are of. `shm` is what [`PodEnv::shm`] made before the fork.
-    pub(crate) fn prepare(env: &PodEnv, plan: &'p ContainerPlan, mut shm: Option<OwnedFd>, reporter: &Reporter) -> Step<Self> {
+    /// mounts are of.
+    pub(crate) fn prepare(env: &PodEnv, plan: &'p ContainerPlan, given: Given, reporter: &Reporter) -> Step<Self> {
+        let Given { mut shm, detached } = given;
+        let mut detached: Vec<_> = detached.into_iter().map(Some).collect();
         let mut sources = Vec::with_capacity(plan.mounts.len());
         for mount in &plan.mounts {
             let step = || format!("prepare mount {:?}", mount.target);
@@ -73,16 +84,23 @@ impl<'p> Sources<'p> {
                 MountKind::Proc => Source::Mount(filesystem("proc", &[], mount.flags).at(step)?),
                 MountKind::Sysfs => Source::Mount(filesystem("sysfs", &[], mount.flags).at(step)?),
                 MountKind::Mqueue => Source::Mount(filesystem("mqueue", &[], mount.flags).at(step)?),
-                MountKind::HostSysfs => Source::Mount(bind::host_sysfs(mount.flags).at(step)?),
+                MountKind::HostSysfs => Source::Mount(env.as_host(|| bind::host_sysfs(mount.flags).at(step))?),
                 MountKind::Tmpfs { size, mode } => Source::Mount(tmpfs(*size, *mode, mount.flags).at(step)?),
-                MountKind::Dev => Source::Dev(dev::Dev::build(plan, mount)?),
+                MountKind::Dev => Source::Dev(dev::Dev::build(env, plan, mount)?),
                 MountKind::Cgroup => Source::Cgroup(cgroup::View::prepare(&env.hierarchies, plan, mount.flags)?),
                 MountKind::Shm => match shm.take() {
                     Some(clone) => Source::Mount(with_flags(clone, mount.flags).at(step)?),
                     None => return refuse(step(), "the plan mounts /dev/shm twice"),
                 },
+                MountKind::Detached { index } => {
+                    match usize::try_from(*index).ok().and_then(|index| detached.get_mut(index)?.take()) {
+                        Some(volume) => bind::finish(volume, mount.flags, &step)?,
+                        None => return refuse(step(), "the plan names a descriptor that did not come, or was used"),
+                    }
+                }
                 MountKind::Bind { source, propagation } => {
-                    bind::prepare(source, *propagation, mount.flags, &|text: &str| reporter.warn(text), &env.proc)?
+                    let bind = bind::Bind { source, propagation: *propagation, flags: mount.flags, idmapped: mount.idmapped };
+                    env.as_host(|| bind.prepare(env, &|text: &str| reporter.warn(text)))?
                 }
             };
             sources.push((mount, source));
@@ -97,6 +115,28 @@ impl<'p> Sources<'p> {
             attach_one(root, plan, source, &mut attached)?;
         }
         Ok(attached)
+    }
+}
+
+impl Sources<'_> {
+    /// Attaches them at paths of the calling process's own mount namespace, in the order of the plan; each is made there as
+    /// a directory or file. Only for what `MountPlan::ready_made` says.
+    pub(crate) fn attach_at(self, paths: impl IntoIterator<Item = std::path::PathBuf>) -> Step<()> {
+        for ((_, source), path) in self.0.into_iter().zip(paths) {
+            let step = || format!("attach {path:?}");
+            let mode = rustix::fs::Mode::from_raw_mode(0o700);
+            let (mount, made) = match source {
+                Source::Mount(mount) => (mount, rustix::fs::mkdir(&path, mode)),
+                Source::File(mount) => {
+                    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::CLOEXEC;
+                    (mount, rustix::fs::open(&path, flags, mode).map(drop))
+                }
+                Source::Dev(_) | Source::Cgroup(_) => return refuse(step(), "is no single mount"),
+            };
+            made.at(step)?;
+            mount::attach_at(&mount, &path).at(step)?;
+        }
+        Ok(())
     }
 }
 
@@ -151,7 +191,7 @@ fn target_of(root: &Root, plan: &MountPlan, is_file: bool) -> Step<OwnedFd> {
         return refuse(step(), "the target is not an absolute path");
     }
     // What the kernel's own filesystems are mounted on has to be what it seems (CVE-2023-28642, CVE-2025-54867).
-    let ours = !matches!(plan.kind, MountKind::Bind { .. } | MountKind::Tmpfs { .. });
+    let ours = !matches!(plan.kind, MountKind::Bind { .. } | MountKind::Detached { .. } | MountKind::Tmpfs { .. });
     let links = if ours { Links::Refuse } else { Links::Follow };
     let made = if is_file { root.make_file(&plan.target, links) } else { root.make_directories(&plan.target, links) };
     match made {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Group, Join, files, hierarchy::Hierarchy, kill};
-use crate::Error;
+use crate::{Errno, Error, process::Pid};
 
 /// A sub-group of a group: on v1 in one hierarchy only (in the others its processes are in the group itself), on v2 a
 /// child without controllers of its own.
@@ -65,6 +65,26 @@ impl Track {
             .iter()
             .map(|hierarchy| files::open_join(hierarchy, if hierarchy == own { &self.path } else { &self.parent.path }));
         all.collect::<Result<_, _>>().map(Join)
+    }
+
+    /// Moves a process of the group into the sub-group, with its children: those that it had before it was moved are
+    /// followed, later ones are born there. One that has ended meanwhile is fine.
+    ///
+    /// # Errors
+    /// NotFound: the sub-group is not there.
+    pub fn adopt(&self, pid: Pid) -> Result<(), Error> {
+        let file = self.hierarchy()?.at(&self.path).join("cgroup.procs");
+        let mut queue = vec![pid.as_raw_nonzero().get()];
+        while let Some(pid) = queue.pop() {
+            match files::write(&file, &pid.to_string()) {
+                Err(error) if error.errno() == Some(Errno::SRCH) => continue,
+                other => other?,
+            }
+            // Nobody there: it has ended, or the kernel lacks the file (CONFIG_PROC_CHILDREN).
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            queue.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+        Ok(())
     }
 
     /// Kills everything in it and waits until it is empty.
