@@ -44,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) socket: PathBuf,
     pub(crate) socket_group: String,
     pub(crate) log_level: String,
+    pub(crate) cgroup_driver: CgroupDriver,
     pub(crate) cgroup_parent: String,
     pub(crate) shim: PathBuf,
     pub(crate) pids_limit: i64,
@@ -107,6 +108,18 @@ impl From<Cidr> for String {
     }
 }
 
+/// Who owns the cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CgroupDriver {
+    /// systemd where that is possible, unless the parent cgroup is a path.
+    Auto,
+    /// Nobody: groups are made at paths.
+    Cgroupfs,
+    /// systemd: pods are scopes in slices.
+    Systemd,
+}
+
 /// How pods get their network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -132,8 +145,11 @@ pub(crate) struct Flags {
     /// Socket to serve on
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
-    /// Parent cgroup of pods whose client names none
-    #[arg(long, value_name = "PATH", global = true)]
+    /// Who owns the cgroups
+    #[arg(long, value_enum, global = true)]
+    cgroup_driver: Option<CgroupDriver>,
+    /// Parent cgroup of pods whose client names none: a path, or a slice with the systemd driver
+    #[arg(long, value_name = "PARENT", global = true)]
     cgroup_parent: Option<String>,
     /// Supervisor program
     #[arg(long, value_name = "FILE", global = true)]
@@ -213,6 +229,7 @@ impl Config {
         set(&mut self.root, flags.root);
         set(&mut self.run, flags.run);
         set(&mut self.socket, flags.socket);
+        set(&mut self.cgroup_driver, flags.cgroup_driver);
         set(&mut self.cgroup_parent, flags.cgroup_parent);
         set(&mut self.shim, flags.shim);
         set(&mut self.network.kind, flags.network);
@@ -247,8 +264,10 @@ impl Config {
         if self.socket.as_os_str().len() > 107 {
             return wrong("socket", format!("{}: longer than 107 bytes", self.socket.display()));
         }
-        if !self.cgroup_parent.starts_with('/') || self.cgroup_parent.split('/').any(|part| part == "..") {
-            return wrong("cgroup_parent", format!("{}: not an absolute path", self.cgroup_parent));
+        let parent = self.cgroup_parent.as_str();
+        let slice = parent.ends_with(".slice") && !parent.contains('/');
+        if !parent.is_empty() && !slice && (!parent.starts_with('/') || parent.split('/').any(|part| part == "..")) {
+            return wrong("cgroup_parent", format!("{parent}: neither an absolute path nor a slice"));
         }
         if self.pids_limit < 1 {
             return wrong("pids_limit", format!("{}: less than 1", self.pids_limit));
@@ -410,6 +429,8 @@ mod tests {
             ("pids_limit = 0", "pids_limit: 0: less than 1"),
             ("log_level = \"info,=x=y\"", "log_level: "),
             ("cgroup_parent = \"/a/../b\"", "cgroup_parent: "),
+            ("cgroup_parent = \"a/b.slice\"", "cgroup_parent: "),
+            ("cgroup_driver = \"openrc\"", "openrc"),
             ("[network]\nbridge = \"far-too-long-a-name\"", "network.bridge: "),
             ("[streaming]\naddress = \"0.0.0.0:10010\"", "streaming.address: 0.0.0.0:10010: not an address of loopback"),
             ("[network]\nsubnets = [\"10.0.0.0/33\"]", "10.0.0.0/33"),

@@ -110,6 +110,11 @@ fn engine_config(config: &Config) -> Result<engine::Config, Error> {
     Ok(engine::Config {
         root: config.root.clone(),
         run: config.run.clone(),
+        cgroup_driver: match config.cgroup_driver {
+            crate::config::CgroupDriver::Auto => None,
+            crate::config::CgroupDriver::Cgroupfs => Some(engine::CgroupDriver::Cgroupfs),
+            crate::config::CgroupDriver::Systemd => Some(engine::CgroupDriver::Systemd),
+        },
         cgroup_parent: config.cgroup_parent.clone(),
         shim: config.shim_program().map_err(Error::Shim)?,
         certs_dir: config.registry.certs_dir.clone(),

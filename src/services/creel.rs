@@ -35,7 +35,8 @@ pub(crate) fn config_json(engine: &Engine) -> serde_json::Value {
     json!({
         "root": info.config.root,
         "run": info.config.run,
-        "cgroupParent": info.config.cgroup_parent,
+        "cgroupDriver": info.cgroup_driver.name(),
+        "cgroupParent": info.cgroup_parent,
         "cgroupVersion": info.cgroup_version,
         "layerFormat": info.layer_format,
         "network": network_name(&info.config.network),
@@ -74,7 +75,7 @@ impl Creel for CreelService {
             root: info.config.root.display().to_string(),
             run: info.config.run.display().to_string(),
             storage_format: info.layer_format.to_owned(),
-            cgroups: info.cgroup_version.to_owned(),
+            cgroups: format!("{} ({})", info.cgroup_version, info.cgroup_driver.name()),
             network: network_name(&info.config.network).to_owned(),
             network_not_ready,
             kernel: features::kernel(),

@@ -139,7 +139,11 @@ impl RuntimeService for Runtime {
     }
 
     async fn runtime_config(&self, _: Request<cri::RuntimeConfigRequest>) -> Answer<cri::RuntimeConfigResponse> {
-        let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() };
+        let cgroup_driver = match self.engine.info().cgroup_driver {
+            engine::CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+            engine::CgroupDriver::Systemd => cri::CgroupDriver::Systemd,
+        };
+        let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: cgroup_driver.into() };
         Ok(Response::new(cri::RuntimeConfigResponse { linux: Some(linux) }))
     }
 

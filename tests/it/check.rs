@@ -102,6 +102,13 @@ fn mounts(daemon: &Daemon) -> Vec<String> {
     table.lines().filter(|line| line.contains(&dir)).map(str::to_owned).collect()
 }
 
+/// What a killed supervisor leaves mounted on kernels before 6.15, as a reboot would take it away.
+pub fn unmount_shm(daemon: &Daemon) {
+    for pod in entries(&daemon.run_dir().join("pods")) {
+        std::process::Command::new("umount").arg("-q").arg(daemon.run_dir().join("pods").join(pod).join("shm")).status().ok();
+    }
+}
+
 /// Processes of this daemon's supervisors, by their command line.
 pub fn shims(daemon: &Daemon) -> Vec<i32> {
     let run = daemon.run_dir().display().to_string();
@@ -127,7 +134,10 @@ fn cgroups(daemon: &Daemon) -> Vec<PathBuf> {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
                 walk(&entry.path(), found);
-                found.push(entry.path());
+                // Slices are systemd's, and stay.
+                if entry.path().extension().is_none_or(|e| e != "slice") {
+                    found.push(entry.path());
+                }
             }
         }
     }

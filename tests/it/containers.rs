@@ -297,7 +297,7 @@ async fn resources_are_applied_updated_and_shown() {
     let id = pods::run(&mut runtime, &pod, &config, &container).await;
     let read = |file: &str| {
         let roots = crate::check::cgroup_roots();
-        let path = |root: &std::path::PathBuf| root.join(daemon.cgroup.trim_start_matches('/')).join(&pod).join(&id).join(file);
+        let path = |root: &std::path::PathBuf| root.join(daemon.cgroup_of(&pod).trim_start_matches('/')).join(&id).join(file);
         roots.iter().find_map(|root| std::fs::read_to_string(path(root)).ok()).map(|t| t.trim().to_owned())
     };
     let (memory, quota) =
@@ -363,7 +363,7 @@ async fn pods_may_share_a_cgroup() {
     let mut made = Vec::new();
     for name in ["first", "second"] {
         let mut config = pods::pod(name);
-        config.linux.as_mut().unwrap().cgroup_parent = format!("{}/shared", daemon.cgroup);
+        config.linux.as_mut().unwrap().cgroup_parent = daemon.parent_below("shared");
         let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
         let id = pods::run(&mut runtime, &pod, &config, &pods::container("c", BUSYBOX, "sleep 1000")).await;
         made.push((pod, id));

@@ -34,7 +34,7 @@ pub struct Daemon {
     child: Option<Child>,
     args: Vec<String>,
     env: BTreeMap<String, String>,
-    /// Its cgroup parent.
+    /// The path of its cgroup parent.
     pub cgroup: String,
     /// Its bridge.
     pub bridge: String,
@@ -58,7 +58,11 @@ impl Daemon {
     pub fn prepare(flags: &[&str], env: &[(&str, &str)]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::Builder::new().prefix("creel-it-").tempdir_in(work_dir()).expect("temporary directory");
-        let cgroup = format!("/creel-it-{}-{number}", std::process::id());
+        let name = format!("creelit{}n{number}", std::process::id());
+        let (cgroup, parent) = match systemd() {
+            true => (format!("/{name}.slice"), format!("{name}.slice")),
+            false => (format!("/{name}"), format!("/{name}")),
+        };
         let bridge = format!("cit{}n{number}", std::process::id() % 100_000);
         let at = |name: &str| dir.path().join(name).display().to_string();
         std::fs::create_dir_all(dir.path().join("certs.d")).unwrap();
@@ -70,7 +74,7 @@ impl Daemon {
         );
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         let mut args = vec!["--config".into(), at("config.toml"), "--run".into(), at("run")];
-        args.extend(["--socket".into(), at("run/creel.sock"), "--cgroup-parent".into(), cgroup.clone()]);
+        args.extend(["--socket".into(), at("run/creel.sock"), "--cgroup-parent".into(), parent]);
         args.extend(["--certs-dir".into(), at("certs.d")]);
         if !flags.contains(&"--network") {
             args.extend(["--network".into(), "bridge".into()]);
@@ -161,6 +165,19 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// A parent below its own for a pod to name: a path, or a slice.
+    pub fn parent_below(&self, name: &str) -> String {
+        match self.cgroup.trim_start_matches('/').strip_suffix(".slice") {
+            Some(slice) => format!("{slice}-{name}.slice"),
+            None => format!("{}/{name}", self.cgroup),
+        }
+    }
+
+    /// The path of the cgroup of a pod that named no parent.
+    pub fn cgroup_of(&self, pod: &str) -> String {
+        if systemd() { format!("{}/creel-{pod}.scope", self.cgroup) } else { format!("{}/{pod}", self.cgroup) }
     }
 
     pub fn root(&self) -> PathBuf {
@@ -269,6 +286,11 @@ impl Drop for Daemon {
             eprintln!("--- creeld.log\n{}", self.log());
         }
     }
+}
+
+/// Whether the tests run with systemd's cgroup driver (hack/test-vm).
+pub fn systemd() -> bool {
+    std::env::var_os("CREEL_CGROUP_DRIVER").is_some_and(|driver| driver == "systemd")
 }
 
 /// Where daemons live: a file system that takes overlay's upper directories.

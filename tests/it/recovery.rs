@@ -144,6 +144,7 @@ async fn f11_after_a_reboot_nothing_pretends_to_run() {
     let id = pods::run(&mut runtime, &pod, &config, &pods::container("c", BUSYBOX, "sleep 1000")).await;
     daemon.kill();
     check::kill_everything(&daemon);
+    check::unmount_shm(&daemon);
     std::fs::remove_dir_all(daemon.run_dir()).unwrap();
     daemon.run().await;
     runtime = daemon.runtime().await;
@@ -163,7 +164,7 @@ async fn a_supervisor_without_a_record_is_ended() {
     pods::pull(&daemon, BUSYBOX).await;
     let mut runtime = daemon.runtime().await;
     let mut config = pods::pod("unknown");
-    config.linux.as_mut().unwrap().cgroup_parent = format!("{}/named", daemon.cgroup);
+    config.linux.as_mut().unwrap().cgroup_parent = daemon.parent_below("named");
     let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
     pods::run(&mut runtime, &pod, &config, &pods::container("c", BUSYBOX, "sleep 1000")).await;
     daemon.kill();

@@ -9,7 +9,9 @@ pub struct Config {
     pub root: PathBuf,
     /// State that a reboot may take: sockets and files of running pods (0711).
     pub run: PathBuf,
-    /// Parent cgroup of pods whose client names none, e.g. `/creel`.
+    /// Who owns the cgroups; `None`: whoever fits the parent below and this machine.
+    pub cgroup_driver: Option<crate::CgroupDriver>,
+    /// Parent cgroup of pods whose client names none: a path or a slice; empty: the driver's default.
     pub cgroup_parent: String,
     /// The supervisor's program.
     pub shim: PathBuf,

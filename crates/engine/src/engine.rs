@@ -18,6 +18,7 @@ use crate::{
         exec::ExecOutput,
         stream::{Ended, ProcessStreams, StreamOptions},
     },
+    driver::{CgroupDriver, Placement},
     error::{About, Error, Step},
     events::{Event, Events},
     flight::Flights,
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub images: Images,
     pub network: net::Network,
     pub cgroups: Hierarchies,
+    pub placement: Placement,
     pub table: Table,
     pub events: Events,
     pub starting: Flights<PodKey, PodId, Error>,
@@ -62,6 +64,10 @@ pub struct Info {
     pub config: Arc<Config>,
     /// `v1` or `v2`.
     pub cgroup_version: &'static str,
+    /// Who owns the cgroups.
+    pub cgroup_driver: CgroupDriver,
+    /// Parent cgroup of pods whose client names none.
+    pub cgroup_parent: String,
     /// `erofs` or `directory`.
     pub layer_format: &'static str,
     /// Pods that are ready, and all.
@@ -227,6 +233,8 @@ impl Engine {
                 Version::V1 => "v1",
                 Version::V2 => "v2",
             },
+            cgroup_driver: self.inner.placement.driver,
+            cgroup_parent: self.inner.placement.parent.clone(),
             layer_format: self.inner.images.layer_format(),
             pods: (pods.iter().filter(|p| matches!(p.state(), PodState::Ready { .. })).count(), pods.len()),
             containers: (
@@ -246,6 +254,7 @@ impl Inner {
             run_dirs.step(About::Engine, "make the run directory")?;
             let store = Arc::new(store::Store::open(&opened.root).step(About::Engine, "open the store")?);
             let cgroups = Hierarchies::detect().step(About::Engine, "find the cgroup hierarchies")?;
+            let placement = Placement::settle(opened.cgroup_driver, &opened.cgroup_parent, &cgroups)?;
             let network = net::Network::open(&opened.network).step(About::Engine, "open the network")?;
             let shim_exe = sys::memfd::sealed_memfd_of(&opened.shim);
             let shim_exe = shim_exe.map_err(|e| {
@@ -262,6 +271,7 @@ impl Inner {
                 store,
                 network,
                 cgroups,
+                placement,
                 table: Table::default(),
                 events: Events::default(),
                 starting: Flights::default(),

@@ -100,6 +100,7 @@ kinded!(
     registry::Error,
     store::Error,
     sys::Error,
+    systemd::Error,
 );
 
 impl Kinded for crate::image::UnusableConfig {

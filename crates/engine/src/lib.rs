@@ -9,6 +9,7 @@ mod blocking;
 mod clock;
 mod config;
 mod container;
+mod driver;
 mod engine;
 mod error;
 mod events;
@@ -31,6 +32,7 @@ pub use container::{
     exec::ExecOutput,
     stream::{Ended, ProcessStreams, StreamIn, StreamOptions, StreamOut, Terminal},
 };
+pub use driver::CgroupDriver;
 pub use engine::{Engine, Info};
 pub use error::{About, Error};
 pub use events::{Event, EventKind, Subject};
@@ -38,4 +40,4 @@ pub use pod::Pod;
 pub use stats::{ContainerUsage, InterfaceUsage, PodUsage, Writable};
 
 pub(crate) use engine::{Inner, chain, random_id};
-pub(crate) use files::{make_private_dir, remove_tree};
+pub(crate) use files::{make_private_dir, remove_pod_dir, remove_tree};

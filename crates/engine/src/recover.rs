@@ -253,7 +253,7 @@ impl Inner {
             end_supervisor(&dir, id).await;
             blocking(move || {
                 inner.kill_orphan(id);
-                if let Err(e) = crate::remove_tree(&dir) {
+                if let Err(e) = crate::remove_pod_dir(&dir) {
                     tracing::warn!(error = %e, "left-over run directory");
                 }
             })
@@ -263,7 +263,7 @@ impl Inner {
 
     /// What did not end when it was asked to, and is in the default place.
     fn kill_orphan(&self, id: PodId) {
-        let Ok(pod) = spec::cgroup::pod("", &self.config.cgroup_parent, id) else { return };
+        let Ok(pod) = spec::cgroup::pod("", &self.placement, id) else { return };
         for name in [spec::cgroup::supervisor(&pod, id), pod] {
             let killed = self.group(&name).and_then(|group| match group.exists() {
                 true => self.kill_group(&name).and_then(|()| group.remove()),

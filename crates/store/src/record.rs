@@ -108,7 +108,9 @@ impl Store {
 
     fn put(&self, directory: &str, name: &str, payload: &[u8], sync: Sync) -> Result<(), Error> {
         let layout = &self.shared.layout;
-        disk::write(&layout.at(directory).join(name), &layout.temporary(), &envelope::seal(payload), sync)
+        let (path, bytes) = (layout.at(directory).join(name), envelope::seal(payload));
+        // A stop and a removal are written down too, and have to work on a full disk.
+        self.shared.reserve.lend(|| disk::write(&path, &layout.temporary(), &bytes, sync))
     }
 
     fn load<Id: FromStr + Ord>(&self, directory: &str) -> Result<Loaded<Id>, Error> {

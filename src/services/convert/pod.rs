@@ -123,15 +123,14 @@ fn port((index, mapping): (usize, cri::PortMapping)) -> Result<PortMapping> {
     })
 }
 
-/// With the cgroupfs driver a parent is a path; a systemd slice would become a plain directory beside systemd's own.
+/// A path or a systemd slice: which of them it has to be follows from the cgroup driver, and is the engine's to say.
 fn cgroup_parent(path: String) -> Result<String> {
     const FIELD: &str = "config.linux.cgroup_parent";
     if path.is_empty() {
         return Ok(path);
     }
-    if path.ends_with(".slice") && !path.starts_with('/') {
-        let why = format!("{}: a systemd slice, but creel's cgroup driver is cgroupfs", shown(&path));
-        return Err(invalid(FIELD, why));
+    if path.ends_with(".slice") && !path.contains('/') {
+        return Ok(path);
     }
     no_climbing(FIELD, absolute(FIELD, path)?)
 }
@@ -248,7 +247,6 @@ mod tests {
             ("config.port_mappings[0].container_port", ports(mapping(0, 80, ""))),
             ("config.port_mappings[0].host_ip", ports(mapping(80, 80, "localhost"))),
             ("config.port_mappings[0].protocol", ports(cri::PortMapping { protocol: 3, ..mapping(80, 80, "") })),
-            ("config.linux.cgroup_parent", parent("kubepods-besteffort.slice")),
             ("config.linux.cgroup_parent", parent("relative")),
             ("config.linux.cgroup_parent", parent("/a/../..")),
             ("config.linux.sysctls", sysctl("../kernel/x")),

@@ -17,6 +17,7 @@ use crate::{
     Inner,
     blocking::blocking,
     clock,
+    driver::{self, CgroupDriver},
     error::{About, Error, Step},
     events::{EventKind, Subject},
     failpoint,
@@ -77,7 +78,7 @@ struct Made {
 impl Setup {
     fn new(inner: &Arc<Inner>, spec: PodSpec) -> Result<Self, Error> {
         let id = PodId::from_bytes(crate::random_id());
-        let cgroup = spec::cgroup::pod(&spec.cgroup_parent, &inner.config.cgroup_parent, id).step(id, "cgroup parent")?;
+        let cgroup = spec::cgroup::pod(&spec.cgroup_parent, &inner.placement, id).step(id, "cgroup parent")?;
         let plan =
             spec::pod_plan(&spec, &spec::cgroup::supervisor(&cgroup, id), inner.config.shm_size).step(id, "pod configuration")?;
         let owes_network = spec.namespaces.network == NamespaceMode::Pod;
@@ -132,7 +133,7 @@ impl Setup {
         let (dir, log) = (self.paths.dir.clone(), PathBuf::from(&self.record.spec.log_directory));
         let made = self.paths.dir.clone();
         self.undo.push("pod directory", move || async move {
-            blocking(move || crate::remove_tree(&made)).await.map_err(|e| crate::chain(&e))
+            blocking(move || crate::remove_pod_dir(&made)).await.map_err(|e| crate::chain(&e))
         });
         failpoint::hit("pod.record", id)?;
         self.put_record("write pod record").await?;
@@ -149,15 +150,32 @@ impl Setup {
         let ours = self.record.own_cgroup;
         self.undo.push("pod cgroup", move || async move {
             blocking(move || {
-                inner.group(&own)?.remove()?;
+                inner.group(&own).and_then(|group| group.remove()).step(id, "remove the supervisor's cgroup")?;
                 if ours { inner.remove_pod_cgroup(id, &pod) } else { Ok(()) }
             })
             .await
-            .map_err(|e| crate::chain(&e))
+            .map_err(|e| e.chain())
         });
         failpoint::hit("pod.cgroup", id)?;
+        if self.inner.placement.driver == CgroupDriver::Systemd {
+            return Ok(()); // It comes with the first process in it.
+        }
         let (inner, own) = (self.inner.clone(), self.plan.cgroup.clone());
         blocking(move || inner.group(&own)?.create()).await.step(id, "make the pod's cgroup")
+    }
+
+    async fn enter_scope(&mut self, supervisor: u32) -> Result<(), Error> {
+        if self.inner.placement.driver != CgroupDriver::Systemd {
+            return Ok(());
+        }
+        let id = self.record.id;
+        failpoint::hit("pod.scope", id)?;
+        let (inner, pod, own) = (self.inner.clone(), self.record.cgroup.clone(), self.plan.cgroup.clone());
+        blocking(move || {
+            driver::enter_scope(&inner, id, &pod, supervisor)?;
+            inner.group(&own).and_then(|group| group.create()).step(id, "make the supervisor's cgroup")
+        })
+        .await
     }
 
     async fn spawn_supervisor(&mut self) -> Result<(Arc<Shim>, ShimEvents), Error> {
@@ -180,6 +198,7 @@ impl Setup {
         let (shim, events) = Shim::spawn(args).await.step(id, "start the supervisor")?;
         let shim = Arc::new(shim);
         started.get_or_init(|| shim.clone());
+        self.enter_scope(shim.pid()).await?;
         failpoint::hit("pod.setup", id)?;
         shim.setup(&self.plan).await.step(id, "set up the supervisor's namespaces")?;
         Ok((shim, events))

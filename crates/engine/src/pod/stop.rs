@@ -119,7 +119,7 @@ impl Inner {
             return Ok(());
         }
         let (inner, cgroup, id) = (self.clone(), pod.cgroup.clone(), pod.id);
-        blocking(move || inner.remove_pod_cgroup(id, &cgroup)).await.step(pod.id, "remove the pod's cgroup")
+        blocking(move || inner.remove_pod_cgroup(id, &cgroup)).await
     }
 
     /// Whether a cgroup that is there was made for a pod of ours: the last pod in it takes it away.
@@ -128,11 +128,14 @@ impl Inner {
     }
 
     /// Removes a cgroup that was made for a pod, unless others are in it too: clients may give many pods one parent.
-    pub(crate) fn remove_pod_cgroup(&self, id: PodId, cgroup: &str) -> Result<(), sys::Error> {
+    pub(crate) fn remove_pod_cgroup(&self, id: PodId, cgroup: &str) -> Result<(), Error> {
+        if systemd::is_scope(cgroup) {
+            return crate::driver::leave_scope(self, id, cgroup);
+        }
         let within = |other: &Pod| other.cgroup.strip_prefix(cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         match self.table.pods().iter().any(|other| other.id != id && within(other)) {
             true => Ok(()),
-            false => self.group(cgroup)?.remove(),
+            false => self.group(cgroup).and_then(|group| group.remove()).step(id, "remove the pod's cgroup"),
         }
     }
 
@@ -142,7 +145,7 @@ impl Inner {
         let logs = Path::new(&pod.spec.log_directory).to_owned();
         let ours = logs.parent() == Some(&self.config.logs()) && logs.file_name().is_some();
         let removed: std::io::Result<_> = blocking(move || {
-            crate::remove_tree(&dir)?;
+            crate::remove_pod_dir(&dir)?;
             if ours {
                 crate::remove_tree(&logs)?;
             }

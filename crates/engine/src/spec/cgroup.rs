@@ -3,12 +3,19 @@
 use model::{ContainerId, ExecId, PodId};
 
 use super::error::{Error, cut};
+use crate::driver::{CgroupDriver, Placement};
 
-/// The pod's cgroup: what the client names (a kubelet makes one per pod), or a directory of ours in the default parent.
+/// The pod's cgroup: what the client names (a kubelet makes one per pod), or one of ours in the default parent. With
+/// systemd always a scope of ours, in the slice that the client names.
 ///
 /// # Errors
-/// Not absolute, empty parts, `.`, `..`, control characters, or a systemd slice.
-pub fn pod(given: &str, default_parent: &str, id: PodId) -> Result<String, Error> {
+/// Not absolute, empty parts, `.`, `..`, control characters, or of the other driver's form.
+pub(crate) fn pod(given: &str, placement: &Placement, id: PodId) -> Result<String, Error> {
+    let default_parent = placement.parent.as_str();
+    if placement.driver == CgroupDriver::Systemd {
+        let slice = slice(if given.is_empty() { default_parent } else { given })?;
+        return Ok(format!("{}/creel-{id}.scope", slice.trim_end_matches('/')));
+    }
     if given.is_empty() {
         return check(default_parent).map(|parent| format!("{}/{id}", parent.trim_end_matches('/')));
     }
@@ -31,10 +38,19 @@ pub fn exec(container_cgroup: &str, id: ExecId) -> String {
     format!("{container_cgroup}/exec-{id}")
 }
 
+/// The cgroup of a slice.
+fn slice(name: &str) -> Result<String, Error> {
+    if name.starts_with('/') {
+        let why = "is a path, and creel's cgroup driver is systemd, which wants a slice: set the kubelet's driver to the same";
+        return Err(Error::CgroupParent { path: cut(name), why });
+    }
+    systemd::path_of(name).map_err(|e| Error::CgroupParent { path: cut(name), why: e.why })
+}
+
 fn check(path: &str) -> Result<&str, Error> {
     let refuse = |why| Err(Error::CgroupParent { path: cut(path), why });
     if path.ends_with(".slice") && !path.contains('/') {
-        return refuse("is a systemd slice; this engine's cgroup driver is cgroupfs, set the kubelet's to the same");
+        return refuse("is a systemd slice, and creel's cgroup driver is cgroupfs: set the kubelet's driver to the same");
     }
     if !path.starts_with('/') {
         return refuse("must be absolute, e.g. /kubepods/burstable/podX");
@@ -56,10 +72,30 @@ fn check(path: &str) -> Result<&str, Error> {
 mod tests {
     use super::*;
 
+    fn cgroupfs(parent: &str) -> Placement {
+        Placement { driver: CgroupDriver::Cgroupfs, parent: parent.to_owned() }
+    }
+
+    #[test]
+    fn with_systemd_a_pod_is_a_scope_in_its_slice() {
+        let (id, placement) =
+            (PodId::from_bytes([0xab; 32]), Placement { driver: CgroupDriver::Systemd, parent: "creel.slice".into() });
+        let scope = format!("creel-{}.scope", "ab".repeat(32));
+        assert_eq!(pod("", &placement, id).unwrap(), format!("/creel.slice/{scope}"));
+        assert_eq!(pod("a-b.slice", &placement, id).unwrap(), format!("/a.slice/a-b.slice/{scope}"));
+        assert_eq!(pod("-.slice", &placement, id).unwrap(), format!("/{scope}"));
+        for (bad, why) in [("/kubepods/podX", "is a path"), ("a--b.slice", "empty part"), ("a", ".slice"), ("../a.slice", "slash")]
+        {
+            let error = pod(bad, &placement, id).unwrap_err().to_string();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
+
     #[test]
     fn names_follow_from_ids() {
         let id = PodId::from_bytes([0xab; 32]);
         let hex = "ab".repeat(32);
+        let pod = |given: &str, parent: &str, id| super::pod(given, &cgroupfs(parent), id);
         assert_eq!(pod("", "/creel", id).unwrap(), format!("/creel/{hex}"));
         assert_eq!(pod("", "/", id).unwrap(), format!("/{hex}"));
         assert_eq!(pod("/", "/creel", id).unwrap(), format!("/{hex}"));
@@ -84,7 +120,7 @@ mod tests {
             ("///", "empty"),
             (&long, "longer"),
         ] {
-            let error = pod(bad, "/creel", PodId::from_bytes([0; 32])).unwrap_err().to_string();
+            let error = pod(bad, &cgroupfs("/creel"), PodId::from_bytes([0; 32])).unwrap_err().to_string();
             assert!(error.contains(why), "{bad}: {error}");
         }
     }
