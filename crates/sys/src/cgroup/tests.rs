@@ -215,3 +215,30 @@ fn v2_mount() -> Option<std::path::PathBuf> {
     let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
     Some(line.split(' ').nth(4)?.into())
 }
+
+#[test]
+fn a_frozen_group_stands_still_and_goes_on() {
+    let all = Hierarchies::detect().unwrap();
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    let others = unified.join("cgroup.procs").exists().then(|| Hierarchies::v2_at(unified));
+    for all in others.into_iter().chain([all]) {
+        let group = group_of(&all);
+        group.0.create().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let size = || file.as_file().metadata().unwrap().len();
+        let script = format!("while :; do echo >>'{}'; sleep 0.01; done", file.path().display());
+        let mut child = shell(&group.0.open_join().unwrap(), &script);
+        wait_for("it runs", || size() > 3);
+        group.0.set_freezer(Freezer::Frozen).unwrap();
+        wait_for("it is frozen", || group.0.is_frozen().unwrap());
+        let before = size();
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(size(), before, "{:?}", all.version());
+        group.0.set_freezer(Freezer::Thawed).unwrap();
+        wait_for("it goes on", || size() > before);
+        assert!(!group.0.is_frozen().unwrap());
+        group.0.set_freezer(Freezer::Frozen).unwrap();
+        group.0.kill_all(Duration::from_secs(5)).unwrap();
+        child.wait().unwrap();
+    }
+}
