@@ -286,7 +286,7 @@ impl BlobReader {
     async fn ask_from(&self, number: usize, from: Option<u64>) -> Result<Open, Failure> {
         let endpoint = self.session.endpoint(number);
         let url = endpoint.url(&self.session.repository, &format!("blobs/{}", self.blob.digest));
-        let response = self.session.get(endpoint, url, &Ask { from, ..Ask::default() }).await?;
+        let response = self.session.ask(endpoint, url, &Ask { from, ..Ask::default() }).await?;
         self.accept(response, from).await
     }
 

@@ -74,6 +74,11 @@ impl Endpoint {
         }
     }
 
+    /// The URL of something of the registry as a whole: ``, `_catalog`.
+    pub(crate) fn root(&self, rest: &str) -> Url {
+        Url { origin: self.origin.clone(), target: format!("{}/{rest}", self.base) }
+    }
+
     /// Redirects and token realms of this one may lead to this machine and its link (R25): it is itself here, or
     /// configured to be insecure.
     pub(crate) fn may_lead_inside(&self) -> bool {

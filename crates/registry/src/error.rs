@@ -1,8 +1,8 @@
-//! What can go wrong in a pull.
+//! What can go wrong between us and a registry.
 
 use std::{fmt, path::PathBuf};
 
-use model::ErrorKind;
+use model::{Digest, ErrorKind};
 
 use crate::{ConfigError, DocumentError, Failure, Platform};
 
@@ -17,6 +17,18 @@ pub enum Step {
     Config,
     /// Fetch a layer.
     Blob,
+    /// Ask whether a registry has a blob already.
+    Find,
+    /// Upload a blob.
+    Upload,
+    /// Upload a manifest or index.
+    Publish,
+    /// List a repository's tags.
+    Tags,
+    /// Look for repositories.
+    Search,
+    /// Show credentials.
+    Login,
 }
 
 impl fmt::Display for Step {
@@ -26,6 +38,12 @@ impl fmt::Display for Step {
             Self::Manifest => "fetch manifest",
             Self::Config => "fetch config",
             Self::Blob => "fetch blob",
+            Self::Find => "look for blob",
+            Self::Upload => "upload blob",
+            Self::Publish => "upload manifest",
+            Self::Tags => "list tags of",
+            Self::Search => "search",
+            Self::Login => "log in to",
         })
     }
 }
@@ -56,7 +74,7 @@ impl fmt::Display for All<'_> {
     }
 }
 
-/// What can go wrong in a pull.
+/// What can go wrong between us and a registry.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -78,13 +96,21 @@ pub enum Error {
     },
     /// No place gave it. The last one is the registry itself, those before are mirrors.
     #[error("{step} {name}: {}", All(tried))]
-    Pull {
+    Asked {
         /// What was being done.
         step: Step,
         /// With what: an image name or `REPOSITORY@DIGEST`.
         name: String,
         /// What happened at each place, in the order of asking.
         tried: Vec<Tried>,
+    },
+    /// What is to be uploaded cannot be read.
+    #[error("read blob {digest} to upload it")]
+    Content {
+        /// The blob.
+        digest: Digest,
+        /// Why not.
+        source: std::io::Error,
     },
     /// The image is there, but not one that we take.
     #[error("image {name}")]
@@ -112,7 +138,8 @@ impl Error {
         match self {
             Self::Config { .. } | Self::Credentials { .. } => ErrorKind::InvalidArgument,
             // The registry itself knows best: that a mirror lacks an image says nothing.
-            Self::Pull { tried, .. } => tried.last().map_or(ErrorKind::InvalidArgument, |t| t.why.kind()),
+            Self::Asked { tried, .. } => tried.last().map_or(ErrorKind::InvalidArgument, |t| t.why.kind()),
+            Self::Content { .. } => ErrorKind::Internal,
             Self::Document { source, .. } => source.kind(),
             Self::Platform { .. } => ErrorKind::NotFound,
         }

@@ -1,4 +1,4 @@
-//! One request to one place: headers, redirects, a 401 answered once, bounded bodies.
+//! One request to one place: headers, redirects, a 401 answered once, bounded bodies in both directions.
 
 use std::{
     sync::Arc,
@@ -36,19 +36,85 @@ pub(crate) struct Ask {
     pub(crate) from: Option<u64>,
     /// Shown to the origin that is asked first, nobody else.
     pub(crate) authorization: Option<HeaderValue>,
-    /// A form to POST; without it the method is GET.
-    pub(crate) form: Option<String>,
+    /// What is done.
+    pub(crate) act: Act,
+}
+
+/// Method and body of a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Act {
+    #[default]
+    Get,
+    Head,
+    /// A form to POST.
+    Form(String),
+    /// Begins an upload.
+    Post,
+    /// A piece of an upload, from a position in the whole.
+    Patch {
+        from: u64,
+        piece: Bytes,
+    },
+    /// A whole document or the end of an upload.
+    Put {
+        media_type: String,
+        body: Bytes,
+    },
+}
+
+/// The slowest uplink that is waited for, in bytes per second: time to send is not the server's thinking time.
+const SLOWEST_UPLINK: u64 = 32 * 1024;
+
+impl Act {
+    fn method(&self) -> Method {
+        match self {
+            Self::Get => Method::GET,
+            Self::Head => Method::HEAD,
+            Self::Form(_) | Self::Post => Method::POST,
+            Self::Patch { .. } => Method::PATCH,
+            Self::Put { .. } => Method::PUT,
+        }
+    }
+
+    fn body(&self) -> Bytes {
+        match self {
+            Self::Get | Self::Head | Self::Post => Bytes::new(),
+            Self::Form(form) => Bytes::from(form.clone()),
+            Self::Patch { piece, .. } => piece.clone(),
+            Self::Put { body, .. } => body.clone(),
+        }
+    }
+
+    fn content_type(&self) -> Option<&str> {
+        match self {
+            Self::Get | Self::Head | Self::Post => None,
+            Self::Form(_) => Some("application/x-www-form-urlencoded"),
+            Self::Patch { .. } => Some("application/octet-stream"),
+            Self::Put { media_type, .. } => Some(media_type),
+        }
+    }
+
+    /// Whether an answer's redirect is followed. 301 to 303 would turn an upload into a GET.
+    fn follows(&self, status: StatusCode) -> bool {
+        match self {
+            Self::Get | Self::Head => is_redirect(status),
+            Self::Form(_) => false,
+            Self::Post | Self::Patch { .. } | Self::Put { .. } => matches!(status.as_u16(), 307 | 308),
+        }
+    }
 }
 
 impl Session {
-    /// GET from a place: follows redirects and answers each origin's first 401. Any other status is the caller's.
-    pub(crate) async fn get(&self, endpoint: &Endpoint, url: Url, ask: &Ask) -> Result<Response<Incoming>, Failure> {
+    /// Asks a place: follows redirects and answers each origin's first 401. An error status is a failure, any other
+    /// the caller's.
+    pub(crate) async fn ask(&self, endpoint: &Endpoint, url: Url, ask: &Ask) -> Result<Response<Incoming>, Failure> {
         let mut url = url;
         let mut redirects = 0;
         let mut answered: Vec<Origin> = Vec::new();
         loop {
             let origin = url.origin.clone();
-            let party = Party { origin: &origin, repository: &self.repository, login: self.login_for(endpoint, &origin) };
+            let login = self.login_for(endpoint, &origin);
+            let party = Party { origin: &origin, repository: &self.repository, access: self.access, login };
             let used = self.shared.tokens.current(party).await;
             let this = Ask { authorization: used.header.clone(), ..ask.clone() };
             let response = self.send(endpoint, &url, &this).await?;
@@ -59,7 +125,7 @@ impl Session {
                     continue;
                 }
             }
-            if is_redirect(response.status()) {
+            if ask.act.follows(response.status()) {
                 url = redirect(&url, response.headers(), &mut redirects)?;
                 continue;
             }
@@ -82,7 +148,7 @@ impl Session {
         loop {
             let this = Ask { authorization: ask.authorization.clone().filter(|_| url.origin == first), ..ask.clone() };
             let response = self.send(endpoint, &url, &this).await?;
-            if !is_redirect(response.status()) || ask.form.is_some() {
+            if !ask.act.follows(response.status()) {
                 return Ok(response);
             }
             url = redirect(&url, response.headers(), &mut redirects)?;
@@ -93,9 +159,10 @@ impl Session {
     async fn send(&self, endpoint: &Endpoint, url: &Url, ask: &Ask) -> Result<Response<Incoming>, Failure> {
         let (client, connect) = self.client_for(endpoint, &url.origin).await?;
         let uri = url.uri().map_err(|e| Failure::Redirect(RedirectError::Url(e)))?;
-        let method = if ask.form.is_some() { Method::POST } else { Method::GET };
-        let mut request = Request::new(Full::new(Bytes::from(ask.form.clone().unwrap_or_default())));
-        *request.method_mut() = method;
+        let body = ask.act.body();
+        let sending = Duration::from_secs(body.len() as u64 / SLOWEST_UPLINK);
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = ask.act.method();
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         if url.origin == endpoint.origin {
@@ -105,7 +172,7 @@ impl Session {
         }
         self.fill(headers, url, ask);
         // The connection has a deadline of its own; its time is not the server's thinking time.
-        let deadline = self.shared.config.timeouts.headers + connect;
+        let deadline = self.shared.config.timeouts.headers + connect + sending;
         match tokio::time::timeout(deadline, client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(from_http(&error)),
@@ -133,8 +200,13 @@ impl Session {
         if let Some(authorization) = self.shared.clients.proxies.authorization(url) {
             headers.insert(header::PROXY_AUTHORIZATION, authorization);
         }
-        if ask.form.is_some() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        if let Some(Ok(content_type)) = ask.act.content_type().map(HeaderValue::from_str) {
+            headers.insert(header::CONTENT_TYPE, content_type);
+        }
+        if let Act::Patch { from, piece } = &ask.act
+            && let Ok(range) = HeaderValue::from_str(&format!("{from}-{}", from + (piece.len() as u64).saturating_sub(1)))
+        {
+            headers.insert(header::CONTENT_RANGE, range);
         }
     }
 

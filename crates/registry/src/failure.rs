@@ -136,6 +136,9 @@ pub enum Failure {
     /// The token server's answer.
     #[error("no usable token in the answer: {0}")]
     NoToken(&'static str),
+    /// A list of names, or a part of it.
+    #[error("no usable list: {0}")]
+    NoList(&'static str),
     /// The document is none that we take.
     #[error("{}", chain(.0))]
     Document(DocumentError),
@@ -184,7 +187,8 @@ impl Failure {
             | Self::Truncated { .. }
             | Self::Redirect(_)
             | Self::Challenge(_)
-            | Self::NoToken(_) => ErrorKind::Unavailable,
+            | Self::NoToken(_)
+            | Self::NoList(_) => ErrorKind::Unavailable,
             Self::Length { .. } | Self::Digest { .. } | Self::Distrusted | Self::Encoding(_) | Self::ContentRange(_) => {
                 ErrorKind::Corrupted
             }
@@ -222,6 +226,7 @@ impl Failure {
             | Self::Redirect(_)
             | Self::Challenge(_)
             | Self::NoToken(_)
+            | Self::NoList(_)
             | Self::Document(_)
             | Self::Config(_) => 0,
         }

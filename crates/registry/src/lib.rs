@@ -1,4 +1,4 @@
-//! Resolve and pull from OCI distribution registries; hands out verified bytes.
+//! Resolve, pull, push, list and search in OCI distribution registries; hands out verified bytes.
 //!
 //! A registry is hostile until proven otherwise: every document and blob is checked against its digest while it is
 //! read, every body and header block has a limit, every wait a deadline, and credentials go to exactly the origin
@@ -17,8 +17,10 @@ mod exchange;
 mod failure;
 mod hosts;
 mod json;
+mod list;
 mod manifest;
 mod platform;
+mod push;
 mod registry;
 mod resolve;
 mod rounds;
@@ -36,8 +38,10 @@ pub use credentials::{Credentials, Secret};
 pub use error::{Error, Step, Tried};
 pub use failure::{ConnectError, Failure, TlsProblem};
 pub use hosts::{Capabilities, ConfigError, HostEntry, HostsFile, parse_hosts_toml};
+pub use list::Hit;
 pub use manifest::{Document, DocumentError, Image, Index, IndexEntry, parse_manifest};
 pub use platform::Platform;
+pub use push::{Content, Found, Target, Upload};
 pub use registry::Registry;
 pub use resolve::Resolved;
 pub use source::Source;

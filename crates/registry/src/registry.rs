@@ -2,14 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
-use model::{Descriptor, ImageRef};
+use model::{Descriptor, Host, ImageRef};
 
 use crate::{
-    BlobReader, Config, Credentials, Error, Platform, Resolved, Source,
+    BlobReader, Config, Credentials, Error, Hit, Platform, Resolved, Source, Step, Target,
     client::Clients,
-    resolve,
-    source::{Session, Shared},
-    token::Tokens,
+    list, resolve,
+    source::{Name, Session, Shared},
+    token::{Access, Tokens},
 };
 
 /// A client for all registries. Cheap to clone; clones share tokens and connections.
@@ -37,7 +37,7 @@ impl Registry {
     /// # Errors
     /// If the registry's configuration or the credentials are malformed.
     pub async fn source(&self, image: &ImageRef, credentials: &Credentials) -> Result<Source, Error> {
-        Ok(Source(Arc::new(Session::open(&self.shared, image, credentials).await?)))
+        Ok(Source(Arc::new(Session::open(&self.shared, image.into(), Access::Pull, credentials).await?)))
     }
 
     /// Finds the image for this machine: what the name stands for, its manifest and its config, all verified.
@@ -63,6 +63,44 @@ impl Registry {
     /// See [`Error`].
     pub async fn blob(&self, source: &Source, blob: &Descriptor) -> Result<BlobReader, Error> {
         BlobReader::open(Arc::clone(&source.0), blob.clone()).await
+    }
+
+    /// Where images of a repository are pushed to, without asking anybody yet.
+    ///
+    /// # Errors
+    /// If the registry's configuration or the credentials are malformed.
+    pub async fn target(&self, image: &ImageRef, credentials: &Credentials) -> Result<Target, Error> {
+        Ok(Target(Arc::new(Session::open(&self.shared, image.into(), Access::Push, credentials).await?)))
+    }
+
+    /// All tags of an image's repository, as the registry itself lists them.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn tags(&self, image: &ImageRef, credentials: &Credentials) -> Result<Vec<String>, Error> {
+        let session = Arc::new(Session::open(&self.shared, image.into(), Access::Pull, credentials).await?);
+        session.ask_server(Step::Tags, image.name(), |number| list::tags(&session, number)).await
+    }
+
+    /// Repositories of a registry with a term in their names (where it has a search: also in their descriptions), at most
+    /// `most`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn search(&self, host: &Host, term: &str, most: usize, credentials: &Credentials) -> Result<Vec<Hit>, Error> {
+        let name = Name { registry: host, repository: "" };
+        let session = Arc::new(Session::open(&self.shared, name, Access::Pull, credentials).await?);
+        session.ask_server(Step::Search, host.to_string(), |number| list::search(&session, number, term, most)).await
+    }
+
+    /// Whether a registry accepts credentials.
+    ///
+    /// # Errors
+    /// See [`Error`]; `PermissionDenied` if it does not.
+    pub async fn check(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
+        let name = Name { registry: host, repository: "" };
+        let session = Arc::new(Session::open(&self.shared, name, Access::Pull, credentials).await?);
+        session.ask_server(Step::Login, host.to_string(), |number| list::check(&session, number)).await
     }
 
     #[cfg(test)]

@@ -168,7 +168,7 @@ impl Session {
             Wanted::Entry(entry) => entry.digest.to_string(),
         };
         let url = endpoint.url(&self.repository, &format!("manifests/{at}"));
-        let response = self.get(endpoint, url, &Ask { accept: Some(ACCEPT), ..Ask::default() }).await?;
+        let response = self.ask(endpoint, url, &Ask { accept: Some(ACCEPT), ..Ask::default() }).await?;
         let response = self.only_ok(response).await?;
         let content_type = content_type(&response);
         let hint = response.headers().get("docker-content-digest").and_then(|v| v.to_str().ok()?.parse::<Digest>().ok());
@@ -224,7 +224,7 @@ impl Session {
 
     async fn config_from(&self, endpoint: &Endpoint, config: &Descriptor) -> Result<Bytes, Failure> {
         let url = endpoint.url(&self.repository, &format!("blobs/{}", config.digest));
-        let response = self.get(endpoint, url, &Ask::default()).await?;
+        let response = self.ask(endpoint, url, &Ask::default()).await?;
         let bytes = self.read_all(self.only_ok(response).await?, config.size).await?;
         same_length(config, bytes.len())?;
         verify(&bytes, &config.digest)?;

@@ -6,15 +6,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use model::{Digest, ImageRef};
+use model::{Digest, Host, ImageRef};
 
 use crate::{
     Capabilities, Config, Credentials, Error, Failure, Origin, Step, Tried,
     client::{ClientKey, Clients, HttpClient},
     credentials::Login,
     endpoint::{Endpoint, endpoints},
-    rounds::Rounds,
-    token::Tokens,
+    rounds::{Rounds, Turn},
+    token::{Access, Tokens},
 };
 
 /// What all pulls share.
@@ -28,6 +28,8 @@ pub(crate) struct Shared {
 pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
     pub(crate) repository: String,
+    /// What tokens are asked for.
+    pub(crate) access: Access,
     endpoints: Vec<Endpoint>,
     credentials: Credentials,
     login: Login,
@@ -35,6 +37,19 @@ pub(crate) struct Session {
     held: Mutex<BTreeMap<ClientKey, Arc<HttpClient>>>,
     /// Who gave wrong bytes for what.
     distrusted: Mutex<HashSet<(usize, Digest)>>,
+}
+
+/// A registry and a repository of it; none (empty): the registry as a whole.
+#[derive(Clone, Copy)]
+pub(crate) struct Name<'a> {
+    pub(crate) registry: &'a Host,
+    pub(crate) repository: &'a str,
+}
+
+impl<'a> From<&'a ImageRef> for Name<'a> {
+    fn from(image: &'a ImageRef) -> Self {
+        Self { registry: &image.registry, repository: image.repository.as_str() }
+    }
 }
 
 /// Where the blobs of an image can be had: the configured places of its repository, with the credentials of the pull
@@ -51,18 +66,24 @@ impl fmt::Debug for Source {
 
 impl Session {
     /// Reads the registry's configuration as it is now.
-    pub(crate) async fn open(shared: &Arc<Shared>, image: &ImageRef, credentials: &Credentials) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        shared: &Arc<Shared>,
+        name: Name<'_>,
+        access: Access,
+        credentials: &Credentials,
+    ) -> Result<Self, Error> {
         let login = credentials.login()?;
-        let (reader, host) = (Arc::clone(shared), image.registry.as_str().to_owned());
+        let (reader, host) = (Arc::clone(shared), name.registry.as_str().to_owned());
         let read = tokio::task::spawn_blocking(move || endpoints(&reader.config, &host)).await;
         let endpoints = read.map_err(|e| Error::Config {
-            host: image.registry.to_string(),
+            host: name.registry.to_string(),
             path: shared.config.certs_dir.clone(),
             source: crate::ConfigError::Read { path: shared.config.certs_dir.clone(), source: e.into() },
         })??;
         Ok(Self {
             shared: Arc::clone(shared),
-            repository: image.repository.to_string(),
+            repository: name.repository.to_owned(),
+            access,
             endpoints,
             credentials: credentials.clone(),
             login,
@@ -81,6 +102,36 @@ impl Session {
         let ours = endpoint.is_registry() && self.credentials.meant_for(origin).is_none();
         let named = self.credentials.meant_for(origin) == Some(true);
         if *origin == endpoint.origin && (ours || named) { &self.login } else { &Login::Anonymous }
+    }
+
+    /// The one place that uploads go to: the registry itself; if its configuration says that it takes none, the first
+    /// that does. Uploads never go to a mirror just because it is listed first.
+    pub(crate) fn taker(&self) -> Option<usize> {
+        let able = || self.endpoints.iter().enumerate().filter(|(_, e)| e.capabilities.push);
+        able().find(|(_, e)| e.is_registry()).or_else(|| able().next()).map(|(number, _)| number)
+    }
+
+    /// Asks the registry itself, never a mirror, as often as it may help.
+    pub(crate) async fn ask_server<T, F>(&self, step: Step, name: String, ask: impl Fn(usize) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut rounds = self.rounds_at(self.endpoints.iter().position(Endpoint::is_registry));
+        loop {
+            match rounds.turn() {
+                Turn::Ask(number) => match ask(number).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => rounds.failed(failure),
+                },
+                Turn::Wait(wait) => tokio::time::sleep(wait).await,
+                Turn::Over => return Err(self.gave_up(step, name, rounds.into_failures())),
+            }
+        }
+    }
+
+    /// The course of a request to one place.
+    pub(crate) fn rounds_at(&self, place: Option<usize>) -> Rounds {
+        Rounds::new(self.shared.config.timeouts, place)
     }
 
     /// Places that can do something, in the order to ask them: those that did not answer lately last.
@@ -111,7 +162,7 @@ impl Session {
         // As configured, so that the registry itself comes last: its answer decides the kind.
         failures.sort_by_key(|(number, _)| *number);
         let tried = failures.into_iter().map(|(number, why)| Tried { place: self.endpoints[number].origin.to_string(), why });
-        Error::Pull { step, name, tried: tried.collect() }
+        Error::Asked { step, name, tried: tried.collect() }
     }
 
     /// The pool for a key, kept until this pull ends.

@@ -13,7 +13,7 @@ use crate::{
     Challenge, ChallengeError, Failure, Origin, Scheme, Url, UrlError,
     credentials::{Login, sensitive},
     endpoint::Endpoint,
-    exchange::Ask,
+    exchange::{Act, Ask},
     source::Session,
     url::percent,
 };
@@ -29,6 +29,7 @@ const LONGEST_LIFE: u64 = 24 * 3600;
 struct Key {
     origin: Origin,
     repository: String,
+    access: Access,
     login: [u8; 32],
 }
 
@@ -62,11 +63,20 @@ impl Authorization {
     }
 }
 
+/// What is going to be done in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    Pull,
+    Push,
+}
+
 /// Whom a request is from, and for what.
 #[derive(Clone, Copy)]
 pub(crate) struct Party<'a> {
     pub(crate) origin: &'a Origin,
+    /// Empty: the registry as a whole.
     pub(crate) repository: &'a str,
+    pub(crate) access: Access,
     pub(crate) login: &'a Login,
 }
 
@@ -112,7 +122,8 @@ impl Tokens {
     }
 
     fn slot(&self, party: Party<'_>) -> Arc<tokio::sync::Mutex<Slot>> {
-        let key = Key { origin: party.origin.clone(), repository: party.repository.to_owned(), login: party.login.fingerprint() };
+        let (repository, access) = (party.repository.to_owned(), party.access);
+        let key = Key { origin: party.origin.clone(), repository, access, login: party.login.fingerprint() };
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= MOST_SLOTS {
             let now = Instant::now();
@@ -153,20 +164,28 @@ fn realm(origin: &Origin, challenge: &Challenge) -> Result<Url, ChallengeError> 
     Ok(url)
 }
 
-/// The scopes to ask for: pulling this repository, and what the registry itself says (which may be its own word).
+/// The scopes to ask for: what is to be done in this repository, and what the registry itself says (which may be its
+/// own word, or a second repository that a blob is to be mounted from).
 fn scopes(party: Party<'_>, challenge: &Challenge) -> Vec<String> {
-    let ours = format!("repository:{}:pull", party.repository);
-    match challenge.get("scope").filter(|s| !s.is_empty()) {
-        Some(theirs) if covers(theirs, party.repository) => vec![theirs.to_owned()],
-        Some(theirs) => vec![ours, theirs.to_owned()],
-        None => vec![ours],
+    let theirs = challenge.get("scope").filter(|s| !s.is_empty()).map(str::to_owned);
+    if party.repository.is_empty() || theirs.as_ref().is_some_and(|theirs| covers(theirs, party)) {
+        return theirs.into_iter().collect();
     }
+    let actions = match party.access {
+        Access::Pull => "pull",
+        Access::Push => "pull,push",
+    };
+    std::iter::once(format!("repository:{}:{actions}", party.repository)).chain(theirs).collect()
 }
 
-/// Whether a scope lets pull from a repository.
-fn covers(scope: &str, repository: &str) -> bool {
+/// Whether a scope lets do in a repository what is to be done.
+fn covers(scope: &str, party: Party<'_>) -> bool {
+    let wanted = match party.access {
+        Access::Pull => "pull",
+        Access::Push => "push",
+    };
     let one = |scope: &str| match scope.strip_prefix("repository:").and_then(|s| s.rsplit_once(':')) {
-        Some((name, actions)) => name == repository && actions.split(',').any(|a| matches!(a, "pull" | "*")),
+        Some((name, actions)) => name == party.repository && actions.split(',').any(|a| a == wanted || a == "*"),
         None => false,
     };
     scope.split(' ').any(one)
@@ -199,7 +218,7 @@ async fn fetch_from(
             percent(&scopes.join(" ")),
             percent(refresh.expose())
         );
-        Ask { form: Some(form), ..Ask::default() }
+        Ask { act: Act::Form(form), ..Ask::default() }
     } else {
         if !service.is_empty() {
             url = url.with_query("service", service);
@@ -261,7 +280,7 @@ mod tests {
     #[test]
     fn scopes_cover_the_repository() {
         let origin = origin("https://reg.example");
-        let party = Party { origin: &origin, repository: "a/b", login: &Login::Anonymous };
+        let party = Party { origin: &origin, repository: "a/b", access: Access::Pull, login: &Login::Anonymous };
         let with = |scope: &str| Challenge { scheme: "bearer".into(), parameters: vec![("scope".into(), scope.into())] };
         for (scope, result) in [
             ("repository:a/b:pull", &["repository:a/b:pull"][..]),
@@ -272,6 +291,13 @@ mod tests {
         ] {
             assert_eq!(scopes(party, &with(scope)), result, "{scope}");
         }
+        let pushing = Party { access: Access::Push, ..party };
+        assert_eq!(scopes(pushing, &with("repository:a/b:pull")), ["repository:a/b:pull,push", "repository:a/b:pull"]);
+        let two = "repository:a/b:pull,push repository:c:pull";
+        assert_eq!(scopes(pushing, &with(two)), [two]);
+        let whole = Party { repository: "", ..party };
+        assert_eq!(scopes(whole, &with("registry:catalog:*")), ["registry:catalog:*"]);
+        assert!(scopes(whole, &with("")).is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod farm;
 mod hostile;
 mod proxy;
 mod pull;
+mod push;
 mod real;
 mod tls;
 

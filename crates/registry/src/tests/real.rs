@@ -22,9 +22,15 @@ fn binary() -> Option<PathBuf> {
     named.into_iter().chain(known).find(|path| path.is_file())
 }
 
-struct Server {
+pub(super) struct Server {
     child: Child,
     address: SocketAddr,
+}
+
+impl Server {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 impl Drop for Server {
@@ -98,7 +104,7 @@ fn push(server: &Server, contents: &[bytes::Bytes]) {
 
 /// The test's registry, or `None` and a word about it.
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
-fn registry(directory: &tempfile::TempDir, more: &str) -> Option<Server> {
+pub(super) fn registry(directory: &tempfile::TempDir, more: &str) -> Option<Server> {
     match binary() {
         Some(binary) => Some(start(&binary, directory.path(), more)),
         None => {
@@ -124,15 +130,18 @@ async fn the_real_registry_is_pulled_from() {
     assert!(told(&error).contains("status 404: MANIFEST_UNKNOWN: manifest unknown"), "{}", told(&error));
 }
 
-#[tokio::test]
-async fn the_real_registry_wants_a_password() {
-    let directory = tempfile::tempdir().unwrap();
+/// One that wants the tests' user and password.
+pub(super) fn with_password(directory: &tempfile::TempDir) -> Option<Server> {
     let htpasswd = directory.path().join("htpasswd");
     // bcrypt of p4ssw0rd, made once with cost 4.
     std::fs::write(&htpasswd, "user:$2b$04$abcdefghijklmnopqrstuuWIjy.kBfLlxwPfqLFCg/mYDOjX.8Dy2\n").unwrap();
-    let Some(server) = registry(&directory, &format!("auth: {{htpasswd: {{realm: r, path: {}}}}}\n", htpasswd.display())) else {
-        return;
-    };
+    registry(directory, &format!("auth: {{htpasswd: {{realm: r, path: {}}}}}\n", htpasswd.display()))
+}
+
+#[tokio::test]
+async fn the_real_registry_wants_a_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(server) = with_password(&directory) else { return };
     let contents = [noise(1000, 1)];
     push(&server, &contents);
     let client = Registry::new(config(&directory));
