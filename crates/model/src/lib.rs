@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capability;
+pub mod checkpoint;
 pub mod container;
 mod descriptor;
 mod digest;

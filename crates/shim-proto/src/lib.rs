@@ -28,4 +28,4 @@ pub const VERSION: u32 = 1;
 pub const REVISION: u32 = 1;
 
 /// File descriptors that may come with one packet.
-pub const FDS_MAX: usize = 4;
+pub const FDS_MAX: usize = 64;

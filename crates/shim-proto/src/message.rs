@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 use model::{
     ContainerId, ErrorKind, ExecId, Signal,
+    checkpoint::{CapturePlan, RestorePlan},
     container::ExitStatus,
     plan::{ContainerPlan, ExecPlan, PodPlan},
     pod::Timestamp,
@@ -26,8 +27,8 @@ pub enum Request {
     /// Make the pod: cgroup, namespaces, init. Once. Answer: [`Reply::Done`].
     #[n(1)]
     Setup(#[n(0)] PodPlan),
-    /// Make a container up to, not including, exec of its program. One descriptor: its root directory, an open
-    /// directory or a detached mount. Answer: [`Reply::Created`].
+    /// Make a container up to, not including, exec of its program. Descriptors: its root directory, an open directory or
+    /// a detached mount; then the mounts of the plan's `MountKind::Detached`. Answer: [`Reply::Created`].
     #[n(2)]
     Create(#[n(0)] ContainerPlan),
     /// Let it exec. Answer: [`Reply::Started`] once exec has succeeded. After a failure it is `Exited`, without an event.
@@ -119,6 +120,31 @@ pub enum Request {
     /// Kill everything and end. Answer: [`Reply::Done`] once everything is dead; then the supervisor exits.
     #[n(14)]
     Shutdown,
+    /// Freeze containers, until `Thaw` or until this connection ends: a daemon that dies leaves no pod frozen. Answer:
+    /// [`Reply::Done`] when that is asked of the kernel; it takes effect when it does.
+    #[n(20)]
+    Freeze {
+        /// Which.
+        #[n(0)]
+        containers: Vec<ContainerId>,
+    },
+    /// End a capture, and let everything that `Freeze` froze run. Answer: [`Reply::Done`].
+    #[n(21)]
+    Thaw,
+    /// Run criu on a container, one at a time; other requests are answered meanwhile. Answer: [`Reply::Captured`] when it
+    /// has ended.
+    #[n(22)]
+    Capture(#[n(0)] CapturePlan),
+    /// Make a container as `Create` does, and its processes out of images. They stand still until `Start`.
+    #[n(23)]
+    Restore {
+        /// The container. Its program is not run.
+        #[n(0)]
+        plan: ContainerPlan,
+        /// Its processes.
+        #[n(1)]
+        restore: RestorePlan,
+    },
 }
 
 /// Who gets a signal.
@@ -203,6 +229,13 @@ pub enum Reply {
     /// To `State`.
     #[n(7)]
     State(#[n(0)] State),
+    /// To `Capture`.
+    #[n(20)]
+    Captured {
+        /// criu's exit code; 128 + signal when a signal ended it.
+        #[n(0)]
+        code: i32,
+    },
 }
 
 /// What a descriptor in an answer is.

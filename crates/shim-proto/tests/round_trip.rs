@@ -3,15 +3,23 @@
 
 mod samples;
 
-use model::{ContainerId, Signal, container::ExitStatus, plan::ProcessPlan};
+use model::{
+    ContainerId, Signal,
+    container::{ExitStatus, OomScope},
+    plan::ProcessPlan,
+};
 use proptest::{collection::vec, option, prelude::*};
 use shim_proto::{ContainerEntry, Event, Exit, ExitRecord, Incoming, Reply, Request, State, Status};
 
 fn exit() -> impl Strategy<Value = ExitStatus> {
-    (any::<i32>(), option::of(1..=64), any::<bool>()).prop_map(|(code, signal, oom_killed)| ExitStatus {
+    let scope = option::of(prop_oneof![Just(OomScope::Container), Just(OomScope::Pod), Just(OomScope::Above), Just(OomScope::Node)]);
+    let parts = (any::<i32>(), option::of(1..=64), any::<bool>(), scope, any::<Option<u64>>());
+    parts.prop_map(|(code, signal, oom_killed, oom_scope, oom_limit)| ExitStatus {
         code,
         signal: signal.and_then(Signal::from_number),
         oom_killed,
+        oom_scope,
+        oom_limit,
     })
 }
 

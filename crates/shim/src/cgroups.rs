@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::{Signal, container::ExitStatus};
 use rustix::{io::Errno, process::Pid};
-use sys::cgroup::{Group, Hierarchies, Track};
+use sys::cgroup::{Freezer, Group, Hierarchies, Track};
 
 use crate::{error::Error, oom};
 
@@ -26,6 +26,19 @@ impl Cgroups {
     /// Kills everything in a container's cgroup and below it.
     pub(crate) fn kill(&self, path: &str) -> Result<(), Error> {
         Group::new(&self.all, path).and_then(|group| group.kill_all(KILL)).map_err(failed)
+    }
+
+    /// Has the kernel freeze everything in a container's cgroup.
+    pub(crate) fn freeze(&self, path: &str) -> Result<(), Error> {
+        Group::new(&self.all, path).and_then(|group| group.set_freezer(Freezer::Frozen)).map_err(failed)
+    }
+
+    /// Lets it run again; a group that is gone has nothing in it.
+    pub(crate) fn thaw(&self, path: &str) -> Result<(), Error> {
+        match Group::new(&self.all, path).and_then(|group| group.set_freezer(Freezer::Thawed)) {
+            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+            other => other.map_err(failed),
+        }
     }
 
     /// Kills everything in an exec's cgroup.

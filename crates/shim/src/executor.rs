@@ -74,6 +74,11 @@ impl Pod {
         Ok(Self { env, init_gone: false })
     }
 
+    /// What its processes are made in.
+    pub(crate) fn env(&self) -> &PodEnv {
+        &self.env
+    }
+
     /// The init of the shared PID namespace, while it lives.
     pub(crate) fn init(&self) -> Option<Pid> {
         self.env.init_pid().filter(|_| !self.init_gone)

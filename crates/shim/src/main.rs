@@ -5,6 +5,7 @@
 //! given a descriptor that safe code can take) and a place for its own complaints as descriptor 2.
 #![forbid(unsafe_code)]
 
+mod capture;
 mod cgroups;
 mod connection;
 mod console;

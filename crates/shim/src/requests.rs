@@ -55,8 +55,11 @@ impl Supervisor {
                 ("acknowledge", done())
             }
             Request::Forget { container } => ("forget container", self.forget(container)),
-            // The loop answers it, when everything is dead.
-            Request::Shutdown => ("shut down", done()),
+            Request::Freeze { containers } => ("freeze containers", self.freeze(&containers).and_then(|()| done())),
+            Request::Thaw => ("thaw containers", self.thaw().and_then(|()| done())),
+            // The loop answers them: when everything is dead, when criu has ended.
+            Request::Shutdown | Request::Capture(_) => ("shut down", done()),
+            Request::Restore { plan, .. } => ("restore container", Err(Error::NoContainer(plan.id))),
         };
         answer.unwrap_or_else(|error| (Reply::Failed(error.failure(step)), Vec::new()))
     }

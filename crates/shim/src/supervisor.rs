@@ -21,6 +21,7 @@ use shim_proto::{Event, Exit, Failure, Reply, Request, decode_request};
 use sys::process::Exit as Ending;
 
 use crate::{
+    capture::Still,
     cgroups::Cgroups,
     complain,
     connection::{Broken, Connection},
@@ -53,6 +54,7 @@ pub(crate) struct Supervisor {
     pub(crate) exits: Exits,
     pub(crate) scratch: Scratch,
     pub(crate) stopping: Option<Stopping>,
+    pub(crate) still: Still,
     /// The process is in no state to go on, and ends once that has been said.
     pub(crate) spoiled: bool,
 }
@@ -89,6 +91,7 @@ impl Supervisor {
             table: Table::default(),
             scratch: Scratch::new(),
             stopping: None,
+            still: Still::default(),
             spoiled: false,
         })
     }
@@ -97,7 +100,8 @@ impl Supervisor {
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let mut ready = Vec::with_capacity(16);
         loop {
-            let until = [self.table.deadline(), self.stopping.map(|stopping| stopping.until)].into_iter().flatten().min();
+            let stop = self.stopping.map(|stopping| stopping.until);
+            let until = [self.table.deadline(), stop, self.still.deadline()].into_iter().flatten().min();
             self.poller.wait(until, &mut ready).map_err(|source| Error::Sys { step: "epoll_wait", source })?;
             for token in &ready {
                 match *token {
@@ -110,6 +114,7 @@ impl Supervisor {
             }
             self.settle_ended();
             self.expire_deletions();
+            self.expire_capture();
             if self.spoiled {
                 self.say_farewell();
                 return Err(Error::Spoiled);
@@ -161,6 +166,7 @@ impl Supervisor {
         }
         if let Some(old) = self.daemon.take() {
             self.poller.remove(&old);
+            self.abandon_capture();
         }
         match self.poller.add(&newcomer, Token::Daemon) {
             Ok(()) => self.daemon = Some(newcomer),
@@ -175,6 +181,7 @@ impl Supervisor {
         match received {
             Ok(Some(message)) => match decode_request(&message.bytes) {
                 Ok((number, Request::Shutdown)) => self.begin_shutdown(number),
+                Ok((number, Request::Capture(plan))) => self.begin_capture(number, &plan),
                 Ok((number, request)) => {
                     let (reply, fds) = self.handle(request, message.fds);
                     self.answer(number, &reply, fds);
@@ -192,7 +199,7 @@ impl Supervisor {
         }
     }
 
-    fn answer(&mut self, number: u64, reply: &Reply, fds: Vec<OwnedFd>) {
+    pub(crate) fn answer(&mut self, number: u64, reply: &Reply, fds: Vec<OwnedFd>) {
         let Some(daemon) = self.daemon.as_mut() else { return };
         match daemon.reply(number, reply, fds) {
             Ok(()) => self.watch_daemon(),
@@ -225,6 +232,7 @@ impl Supervisor {
     fn drop_daemon(&mut self, why: &Broken) {
         if let Some(daemon) = self.daemon.take() {
             self.drop_connection(&daemon, why);
+            self.abandon_capture();
         }
     }
 
@@ -247,6 +255,9 @@ impl Supervisor {
     }
 
     fn ended(&mut self, pid: Pid, ending: Ending) {
+        if self.capture_ended(pid, ending) {
+            return;
+        }
         let (at, exit) = (time::now(), status(ending));
         if let Some(deletion) = self.table.take_deletion(pid) {
             self.deleted(deletion, ending);
@@ -273,6 +284,8 @@ impl Supervisor {
 
     fn begin_shutdown(&mut self, number: u64) {
         self.stopping = Some(Stopping { number, until: Instant::now() + SHUTDOWN });
+        // What is frozen on v1 does not even die.
+        self.abandon_capture();
         self.kill_everything();
     }
 

@@ -272,5 +272,9 @@ fn name(request: &Request) -> &'static str {
         Request::Ack { .. } => "acknowledge",
         Request::Forget { .. } => "forget container",
         Request::Shutdown => "shut down",
+        Request::Freeze { .. } => "freeze containers",
+        Request::Thaw => "thaw containers",
+        Request::Capture(_) => "capture container",
+        Request::Restore { .. } => "restore container",
     }
 }

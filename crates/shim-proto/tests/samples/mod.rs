@@ -3,9 +3,10 @@
 
 use model::{
     ContainerId, ErrorKind, ExecId, Signal,
-    container::{ExitStatus, Propagation},
+    checkpoint::{CapturePlan, RestorePlan},
+    container::{ExitStatus, OomScope, Propagation},
     plan::{
-        Capabilities, ContainerPlan, DeviceNode, ExecPlan, MountFlags, MountKind, MountPlan, OciPlan, PodPlan, ProcessPlan, Rlimit,
+        Capabilities, ContainerPlan, DeviceNode, ExecPlan, MountFlags, MountKind, MountPlan, IoPriority, OciPlan, PodPlan, ProcessPlan, Rlimit, Scheduler,
     },
     pod::PidMode,
 };
@@ -28,6 +29,12 @@ pub(crate) fn exit() -> ExitStatus {
 
 pub(crate) fn record() -> ExitRecord {
     ExitRecord { container: container(), pid: 42, started_at: Some(1), finished_at: 2, exit: exit(), lost_log_bytes: 3 }
+}
+
+/// One that says whose memory ran out.
+fn oom() -> ExitRecord {
+    let exit = ExitStatus { oom_scope: Some(OomScope::Pod), oom_limit: Some(64 << 20), ..exit() };
+    ExitRecord { exit, ..record() }
 }
 
 pub(crate) fn pod_plan() -> PodPlan {
@@ -58,6 +65,8 @@ pub(crate) fn process() -> ProcessPlan {
         oom_score_adj: Some(-998),
         tty: true,
         umask: Some(0o27),
+        io_priority: None,
+        scheduler: None,
     }
 }
 
@@ -91,8 +100,17 @@ pub(crate) fn container_plan() -> ContainerPlan {
         stdin: true,
         stdin_once: true,
         root_propagation: Propagation::HostToContainer,
+        annotations: None,
         oci: None,
     }
+}
+
+/// What NRI plugins may ask for.
+fn adjusted_plan() -> ContainerPlan {
+    let scheduler = Scheduler { policy: 2, flags: 1, nice: -5, priority: 50, runtime: 1, deadline: 2, period: 3 };
+    let io_priority = Some(IoPriority { class: 2, level: 7 });
+    let process = ProcessPlan { io_priority, scheduler: Some(scheduler), ..process() };
+    ContainerPlan { process, annotations: Some([("a".to_owned(), "b".to_owned())].into()), ..container_plan() }
 }
 
 pub(crate) fn oci_plan() -> OciPlan {
@@ -105,6 +123,20 @@ pub(crate) fn oci_plan() -> OciPlan {
     }
 }
 
+fn capture_plan() -> CapturePlan {
+    CapturePlan { args: vec!["/usr/sbin/criu".into(), "dump".into()], directory: "/var/lib/creel/c".into(), limit: 10_000 }
+}
+
+fn restore_plan() -> RestorePlan {
+    RestorePlan {
+        criu: "/usr/sbin/criu".into(),
+        images: "/var/lib/creel/c/restore".into(),
+        stage: "/run/creel/pods/p/stage".into(),
+        streams: ["file[3a:3]".into(), "pipe:[5]".into(), String::new()],
+        limit: 20_000,
+    }
+}
+
 pub(crate) fn requests() -> Vec<(&'static str, Request)> {
     let (container, exec) = (container(), exec());
     let plan = ExecPlan { id: exec, container, process: process(), cgroup: "/kubepods/pod1/c/e".into(), oci_process: None };
@@ -113,6 +145,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("hello", Request::Hello { version: VERSION, revision: REVISION }),
         ("setup", Request::Setup(pod_plan())),
         ("create", Request::Create(container_plan())),
+        ("create_adjusted", Request::Create(adjusted_plan())),
         ("create_oci", Request::Create(ContainerPlan { oci: Some(oci_plan()), ..container_plan() })),
         ("start", Request::Start { container }),
         ("signal", Request::Signal { container, signal: Signal::TERM, scope: Scope::Main }),
@@ -128,6 +161,10 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("ack", Request::Ack { sequence: 5 }),
         ("forget", Request::Forget { container }),
         ("shutdown", Request::Shutdown),
+        ("freeze", Request::Freeze { containers: vec![container] }),
+        ("thaw", Request::Thaw),
+        ("capture", Request::Capture(capture_plan())),
+        ("restore", Request::Restore { plan: container_plan(), restore: restore_plan() }),
     ]
 }
 
@@ -160,6 +197,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         ("exec", Reply::Exec { pid: 43, fds: vec![FdRole::Stdin, FdRole::Stdout, FdRole::Stderr, FdRole::Terminal] }),
         ("attached", Reply::Attached { fds: vec![FdRole::Terminal, FdRole::Stdout] }),
         ("state", Reply::State(state())),
+        ("captured", Reply::Captured { code: 137 }),
         ("failed.invalid_argument", failure(ErrorKind::InvalidArgument)),
         ("failed.not_found", failure(ErrorKind::NotFound)),
         ("failed.already_exists", failure(ErrorKind::AlreadyExists)),
@@ -178,6 +216,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
 pub(crate) fn events() -> Vec<(&'static str, Event)> {
     vec![
         ("exited", Event::Exited(Exit::Container { sequence: 1, record: record() })),
+        ("exited_oom", Event::Exited(Exit::Container { sequence: 1, record: oom() })),
         ("exec_exited", Event::Exited(Exit::Exec { sequence: 2, exec: exec(), container: container(), exit: exit(), at: 3 })),
         ("warning", Event::Warning { container: Some(container()), message: "log: no space".into() }),
         ("init_exited", Event::InitExited { exit: exit(), at: 4 }),
