@@ -32,6 +32,8 @@ const REAP_LIMIT: Duration = Duration::from_secs(10);
 pub struct Parts<'a> {
     /// Its root filesystem: a mount that is attached nowhere.
     pub rootfs: OwnedFd,
+    /// The mounts of the plan's `MountKind::Detached`.
+    pub mounts: Vec<OwnedFd>,
     /// Where it reads and writes.
     pub stdio: Stdio,
     /// pidfd of the container whose PID namespace it joins, for [`PidMode::Target`].
@@ -58,7 +60,7 @@ pub fn create(env: &PodEnv, plan: &ContainerPlan, parts: Parts<'_>) -> Result<Cr
     let join = group.open_join().map_err(Error::host("open container's cgroup"))?;
     let wants_shm = plan.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Shm));
     let shm = if wants_shm { Some(env.shm()?) } else { None };
-    let material = Material { rootfs: parts.rootfs, stdio: parts.stdio, shm, join };
+    let material = Material { rootfs: parts.rootfs, mounts: parts.mounts, stdio: parts.stdio, shm, join };
     let (listener, reporter) = report::pair()?;
     let process = match fork(env, plan.pid, parts.target)? {
         Fork::Child => init::run(env, plan, material, reporter),
@@ -129,7 +131,7 @@ impl Created {
                 Ok(Some(Message::Failed(failure))) => return Err(failed(failure)),
                 Ok(None) => return Ok(Heard::Closed),
                 Err(sys::Errno::TIMEDOUT) => return Err(Error::Deadline { what: "setting up the new process", limit: LIMIT }),
-                Err(_) => return Err(Error::Report),
+                Ok(Some(Message::Child(_))) | Err(_) => return Err(Error::Report),
             }
         }
     }

@@ -94,18 +94,23 @@ fn prepare(env: &PodEnv, target: BorrowedFd<'_>, plan: &ExecPlan, material: Mate
     identity::set_oom_score(&plan.process, &env.proc, reporter)?;
     rustix::process::setsid().at(|| "setsid".to_owned())?;
     material.join.join().at(|| format!("join cgroup {:?}", plan.cgroup))?;
+    if let Stdio::Io(io) = &material.stdio {
+        io.give_to(env.host_uid(plan.process.uid)?)?;
+    }
     // Network, IPC and UTS namespaces are the pod's and so the supervisor's own.
-    match ns::enter(target, Kinds::MOUNT | Kinds::CONTROL_GROUP) {
+    let mut kinds = Kinds::MOUNT | Kinds::CONTROL_GROUP;
+    kinds.set(Kinds::USER, env.userns.is_some());
+    match ns::enter(target, kinds) {
         Err(Errno::SRCH) => return refuse("enter container", "it is not running"),
         other => other.at(|| "enter container: setns".to_owned())?,
+    }
+    if env.userns.is_some() {
+        sys::userns::become_root().at(|| "become root of the user namespace".to_owned())?;
     }
     cwd::enter(&plan.process.cwd)?;
     match (plan.process.tty, material.stdio) {
         (true, Stdio::Terminal) => Terminal::in_own_root(plan.process.uid)?.install(reporter)?,
-        (false, Stdio::Io(io)) => {
-            io.give_to(plan.process.uid)?;
-            io.install()?;
-        }
+        (false, Stdio::Io(io)) => io.install()?,
         (true, Stdio::Io(_)) | (false, Stdio::Terminal) => return refuse("stdio", "terminal or not: plan and caller differ"),
     }
     identity::assume(&plan.process, reporter)?;

@@ -17,7 +17,7 @@ use crate::{
     PodEnv, Stdio, cwd,
     error::{At, Failure, Step, refuse},
     identity,
-    mounts::{Attached, Masks, Sources, make_nodes_outside_dev, make_readonly, protect},
+    mounts::{Attached, Given, Masks, Sources, make_nodes_outside_dev, make_readonly, protect},
     program::Program,
     report::Reporter,
     terminal::Terminal,
@@ -27,6 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Material {
     pub(crate) rootfs: OwnedFd,
+    pub(crate) mounts: Vec<OwnedFd>,
     pub(crate) stdio: Stdio,
     pub(crate) shm: Option<OwnedFd>,
     pub(crate) join: Join,
@@ -71,7 +72,8 @@ fn prepare(env: &PodEnv, plan: &ContainerPlan, material: Material, reporter: &Re
     identity::set_oom_score(&plan.process, &env.proc, reporter)?;
     rustix::process::setsid().at(|| "setsid".to_owned())?;
 
-    let sources = Sources::prepare(env, plan, material.shm, reporter)?;
+    env.own_files()?;
+    let sources = Sources::prepare(env, plan, Given { shm: material.shm, detached: material.mounts }, reporter)?;
     // From here on nothing that is mounted travels to the host.
     mount::change_all(mount::Propagation::PRIVATE).at(|| "make mounts private".to_owned())?;
     let masks = Masks::new()?;
@@ -85,31 +87,42 @@ fn prepare(env: &PodEnv, plan: &ContainerPlan, material: Material, reporter: &Re
 
     // Not earlier: the device rules of the group may forbid to make the nodes.
     material.join.join().at(|| format!("join cgroup {:?}", plan.cgroup))?;
-    if plan.own_cgroup_namespace {
-        ns::unshare(New::NEWCGROUP).at(|| "unshare(CLONE_NEWCGROUP)".to_owned())?;
-    }
-    let terminal = make_terminal(plan, &attached, &material.stdio)?;
+    let owner = env.host_uid(plan.process.uid)?;
+    let terminal = make_terminal(&attached, &material.stdio, owner)?;
     finish_mounts(plan, &root, &attached, &masks)?;
     pivot(plan, &root)?;
+    if let Stdio::Io(io) = &material.stdio {
+        io.give_to(owner)?;
+    }
+    go_inside(env, plan)?;
     cwd::enter(&plan.process.cwd)?;
     match (terminal, material.stdio) {
         (Some(terminal), Stdio::Terminal) => terminal.install(reporter)?,
-        (None, Stdio::Io(io)) => {
-            io.give_to(plan.process.uid)?;
-            io.install()?;
-        }
+        (None, Stdio::Io(io)) => io.install()?,
         (Some(_), Stdio::Io(_)) | (None, Stdio::Terminal) => return refuse("stdio", "terminal or not: plan and caller differ"),
     }
     identity::assume(&plan.process, reporter)?;
     Ok(program)
 }
 
-fn make_terminal(plan: &ContainerPlan, attached: &Attached, stdio: &Stdio) -> Step<Option<Terminal>> {
+/// Into the pod's user namespace, if it has one, and into namespaces of the container's own that belong to it: a copy of all
+/// its mounts, and the view of cgroups. Everything that takes the host's privileges has been done.
+fn go_inside(env: &PodEnv, plan: &ContainerPlan) -> Step<()> {
+    let mut new = New::empty();
+    new.set(New::NEWCGROUP, plan.own_cgroup_namespace);
+    if let Some(userns) = &env.userns {
+        userns.enter()?;
+        new |= New::NEWNS;
+    }
+    if new.is_empty() { Ok(()) } else { ns::unshare(new).at(|| format!("unshare({new:?})")) }
+}
+
+fn make_terminal(attached: &Attached, stdio: &Stdio, owner: u32) -> Step<Option<Terminal>> {
     if matches!(stdio, Stdio::Io(_)) {
         return Ok(None);
     }
     let Some(devpts) = attached.devpts() else { return refuse("make terminal", "the plan has no /dev") };
-    let terminal = Terminal::new(devpts, plan.process.uid)?;
+    let terminal = Terminal::new(devpts, owner)?;
     attached.attach_console(&terminal.slave)?;
     Ok(Some(terminal))
 }

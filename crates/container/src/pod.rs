@@ -21,7 +21,8 @@ use sys::{
 use crate::{
     error::{At, Error, Failure, Step},
     report::{self, Message, Reporter},
-    sysctl,
+    sysctl::{self, Whose},
+    userns::UserNamespace,
 };
 
 const INIT_LIMIT: Duration = Duration::from_secs(20);
@@ -33,6 +34,7 @@ pub struct PodEnv {
     pub(crate) hierarchies: Hierarchies,
     /// The supervisor's own PID namespace, to come back to.
     pub(crate) pid_namespace: OwnedFd,
+    pub(crate) userns: Option<UserNamespace>,
     shm: Shm,
     init: Option<Process>,
 }
@@ -64,11 +66,12 @@ impl PodEnv {
         join.join().map_err(Error::call("join supervisor's cgroup"))?;
         let proc = Proc::new().map_err(Error::host("mount private procfs"))?;
         let pid_namespace = ns::own("pid").map_err(Error::call("open own pid namespace"))?;
-        enter_namespaces(plan)?;
-        sysctl::apply(plan, &proc)?;
-        let shm = if plan.own_ipc { Shm::new(plan.shm_size, run_dir)? } else { Shm::Host };
-        let init = if plan.shared_pid { Some(start_init()?) } else { None };
-        Ok(Self { proc, hierarchies, pid_namespace, shm, init })
+        sysctl::check(plan)?;
+        let userns = enter_namespaces(plan, &proc)?;
+        let owner = userns.as_ref().map_or((0, 0), UserNamespace::root);
+        let shm = if plan.own_ipc { Shm::new(plan.shm_size, owner, run_dir)? } else { Shm::Host };
+        let init = if plan.shared_pid { Some(start_init(userns.as_ref())?) } else { None };
+        Ok(Self { proc, hierarchies, pid_namespace, userns, shm, init })
     }
 
     /// The init of the pod's shared PID namespace, as the host numbers it.
@@ -109,6 +112,30 @@ impl PodEnv {
         ns::own("net").map_err(Error::call("open network namespace"))
     }
 
+    /// What the calling process makes on file systems belongs to the pod's root from now on.
+    pub(crate) fn own_files(&self) -> Step<()> {
+        let Some(userns) = &self.userns else { return Ok(()) };
+        let (uid, gid) = userns.root();
+        sys::userns::set_file_ids(uid, gid).at(|| format!("make files as user {uid}"))
+    }
+
+    /// Does something with the host's files as the host's root, between [`Self::own_files`] and what it is called for: a
+    /// server of a network file system may know that one only.
+    pub(crate) fn as_host<T>(&self, work: impl FnOnce() -> Step<T>) -> Step<T> {
+        if self.userns.is_none() {
+            return work();
+        }
+        sys::userns::set_file_ids(0, 0).at(|| "read files as root".to_owned())?;
+        let done = work();
+        self.own_files()?;
+        done
+    }
+
+    /// The host's number of a user of the pod.
+    pub(crate) fn host_uid(&self, uid: u32) -> Step<u32> {
+        self.userns.as_ref().map_or(Ok(uid), |userns| userns.uid(uid))
+    }
+
     /// A detached mount of /dev/shm. Called in the supervisor: clones of a detached mount can be made only in the mount
     /// namespace that it comes from.
     pub(crate) fn shm(&self) -> Result<OwnedFd, Error> {
@@ -123,9 +150,10 @@ impl PodEnv {
 
 impl Shm {
     /// R23: of limited size, and charged to whoever touches its pages, so to the pod.
-    fn new(size: u64, run_dir: &Path) -> Result<Self, Error> {
+    fn new(size: u64, (uid, gid): (u32, u32), run_dir: &Path) -> Result<Self, Error> {
         let flags = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
-        let options = [("mode", "1777".to_owned()), ("size", size.to_string())];
+        let (uid, gid) = (uid.to_string(), gid.to_string());
+        let options = [("mode", "1777".to_owned()), ("size", size.to_string()), ("uid", uid), ("gid", gid)];
         let tmpfs =
             options.iter().try_fold(Filesystem::open("tmpfs").map_err(Error::host("mount /dev/shm"))?, |tmpfs, (key, value)| {
                 tmpfs.set(key, value.as_str()).map_err(Error::host("mount /dev/shm"))
@@ -144,21 +172,33 @@ impl Shm {
     }
 }
 
-fn enter_namespaces(plan: &PodPlan) -> Result<(), Error> {
+fn enter_namespaces(plan: &PodPlan, proc: &Proc) -> Result<Option<UserNamespace>, Error> {
     let mut new = New::empty();
     new.set(New::NEWNET, plan.own_network);
     new.set(New::NEWIPC, plan.own_ipc);
     new.set(New::NEWUTS, plan.hostname.is_some());
-    if !new.is_empty() {
-        ns::unshare(new).map_err(Error::call("unshare pod's namespaces"))?;
-    }
+    let userns = match plan.userns {
+        Some(_) if !plan.own_ipc => {
+            let why = "needs an IPC namespace of the pod's own";
+            return Err(Error::Plan { what: "user namespace".to_owned(), why });
+        }
+        Some(map) => Some(UserNamespace::found(plan, map, new, proc)?),
+        None => {
+            if !new.is_empty() {
+                ns::unshare(new).map_err(Error::call("unshare pod's namespaces"))?;
+            }
+            sysctl::apply(plan, proc, Whose::Ipc).map_err(Error::host("set sysctl"))?;
+            None
+        }
+    };
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(Error::call("sethostname"))?;
     }
     if plan.own_network {
         ns::loopback_up().map_err(Error::call("bring up lo"))?;
     }
-    Ok(())
+    sysctl::apply(plan, proc, Whose::Rest).map_err(Error::host("set sysctl"))?;
+    Ok(userns)
 }
 
 /// Collects children until one of them is `last`, or none is left.
@@ -177,9 +217,12 @@ fn collect_until(last: Pid) -> Result<(), Error> {
 
 /// A copy of this process that holds a PID namespace and does nothing: no program of an image is needed for it, and the
 /// kernel collects its children. It sees an empty root and has no privileges, because containers of the pod see it.
-fn start_init() -> Result<Process, Error> {
+fn start_init(userns: Option<&UserNamespace>) -> Result<Process, Error> {
     let (listener, reporter) = report::pair()?;
-    match process::fork(New::NEWPID | New::NEWNS, None).map_err(Error::call("clone3 for pod init"))? {
+    let new = New::NEWPID | New::NEWNS;
+    let forked =
+        userns.map_or_else(|| process::fork(new, None).map_err(Error::call("clone3 for pod init")), |userns| userns.fork(new))?;
+    match forked {
         Fork::Child => run_init(&reporter),
         Fork::Parent(init) => {
             drop(reporter);

@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sys::{Errno, process, sock};
+use sys::{
+    Errno,
+    process::{self, Pid, Process},
+    sock,
+};
 
 use crate::error::{Error, Failure, Reason};
 
@@ -20,6 +24,8 @@ pub(crate) enum Message {
     Warning(String),
     /// The master of its terminal.
     Console(OwnedFd),
+    /// A process that it has made, a child of the supervisor.
+    Child(Process),
     /// All done but the start.
     Ready,
     /// It could not go on.
@@ -47,6 +53,13 @@ impl Reporter {
 
     pub(crate) fn console(&self, master: &OwnedFd) -> Result<(), Errno> {
         sock::send(&self.0, b"C", &[master.as_fd()])
+    }
+
+    /// If it cannot be said, the supervisor hears the end of this process.
+    pub(crate) fn child(&self, child: &Process) {
+        let mut packet = vec![b'P'];
+        packet.extend(child.pid.as_raw_nonzero().get().to_le_bytes());
+        let _ = sock::send(&self.0, &packet, &[child.as_fd()]);
     }
 
     pub(crate) fn ready(&self) {
@@ -103,6 +116,7 @@ impl Listener {
         let message = match tag {
             b'W' => Some(Message::Warning(String::from_utf8_lossy(body).into_owned())),
             b'C' => packet.fds.pop().map(Message::Console),
+            b'P' => packet.fds.pop().and_then(|pidfd| Some(Message::Child(Process { pid: pid(body)?, pidfd }))),
             b'R' => Some(Message::Ready),
             b'F' => failure(body).map(Message::Failed),
             _ => None,
@@ -113,6 +127,10 @@ impl Listener {
     pub(crate) fn go(&self) -> Result<(), Errno> {
         sock::send(&self.0, b"G", &[])
     }
+}
+
+fn pid(body: &[u8]) -> Option<Pid> {
+    Pid::from_raw(i32::from_le_bytes(body.try_into().ok()?))
 }
 
 fn failure(body: &[u8]) -> Option<Failure> {

@@ -20,13 +20,32 @@ const IPC: [&str; 11] = [
     "kernel.shm_next_id",
 ];
 
-/// Sets all parameters of the plan in the namespaces of the calling process.
-pub(crate) fn apply(plan: &PodPlan, proc: &Proc) -> Result<(), Error> {
-    for (key, value) in &plan.sysctls {
-        let path = admit(plan, key, value)?;
-        proc.write(&path, value).map_err(Error::host("set sysctl"))?;
-    }
-    Ok(())
+/// Which parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Those of the IPC namespace.
+    Ipc,
+    /// The others.
+    Rest,
+}
+
+/// Whether the plan may set all that it says.
+pub(crate) fn check(plan: &PodPlan) -> Result<(), Error> {
+    plan.sysctls.iter().try_for_each(|(key, value)| admit(plan, key, value).map(drop))
+}
+
+/// Sets parameters of the plan, which has been checked, in the namespaces of the calling process.
+pub(crate) fn apply(plan: &PodPlan, proc: &Proc, whose: Whose) -> Result<(), sys::Error> {
+    let wanted = plan.sysctls.iter().filter(|(key, _)| (whose == Whose::Ipc) == is_ipc(key));
+    wanted.into_iter().try_for_each(|(key, value)| proc.write(&path(key), value))
+}
+
+fn is_ipc(key: &str) -> bool {
+    key.starts_with("fs.mqueue.") || IPC.contains(&key)
+}
+
+fn path(key: &str) -> String {
+    format!("sys/{}", key.replace('.', "/"))
 }
 
 /// The file of a parameter, if the plan may set it.
@@ -43,12 +62,11 @@ fn admit(plan: &PodPlan, key: &str, value: &str) -> Result<String, Error> {
     }
     let allowed = match key.split_once('.') {
         Some(("net", _)) => plan.own_network,
-        Some(("fs", rest)) if rest.starts_with("mqueue.") => plan.own_ipc,
         Some(("kernel", "domainname")) => plan.hostname.is_some(),
-        Some(_) if IPC.contains(&key) => plan.own_ipc,
+        Some(_) if is_ipc(key) => plan.own_ipc,
         _ => return refuse("belongs to the node, not to a pod"),
     };
-    if allowed { Ok(format!("sys/{}", key.replace('.', "/"))) } else { refuse("the pod has no namespace of its own for it") }
+    if allowed { Ok(path(key)) } else { refuse("the pod has no namespace of its own for it") }
 }
 
 #[cfg(test)]
@@ -64,6 +82,7 @@ mod tests {
             sysctls: [].into(),
             shm_size: 0,
             cgroup: "/x".to_owned(),
+            userns: None,
         }
     }
 

@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode, bytes::ByteVec};
 
 use crate::{
     ImageId, Resources, Signal,
-    pod::{PidMode, Refusal, Timestamp},
+    pod::{PidMode, Refusal, Timestamp, UserNamespace},
 };
 
 /// Name and attempt of a container within its pod: what a client retries with.
@@ -67,6 +67,35 @@ pub struct BindMount {
     /// Whether a relabel was asked for; only shown back where SELinux is off.
     #[n(5)]
     pub selinux_relabel: bool,
+    /// `noexec`, `nodev`, `nosuid`, as asked for (KEP-5855).
+    #[cbor(n(6), default)]
+    pub mount_options: Vec<String>,
+    /// The mapping that its owners are to be shown by.
+    #[n(7)]
+    pub idmap: Option<UserNamespace>,
+}
+
+/// An image that a client wants to see in a container (KEP-4639). Always read-only.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ImageVolume {
+    /// Where in the container; absolute.
+    #[n(0)]
+    pub container_path: String,
+    /// The image's name or id as the client wrote it.
+    #[n(1)]
+    pub image: String,
+    /// Only this directory or file of the image, relative to its root, without `..`; empty: all of it.
+    #[n(2)]
+    pub sub_path: String,
+    /// What the user wrote, if the client says so.
+    #[n(3)]
+    pub user_specified_image: String,
+    /// The handler of the pod, if the client says so.
+    #[n(4)]
+    pub runtime_handler: String,
+    /// Annotations of the ImageSpec, shown back.
+    #[n(5)]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A device node that a client asks for.
@@ -218,6 +247,9 @@ pub struct ContainerSpec {
     /// Annotations of the ImageSpec, shown back.
     #[n(18)]
     pub image_annotations: BTreeMap<String, String>,
+    /// Images mounted as volumes.
+    #[cbor(n(19), default)]
+    pub image_volumes: Vec<ImageVolume>,
 }
 
 /// The user a container's process really has.
@@ -237,8 +269,26 @@ pub struct ResolvedUser {
     pub home: String,
 }
 
-/// What became of a process.
+/// Whose memory ran out when the kernel's OOM killer came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum OomScope {
+    /// The container's own limit.
+    #[n(0)]
+    Container,
+    /// The limit of its pod.
+    #[n(1)]
+    Pod,
+    /// The limit of a cgroup above the pod: all pods together, or those of one class.
+    #[n(2)]
+    Above,
+    /// The node's.
+    #[n(3)]
+    Node,
+}
+
+/// What became of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ExitStatus {
     /// Exit code; 128 + signal when a signal ended it.
     #[n(0)]
@@ -249,6 +299,28 @@ pub struct ExitStatus {
     /// The kernel's OOM killer hit the container.
     #[n(2)]
     pub oom_killed: bool,
+    /// Whose memory had run out; `None`: not known, or nobody's.
+    #[n(3)]
+    pub oom_scope: Option<OomScope>,
+    /// The limit that was reached, in bytes.
+    #[n(4)]
+    pub oom_limit: Option<u64>,
+}
+
+impl ExitStatus {
+    /// What people should know of it besides code and reason. Mostly nothing: a kubelet puts what the container itself
+    /// left behind after this text, and its clients compare.
+    fn message(&self) -> String {
+        let limit = self.oom_limit.map(|bytes| format!(" of {bytes} bytes")).unwrap_or_default();
+        match (self.oom_killed, self.oom_scope) {
+            (true, Some(OomScope::Container)) => format!("the container reached its memory limit{limit}"),
+            (true, Some(OomScope::Pod)) => format!("the pod reached its memory limit{limit}"),
+            (true, Some(OomScope::Above)) => format!("the cgroup above the pod reached its memory limit{limit}"),
+            (true, Some(OomScope::Node)) => "the node ran out of memory".to_owned(),
+            (true, None) => "killed for lack of memory".to_owned(),
+            (false, _) => String::new(),
+        }
+    }
 }
 
 /// Where a container is in its life.
@@ -331,7 +403,7 @@ impl ContainerState {
             (Self::Created, E::StartFailed { at, code, message }) => Ok(Self::Exited {
                 started_at: None,
                 finished_at: at,
-                exit: ExitStatus { code, signal: None, oom_killed: false },
+                exit: ExitStatus { code, ..ExitStatus::default() },
                 reason: "StartError",
                 message,
             }),
@@ -352,11 +424,11 @@ impl ContainerState {
             ExitStatus { code: 0, .. } => "Completed",
             ExitStatus { .. } => "Error",
         };
-        Self::Exited { started_at, finished_at: at.max(started_at.unwrap_or(at)), exit, reason, message: String::new() }
+        Self::Exited { started_at, finished_at: at.max(started_at.unwrap_or(at)), exit, reason, message: exit.message() }
     }
 
     fn lost(started_at: Option<Timestamp>, at: Timestamp, why: &crate::pod::Reason) -> Self {
-        let exit = ExitStatus { code: 137, signal: Some(Signal::KILL), oom_killed: false };
+        let exit = ExitStatus { code: 137, signal: Some(Signal::KILL), ..ExitStatus::default() };
         Self::Exited {
             started_at,
             finished_at: at.max(started_at.unwrap_or(at)),
@@ -415,7 +487,7 @@ mod tests {
     use super::*;
 
     fn exit(code: i32, oom_killed: bool) -> ContainerEvent {
-        ContainerEvent::Exited { at: 20, exit: ExitStatus { code, signal: None, oom_killed } }
+        ContainerEvent::Exited { at: 20, exit: ExitStatus { code, oom_killed, ..ExitStatus::default() } }
     }
 
     #[test]
@@ -429,6 +501,22 @@ mod tests {
             };
             assert_eq!((started_at, finished_at, got), (Some(10), 20, reason));
         }
+    }
+
+    #[test]
+    fn an_oom_kill_says_whose_memory_ran_out() {
+        for (scope, limit, text) in [
+            (Some(OomScope::Container), Some(64), "the container reached its memory limit of 64 bytes"),
+            (Some(OomScope::Pod), None, "the pod reached its memory limit"),
+            (Some(OomScope::Above), None, "the cgroup above the pod reached its memory limit"),
+            (Some(OomScope::Node), None, "the node ran out of memory"),
+            (None, None, "killed for lack of memory"),
+        ] {
+            let exit = ExitStatus { code: 137, oom_killed: true, oom_scope: scope, oom_limit: limit, ..ExitStatus::default() };
+            let ContainerState::Exited { reason, message, .. } = ContainerState::ended(Some(1), 2, exit) else { panic!() };
+            assert_eq!((reason, message.as_str()), ("OOMKilled", text));
+        }
+        assert_eq!(ExitStatus { code: 1, ..ExitStatus::default() }.message(), "");
     }
 
     #[test]

@@ -84,6 +84,9 @@ pub struct ContainerPlan {
     /// Propagation of the container's root mount: `Bidirectional` and `HostToContainer` if any mount needs it.
     #[n(13)]
     pub root_propagation: Propagation,
+    /// Annotations in force where plugins have changed them; `None`: the client's.
+    #[n(22)]
+    pub annotations: Option<BTreeMap<String, String>>,
     /// Made by an OCI runtime and not by the executor.
     #[n(24)]
     pub oci: Option<OciPlan>,
@@ -131,6 +134,49 @@ pub struct ProcessPlan {
     /// umask(2); 0o022 when `None`.
     #[n(12)]
     pub umask: Option<u32>,
+    /// ioprio_set(2); `None`: as the supervisor's, which is the kernel's default.
+    #[n(16)]
+    pub io_priority: Option<IoPriority>,
+    /// sched_setattr(2); `None`: as the supervisor's, which is the kernel's default.
+    #[n(17)]
+    pub scheduler: Option<Scheduler>,
+}
+
+/// Priority of a process's input and output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct IoPriority {
+    /// `IOPRIO_CLASS_*` of ioprio_set(2): 1 real time, 2 best effort, 3 idle.
+    #[n(0)]
+    pub class: u8,
+    /// 0 to 7 within the class, 0 being the first.
+    #[n(1)]
+    pub level: u8,
+}
+
+/// When a process runs; the fields of `struct sched_attr` (sched_setattr(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Scheduler {
+    /// `SCHED_*`.
+    #[n(0)]
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    #[n(1)]
+    pub flags: u64,
+    /// For `SCHED_OTHER` and `SCHED_BATCH`, -20 to 19.
+    #[n(2)]
+    pub nice: i32,
+    /// For `SCHED_FIFO` and `SCHED_RR`, 1 to 99.
+    #[n(3)]
+    pub priority: u32,
+    /// For `SCHED_DEADLINE`, in nanoseconds, like the next two.
+    #[n(4)]
+    pub runtime: u64,
+    /// See `runtime`.
+    #[n(5)]
+    pub deadline: u64,
+    /// See `runtime`.
+    #[n(6)]
+    pub period: u64,
 }
 
 /// A process beside the main one.
@@ -255,10 +301,10 @@ pub struct MountPlan {
     /// Flags of the mount itself.
     #[n(2)]
     pub flags: MountFlags,
-    /// Shows a bind's owners as the pod's user namespace numbers them: what belongs to the host's 0 belongs to the
-    /// container's 0 (mount_setattr(2), MOUNT_ATTR_IDMAP).
-    #[cbor(n(3), default)]
-    pub idmapped: bool,
+    /// Shows a bind's owners by the mapping of the pod's user namespace, which is this one: what belongs to the host's 0
+    /// belongs to the container's 0 (mount_setattr(2), MOUNT_ATTR_IDMAP).
+    #[n(3)]
+    pub idmap: Option<UserNamespace>,
 }
 
 impl MountPlan {
@@ -268,7 +314,7 @@ impl MountPlan {
             MountKind::Shm | MountKind::Detached { .. } => true,
             // A runtime runs among slaves of the host's mounts, from where nothing travels back.
             MountKind::Bind { propagation, .. } => {
-                *propagation == Propagation::Bidirectional || self.idmapped || (self.flags.readonly && self.flags.recursive)
+                *propagation == Propagation::Bidirectional || self.idmap.is_some() || (self.flags.readonly && self.flags.recursive)
             }
             MountKind::Proc
             | MountKind::Sysfs

@@ -69,6 +69,35 @@ pub struct PodNamespaces {
     pub ipc: NamespaceMode,
 }
 
+/// A run of ids: id 0 of the container is `host_id` of the host, 1 the next one, and so on (user_namespaces(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct IdMap {
+    /// The host's id for id 0.
+    #[n(0)]
+    pub host_id: u32,
+    /// How many ids there are.
+    #[n(1)]
+    pub length: u32,
+}
+
+impl IdMap {
+    /// The host's id; `None`: the container has no such id.
+    pub fn to_host(self, id: u32) -> Option<u32> {
+        if id < self.length { self.host_id.checked_add(id) } else { None }
+    }
+}
+
+/// A user namespace of a pod's own (KEP-127).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UserNamespace {
+    /// Users.
+    #[n(0)]
+    pub uids: IdMap,
+    /// Groups.
+    #[n(1)]
+    pub gids: IdMap,
+}
+
 /// resolv.conf(5) of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Dns {
@@ -168,6 +197,9 @@ pub struct PodSpec {
     /// See `run_as_user`.
     #[n(16)]
     pub run_as_group: Option<u32>,
+    /// A user namespace of its own; else the node's.
+    #[n(17)]
+    pub userns: Option<UserNamespace>,
 }
 
 /// The network of a ready pod. A ready pod without an address cannot be written down.

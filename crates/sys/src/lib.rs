@@ -18,6 +18,7 @@ pub mod quota;
 pub mod rlimit;
 pub mod seccomp;
 pub mod sock;
+pub mod userns;
 
 pub use error::{Context, Error, kind_of};
 pub use rustix::io::Errno;

@@ -1,6 +1,6 @@
 //! Namespaces of the calling thread.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
@@ -51,6 +51,25 @@ pub fn enter_link(namespace: impl AsFd, kind: Kinds) -> Result<(), Errno> {
         _ => return Err(Errno::INVAL),
     };
     move_into_link_name_space(namespace.as_fd(), Some(kind))
+}
+
+/// NS_GET_USERNS of linux/nsfs.h: `_IO(0xb7, 1)`.
+const GET_USERNS: libc::Ioctl = 0xb701;
+
+/// The user namespace that owns a namespace (ioctl_nsfs(2)).
+///
+/// # Errors
+/// EPERM: it is neither the caller's own nor below that.
+pub fn owner(namespace: impl AsFd) -> Result<OwnedFd, Errno> {
+    #[allow(unsafe_code, reason = "neither rustix nor nix wraps NS_GET_USERNS")]
+    // SAFETY: NS_GET_USERNS takes no argument and touches no memory; it comes back with a new descriptor, close-on-exec,
+    // that nobody else owns, or with -1.
+    unsafe {
+        match libc::ioctl(namespace.as_fd().as_raw_fd(), GET_USERNS) {
+            -1 => Err(crate::process::last_errno()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
 }
 
 /// A namespace of the calling thread, `name` as in `/proc/thread-self/ns/`: "net", "pid", "mnt", ...

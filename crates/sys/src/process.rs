@@ -73,29 +73,65 @@ impl Exit {
 /// # Errors
 /// EINVAL: there are several threads. Else clone3(2).
 pub fn fork(new: New, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Errno> {
-    require_single_thread()?;
-    let mut pidfd: i32 = -1;
-    let mut flags = u64::from(new.bits()) | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
-    if cgroup.is_some() {
-        flags |= CLONE_INTO_CGROUP;
+    let into_cgroup = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    let flags = u64::from(new.bits()) | into_cgroup;
+    clone(flags, libc::SIGCHLD as u64, cgroup.map_or(0, |fd| fd.as_raw_fd() as u64))
+}
+
+/// As [`fork`], but the new process is a child of the caller's parent, which is told of its end as of the caller's own.
+///
+/// # Errors
+/// As [`fork`].
+pub fn fork_sibling(new: New) -> Result<Fork, Errno> {
+    // The signal to send is the caller's, and may not be named (clone(2), CLONE_PARENT).
+    clone(u64::from(new.bits()) | libc::CLONE_PARENT as u64, 0, 0)
+}
+
+/// A process in new namespaces that does nothing until it is killed or the calling thread ends. The caller may have other
+/// threads.
+///
+/// # Errors
+/// clone3(2).
+pub fn fork_idle(new: New) -> Result<Process, Errno> {
+    match clone_among_threads(u64::from(new.bits()), libc::SIGCHLD as u64, 0)? {
+        Fork::Parent(process) => Ok(process),
+        Fork::Child => loop {
+            #[allow(unsafe_code, reason = "only bare system calls may be made in a copy of one thread of many")]
+            // SAFETY: both calls touch no memory of the process.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::pause();
+            }
+        },
     }
+}
+
+fn clone(flags: u64, exit_signal: u64, cgroup: u64) -> Result<Fork, Errno> {
+    require_single_thread()?;
+    clone_among_threads(flags, exit_signal, cgroup)
+}
+
+/// If the caller has other threads, the child may do nothing but system calls.
+fn clone_among_threads(flags: u64, exit_signal: u64, cgroup: u64) -> Result<Fork, Errno> {
+    let mut pidfd: i32 = -1;
     let arguments = libc::clone_args {
-        flags,
+        flags: flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: &raw mut pidfd as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal,
         stack: 0,
         stack_size: 0,
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+        cgroup,
     };
     #[allow(unsafe_code, reason = "no library wraps clone3(2)")]
     // SAFETY: `arguments` is initialised and its size is passed; `pidfd` outlives the call; no stack, no CLONE_VM: the
-    // child continues on its own copy of this stack. The process has one thread (checked above), so no lock of the
-    // allocator or of std can be held by a thread that the child lacks, and plain Rust may run in it.
+    // child continues on its own copy of this stack. Either the process has one thread (see `clone`), so no lock of the
+    // allocator or of std can be held by a thread that the child lacks, and plain Rust may run in it; or the child does
+    // nothing but system calls (see `fork_idle`).
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
     match pid {
         -1 => Err(last_errno()),

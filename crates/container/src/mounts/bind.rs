@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use model::{container::Propagation, plan::MountFlags};
+use model::{container::Propagation, plan::MountFlags, pod::UserNamespace};
 use rustix::fs::FileType;
 use sys::{
     Errno,
@@ -10,36 +10,76 @@ use sys::{
     proc::Proc,
 };
 
-use super::{Source, attributes};
-use crate::error::{At, Step, refuse};
+use super::Source;
+use crate::{
+    PodEnv,
+    error::{At, Step, refuse},
+};
 
-/// A detached copy of `source` and everything below it. It is taken while the calling process's mounts are still peers of
-/// the host's, so that it is a peer too and mounts can travel.
-pub(super) fn prepare(source: &str, propagation: Propagation, flags: MountFlags, warn: &dyn Fn(&str), proc: &Proc) -> Step<Source> {
-    let step = || format!("bind {source:?}");
-    let clone = mount::clone_path(source, Depth::Recursive).at(step)?;
-    if propagation != Propagation::Private {
-        check_peers(source, &clone, propagation, warn, proc)?;
+/// A bind of the plan's.
+#[derive(Debug)]
+pub(super) struct Bind<'p> {
+    pub(super) source: &'p str,
+    pub(super) propagation: Propagation,
+    pub(super) flags: MountFlags,
+    pub(super) idmap: Option<UserNamespace>,
+}
+
+impl Bind<'_> {
+    /// A detached copy of the source and everything below it. It is taken while the calling process's mounts are still peers
+    /// of the host's, so that it is a peer too and mounts can travel.
+    pub(super) fn prepare(&self, env: &PodEnv, warn: &dyn Fn(&str)) -> Step<Source> {
+        let step = || format!("bind {:?}", self.source);
+        let clone = mount::clone_path(self.source, Depth::Recursive).at(step)?;
+        if self.propagation != Propagation::Private {
+            check_peers(self.source, &clone, self.propagation, warn, &env.proc)?;
+        }
+        let mode = match self.propagation {
+            Propagation::Private => mount::Propagation::PRIVATE,
+            Propagation::HostToContainer => mount::Propagation::DOWNSTREAM,
+            Propagation::Bidirectional => mount::Propagation::SHARED,
+        };
+        let mut all = Change { propagation: Some(mode), ..Change::default() };
+        if self.flags.readonly && self.flags.recursive {
+            all.set = Attributes::MOUNT_ATTR_RDONLY;
+        }
+        mount::change(&clone, Depth::Recursive, &all).at(step)?;
+        if let Some(map) = self.idmap {
+            self.show_owners(&clone, map, env, warn)?;
+        }
+        finish(clone, self.flags, &step)
     }
-    let mode = match propagation {
-        Propagation::Private => mount::Propagation::PRIVATE,
-        Propagation::HostToContainer => mount::Propagation::DOWNSTREAM,
-        Propagation::Bidirectional => mount::Propagation::SHARED,
-    };
-    let mut all = Change { propagation: Some(mode), ..Change::default() };
-    if flags.readonly && flags.recursive {
-        all.set = Attributes::MOUNT_ATTR_RDONLY;
+
+    /// The source itself must be shown by the mapping. Of what is mounted below it some may not have the means for it (/proc
+    /// below a bind of the host's root), and then shows as belonging to nobody.
+    fn show_owners(&self, clone: &OwnedFd, map: UserNamespace, env: &PodEnv, warn: &dyn Fn(&str)) -> Step<()> {
+        let step = || format!("bind {:?}", self.source);
+        let Some(userns) = env.userns.as_ref().filter(|userns| userns.map() == map) else {
+            return refuse(step(), "its owners are to be shown by a mapping that is not the pod's");
+        };
+        if mount::idmap(clone, Depth::Recursive, userns).is_ok() {
+            return Ok(());
+        }
+        match mount::idmap(clone, Depth::Top, userns) {
+            Ok(()) => {
+                warn(&format!("mounts below {:?} cannot show owners by a mapping: they belong to nobody in it", self.source));
+                Ok(())
+            }
+            Err(Errno::INVAL) => refuse(step(), "its file system cannot show owners by a mapping (idmapped mounts)"),
+            Err(Errno::PERM) => refuse(step(), "it is a mount that shows owners by another mapping already"),
+            Err(errno) => Err(errno).at(step),
+        }
     }
-    mount::change(&clone, Depth::Recursive, &all).at(step)?;
-    let top = Change { set: attributes(flags), ..Change::default() };
-    if !top.set.is_empty() {
-        mount::change(&clone, Depth::Top, &top).at(step)?;
-    }
-    if flags.readonly && !mount::is_readonly(&clone).at(step)? {
+}
+
+/// A detached mount of a file or directory, with its flags.
+pub(super) fn finish(mount: OwnedFd, flags: MountFlags, step: &dyn Fn() -> String) -> Step<Source> {
+    let mount = super::with_flags(mount, flags).at(step)?;
+    if flags.readonly && !mount::is_readonly(&mount).at(step)? {
         return refuse(step(), "the mount is not read-only although it was made so");
     }
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&clone).at(step)?.st_mode);
-    Ok(if kind.is_dir() { Source::Mount(clone) } else { Source::File(clone) })
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&mount).at(step)?.st_mode);
+    Ok(if kind.is_dir() { Source::Mount(mount) } else { Source::File(mount) })
 }
 
 /// The host's /sys with what is mounted below it.

@@ -11,7 +11,10 @@ use sys::{
 };
 
 use super::filesystem;
-use crate::error::{At, Step, refuse};
+use crate::{
+    PodEnv,
+    error::{At, Step, refuse},
+};
 
 /// Name, major, minor.
 const NODES: [(&str, u32, u32); 6] =
@@ -26,7 +29,7 @@ const LINKS: [(&str, &str); 6] = [
     ("core", "/proc/kcore"),
 ];
 /// Group "tty", the same number in every distribution.
-const TTY_GROUP: &str = "5";
+const TTY_GROUP: u32 = 5;
 
 /// The two filesystems.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub(super) struct Dev {
 impl Dev {
     /// Makes them with all nodes. Before the process joins the container's cgroup, whose device rules may allow to use a
     /// device but not to make it.
-    pub(super) fn build(plan: &ContainerPlan, mount: &MountPlan) -> Step<Self> {
+    pub(super) fn build(env: &PodEnv, plan: &ContainerPlan, mount: &MountPlan) -> Step<Self> {
         let step = || format!("make {:?}", mount.target);
         // Nodes have to work, and mount points have to be made in it, whatever the plan's flags say.
         let flags = MountFlags { nodev: false, readonly: false, ..mount.flags };
@@ -57,13 +60,7 @@ impl Dev {
                 make_device(&below, &format!("/{path}"), device)?;
             }
         }
-        let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", TTY_GROUP)];
-        let mut devpts = mount::Filesystem::open("devpts").at(step)?;
-        for (key, value) in options {
-            devpts = if value.is_empty() { devpts.flag(key) } else { devpts.set(key, value) }.at(step)?;
-        }
-        let attributes = mount::Attributes::MOUNT_ATTR_NOSUID | mount::Attributes::MOUNT_ATTR_NOEXEC;
-        Ok(Self { tmpfs, devpts: devpts.mount(attributes).at(step)? })
+        Ok(Self { tmpfs, devpts: devpts(env)? })
     }
 
     pub(super) fn attach(&self, target: &OwnedFd) -> Step<()> {
@@ -92,6 +89,27 @@ impl Dev {
         let terminal = mount::clone_fd(slave, Depth::Top).at(step)?;
         mount::attach(&terminal, &place).at(step)
     }
+}
+
+fn devpts(env: &PodEnv) -> Step<OwnedFd> {
+    let step = || "make /dev/pts".to_owned();
+    let group = env.userns.as_ref().map_or(Ok(TTY_GROUP), |userns| userns.gid(TTY_GROUP))?.to_string();
+    let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", group.as_str())];
+    let mut devpts = mount::Filesystem::open("devpts").at(step)?;
+    for (key, value) in options {
+        devpts = if value.is_empty() { devpts.flag(key) } else { devpts.set(key, value) }.at(step)?;
+    }
+    let attributes = mount::Attributes::MOUNT_ATTR_NOSUID | mount::Attributes::MOUNT_ATTR_NOEXEC;
+    let devpts = devpts.mount(attributes).at(step)?;
+    if let Some(userns) = &env.userns {
+        // It goes by the user namespace of the process that mounts it, not by that process's ids for files.
+        let (uid, gid) = userns.root();
+        for name in ["", "ptmx"] {
+            let flags = rustix::fs::AtFlags::EMPTY_PATH | rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            chownat(&devpts, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags).at(step)?;
+        }
+    }
+    Ok(devpts)
 }
 
 /// Devices of the plan that are not below a /dev of ours, made in the root itself.

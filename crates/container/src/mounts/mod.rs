@@ -99,7 +99,7 @@ impl<'p> Sources<'p> {
                     }
                 }
                 MountKind::Bind { source, propagation } => {
-                    let bind = bind::Bind { source, propagation: *propagation, flags: mount.flags, idmapped: mount.idmapped };
+                    let bind = bind::Bind { source, propagation: *propagation, flags: mount.flags, idmap: mount.idmap };
                     env.as_host(|| bind.prepare(env, &|text: &str| reporter.warn(text)))?
                 }
             };

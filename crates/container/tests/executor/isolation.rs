@@ -102,7 +102,7 @@ fn pid_namespace_of_a_target() {
     plan.pid = PidMode::Target(ContainerId::from_bytes([7; 32]));
     assert_eq!(world.refused(&plan), "pid namespace: no target is given");
     let (stdio, pipes) = make_pipes();
-    let parts = Parts { rootfs: world.rootfs(), stdio, target: Some(target.as_fd()) };
+    let parts = Parts { rootfs: world.rootfs(), mounts: Vec::new(), stdio, target: Some(target.as_fd()) };
     let (main, _) = create(world.env(), &plan, parts).unwrap().start().unwrap();
     wait(&main);
     let output = pipes.read();
@@ -110,7 +110,7 @@ fn pid_namespace_of_a_target() {
     process::signal(&target, Signal::KILL).unwrap();
     wait(&target);
     let (stdio, _pipes) = make_pipes();
-    let parts = Parts { rootfs: world.rootfs(), stdio, target: Some(target.as_fd()) };
+    let parts = Parts { rootfs: world.rootfs(), mounts: Vec::new(), stdio, target: Some(target.as_fd()) };
     assert!(create(world.env(), &plan, parts).unwrap_err().to_string().contains("ended"));
 }
 

@@ -8,6 +8,7 @@ mod identity;
 mod isolation;
 mod lifecycle;
 mod mounts;
+mod userns;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
-    let all = [hostile::TESTS, identity::TESTS, isolation::TESTS, lifecycle::TESTS, mounts::TESTS].concat();
+    let all = [hostile::TESTS, identity::TESTS, isolation::TESTS, lifecycle::TESTS, mounts::TESTS, userns::TESTS].concat();
     let chosen = all.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())));
     let mut failed = Vec::new();
     for (name, test) in chosen {

@@ -13,11 +13,14 @@ use model::{
     ContainerId, ExecId,
     container::Propagation,
     plan::{Capabilities, ContainerPlan, ExecPlan, MountFlags, MountKind, MountPlan, PodPlan, ProcessPlan},
-    pod::PidMode,
+    pod::{PidMode, UserNamespace},
 };
+use rustix::fs::OFlags;
 use sys::{
     cgroup::{Group, Hierarchies, Track},
-    mount::{Attributes, Filesystem},
+    mount::{self as mounts, Attributes, Depth, Filesystem},
+    ns,
+    path::{Links, Root},
     process,
 };
 
@@ -35,6 +38,7 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub hierarchies: Hierarchies,
     pub base: String,
+    userns: Option<UserNamespace>,
     containers: usize,
 }
 
@@ -59,7 +63,7 @@ impl World {
         };
         change(&mut plan);
         Group::new(&hierarchies, &plan.cgroup).unwrap().create().unwrap();
-        let mut world = Self { env: None, dir, hierarchies, base, containers: 0 };
+        let mut world = Self { env: None, dir, hierarchies, base, userns: plan.userns, containers: 0 };
         make_image(&world.image());
         world.env = Some(PodEnv::new(&plan, world.dir.path()).unwrap());
         world
@@ -101,10 +105,27 @@ impl World {
         let (upper, work) = (at("upper"), at("work"));
         fs::create_dir(&upper).unwrap();
         fs::create_dir(&work).unwrap();
+        if let Some(userns) = self.userns {
+            return self.idmapped_rootfs(userns);
+        }
         let overlay = Filesystem::open("overlay").unwrap();
         let overlay = overlay.set("lowerdir", self.image().as_path()).unwrap();
         let overlay = overlay.set("upperdir", upper.as_path()).unwrap().set("workdir", work.as_path()).unwrap();
         overlay.mount(Attributes::empty()).unwrap()
+    }
+
+    /// All of it in one mount that shows owners by the mapping; overlayfs makes its files as the namespace's root.
+    fn idmapped_rootfs(&self, userns: UserNamespace) -> OwnedFd {
+        let all = mounts::clone_path(self.dir.path(), Depth::Top).unwrap();
+        mounts::idmap(&all, Depth::Top, ns::owner(ns::own("ipc").unwrap()).unwrap()).unwrap();
+        let work = || {
+            sys::userns::set_file_ids(userns.uids.host_id, userns.gids.host_id).unwrap();
+            let at = |name: &str| Root::from(all.try_clone().unwrap()).open(name, OFlags::DIRECTORY, Links::Refuse).unwrap();
+            let overlay = Filesystem::open("overlay").unwrap().set_fd("lowerdir+", at("image")).unwrap();
+            let overlay = overlay.set_fd("upperdir", at(&format!("upper-{}", self.containers))).unwrap();
+            overlay.set_fd("workdir", at(&format!("work-{}", self.containers))).unwrap().mount(Attributes::empty()).unwrap()
+        };
+        std::thread::scope(|scope| scope.spawn(work).join()).unwrap()
     }
 
     /// A plan like that of an ordinary container that runs a shell script.
@@ -128,6 +149,7 @@ impl World {
             stdin: false,
             stdin_once: false,
             root_propagation: Propagation::Private,
+            annotations: None,
             oci: None,
         }
     }
@@ -247,11 +269,13 @@ pub fn shell(script: &str) -> ProcessPlan {
         oom_score_adj: None,
         tty: false,
         umask: None,
+        io_priority: None,
+        scheduler: None,
     }
 }
 
 pub fn mount(target: &str, kind: MountKind, flags: MountFlags) -> MountPlan {
-    MountPlan { target: target.to_owned(), kind, flags, idmapped: false }
+    MountPlan { target: target.to_owned(), kind, flags, idmap: None }
 }
 
 pub fn bind(source: &Path, target: &str, flags: MountFlags) -> MountPlan {
