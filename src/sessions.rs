@@ -10,17 +10,27 @@ use streaming::{AttachRequest, Backend, ExecRequest, Exit, Failure, Process, Res
 #[derive(Clone, Debug)]
 pub(crate) struct Sessions(pub(crate) Engine);
 
-impl Backend for Sessions {
-    async fn exec(&self, request: ExecRequest) -> Result<Process, Failure> {
-        let options = options(request.wanted);
-        let (streams, ended) = self.0.exec(request.container, request.command, options).await.map_err(|e| failure(&e))?;
+impl Sessions {
+    /// Runs a command with streams.
+    pub(crate) async fn run(&self, request: ExecRequest) -> Result<Process, Error> {
+        let (streams, ended) = self.0.exec(request.container, request.command, options(request.wanted)).await?;
         let exit: Exit = Box::pin(async move { ended.await.map_err(|e| failure(&e)) });
         Ok(Process { exit: Some(exit), ..process(streams) })
     }
 
+    /// The streams of a container's main process.
+    pub(crate) async fn follow(&self, request: AttachRequest) -> Result<Process, Error> {
+        self.0.attach(request.container, options(request.wanted)).await.map(process)
+    }
+}
+
+impl Backend for Sessions {
+    async fn exec(&self, request: ExecRequest) -> Result<Process, Failure> {
+        self.run(request).await.map_err(|e| failure(&e))
+    }
+
     async fn attach(&self, request: AttachRequest) -> Result<Process, Failure> {
-        let options = options(request.wanted);
-        self.0.attach(request.container, options).await.map(process).map_err(|e| failure(&e))
+        self.follow(request).await.map_err(|e| failure(&e))
     }
 
     async fn dial(&self, pod: PodId, port: u16) -> Result<Box<dyn Socket>, Failure> {

@@ -41,17 +41,12 @@ pub(crate) enum Command {
         #[arg(short, long)]
         quiet: bool,
     },
-    /// Run a command in a running container and print what it said
-    Exec {
-        /// Seconds that it may take; 0: as long as it likes
-        #[arg(long, default_value_t = 0, value_name = "SECONDS")]
-        timeout: u32,
-        /// Name or id
-        container: String,
-        /// The command with its arguments
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<String>,
-    },
+    /// Run a command in a running container
+    Exec(Exec),
+    /// Follow the streams of a running container
+    Attach(Attach),
+    /// Lead ports of this machine into a pod
+    PortForward(PortForward),
     /// Print what a container said
     Logs(Logs),
     /// Stop containers
@@ -104,6 +99,54 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// `creel exec`
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Seconds that it may take; 0: as long as it likes
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub(crate) timeout: u32,
+    /// Keys that leave it running, with -it; empty: none
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    pub(crate) detach_keys: String,
+    /// Name or id
+    pub(crate) container: String,
+    /// The command with its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// `creel attach`
+#[derive(Args, Debug)]
+pub(crate) struct Attach {
+    /// Do not pass standard input on
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// Keys that leave it, if it has a terminal; empty: none
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    pub(crate) detach_keys: String,
+    /// Name or id
+    pub(crate) container: String,
+}
+
+/// `creel port-forward`
+#[derive(Args, Debug)]
+pub(crate) struct PortForward {
+    /// Address to listen on
+    #[arg(long, default_value_t = crate::forward::LOOPBACK, value_name = "IP")]
+    pub(crate) address: std::net::IpAddr,
+    /// Name or id of a container or pod
+    pub(crate) target: String,
+    /// Port here and port there; one: the same; none here: any that is free
+    #[arg(required = true, value_name = "[[LOCAL]:]REMOTE")]
+    pub(crate) ports: Vec<String>,
 }
 
 /// Credentials, on the command line or better in the environment.

@@ -34,6 +34,8 @@ pub(crate) enum Error {
     Refused { name: String, why: &'static str },
     #[error("start {name}: {why}")]
     NotStarted { name: String, code: u8, why: String },
+    #[error("{what}: did not end within {seconds} s and was killed")]
+    TimedOut { what: String, seconds: u32 },
     #[error("print JSON")]
     Json(#[source] serde_json::Error),
 }

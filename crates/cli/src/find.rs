@@ -32,6 +32,27 @@ pub(crate) async fn container(client: &mut Client, wanted: &str) -> Result<cri::
     only(containers(client).await?, wanted)
 }
 
+/// The id of a pod: of the container that is meant, or the pod's own name or the beginning of its id.
+pub(crate) async fn pod(client: &mut Client, wanted: &str) -> Result<String, Error> {
+    match container(client, wanted).await {
+        Ok(container) => return Ok(container.pod_sandbox_id),
+        Err(Error::Missing { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let answer = client.runtime.list_pod_sandbox(cri::ListPodSandboxRequest { filter: None }).await;
+    let pods = answer.map_err(error::rpc("list pods"))?.into_inner().items;
+    let is_meant = |pod: &&cri::PodSandbox| {
+        let named = pod.metadata.as_ref().is_some_and(|metadata| metadata.name == wanted);
+        pod.state() == cri::PodSandboxState::SandboxReady && (named || (!wanted.is_empty() && pod.id.starts_with(wanted)))
+    };
+    let mut meant = pods.iter().filter(is_meant);
+    match (meant.next(), meant.next()) {
+        (Some(pod), None) => Ok(pod.id.clone()),
+        (None, _) => Err(Error::Missing { what: "container or pod", name: wanted.to_owned() }),
+        (Some(_), Some(_)) => Err(Error::Ambiguous { what: "pod", name: wanted.to_owned() }),
+    }
+}
+
 fn only(all: Vec<cri::Container>, wanted: &str) -> Result<cri::Container, Error> {
     let named = |c: &cri::Container| c.labels.get(NAME_LABEL).is_some_and(|name| name == wanted) || c.id == wanted;
     if let Some(exactly) = all.iter().find(|c| named(c)) {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attach;
 mod auth;
 mod client;
 mod containers;
@@ -9,6 +10,7 @@ mod error;
 mod exec;
 mod find;
 mod follow;
+mod forward;
 mod images;
 mod info;
 mod log;
@@ -16,6 +18,8 @@ mod output;
 mod progress;
 mod pull;
 mod run;
+mod session;
+mod terminal;
 
 use std::{io::Write, process::ExitCode};
 
@@ -69,7 +73,9 @@ async fn command(arguments: Arguments) -> Result<Exit, Error> {
         Command::Logs(args) => log::logs(&mut client, &args).await,
         Command::Stop { time, containers } => containers::stop(&mut client, time, &containers).await,
         Command::Rm { force, containers } => containers::remove(&mut client, force, &containers).await,
-        Command::Exec { timeout, container, command } => exec::exec(&mut client, timeout, &container, command).await,
+        Command::Exec(args) => exec::exec(&mut client, args).await,
+        Command::Attach(args) => attach::attach(&mut client, args).await,
+        Command::PortForward(args) => forward::forward(&mut client, args).await,
         Command::Completions { .. } => Ok(Exit(0)),
     }
 }

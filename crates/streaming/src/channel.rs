@@ -1,21 +1,18 @@
 //! The streams of a connection, whatever frames they travel in: chunks in, chunks out.
 //!
-//! What comes in waits in a queue of a few chunks; when it is full, nothing more is read from the connection, so that
-//! the client's kernel holds the client up. What goes out waits in one queue for the connection.
+//! What comes in waits in a queue of its stream ([`crate::inbox`]). What goes out may only be so much for each stream, so
+//! that one whose client takes nothing leaves room for its siblings.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Bytes of a chunk at most.
 pub(crate) const CHUNK: usize = 16 << 10;
-/// Chunks that wait for the process or socket on one stream.
-pub(crate) const QUEUE: usize = 4;
-/// Chunks that wait for a connection.
+/// Chunks of one stream that wait for its client.
+const WAITING: usize = 4;
+/// What waits to be looked at by a connection's writer.
 const OUTBOUND: usize = 16;
 
 /// The connection is gone, or this stream was reset.
@@ -27,8 +24,8 @@ pub(crate) struct Gone;
 pub(crate) enum Outbound {
     /// A stream that the client opened is welcome.
     Accept(u32),
-    /// Bytes of a stream.
-    Data(u32, Bytes),
+    /// Bytes of a stream, and its right to have them wait.
+    Data(u32, Bytes, OwnedSemaphorePermit),
     /// A stream's end.
     Fin(u32),
     /// A stream is refused or given up.
@@ -54,11 +51,6 @@ impl Link {
         self.0.send(what).await.map_err(|_| Gone)
     }
 
-    /// Says something if there is room, else not at all.
-    pub(crate) fn try_say(&self, what: Outbound) {
-        let _ = self.0.try_send(what);
-    }
-
     /// Waits until the connection is no more.
     pub(crate) async fn gone(&self) {
         self.0.closed().await;
@@ -72,19 +64,9 @@ impl Link {
     }
 }
 
-/// What a client sends on a stream. `None`: it has ended.
-#[derive(Debug)]
-pub(crate) struct Incoming(mpsc::Receiver<Bytes>);
-
-impl Incoming {
-    pub(crate) fn new() -> (mpsc::Sender<Bytes>, Self) {
-        let (send, receive) = mpsc::channel(QUEUE);
-        (send, Self(receive))
-    }
-
-    pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        self.0.recv().await
-    }
+/// Room for a stream's chunks that wait for its client. Closed when the client gives the stream up.
+pub(crate) fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(WAITING))
 }
 
 /// What a client gets on a stream.
@@ -92,12 +74,13 @@ impl Incoming {
 pub(crate) struct Outgoing {
     id: u32,
     link: Link,
-    reset: Arc<AtomicBool>,
+    room: Arc<Semaphore>,
 }
 
 impl Outgoing {
-    pub(crate) fn new(id: u32, link: Link, reset: Arc<AtomicBool>) -> Self {
-        Self { id, link, reset }
+    /// A stream's; `room` is from [`room`].
+    pub(crate) fn new(id: u32, link: Link, room: Arc<Semaphore>) -> Self {
+        Self { id, link, room }
     }
 
     /// A stream that the client opened is welcome.
@@ -105,16 +88,17 @@ impl Outgoing {
         self.link.say(Outbound::Accept(self.id)).await
     }
 
-    /// Sends up to [`CHUNK`] bytes.
+    /// Sends up to [`CHUNK`] bytes, once those before are on their way.
     pub(crate) async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        if self.was_reset() {
-            return Err(Gone);
-        }
-        self.link.say(Outbound::Data(self.id, bytes)).await
+        let permit = tokio::select! {
+            permit = self.room.clone().acquire_owned() => permit.map_err(|_| Gone)?,
+            () = self.link.gone() => return Err(Gone),
+        };
+        self.link.say(Outbound::Data(self.id, bytes, permit)).await
     }
 
     /// Ends the stream.
-    pub(crate) async fn finish(self) {
+    pub(crate) async fn finish(&self) {
         let _ = self.link.say(Outbound::Fin(self.id)).await;
     }
 
@@ -125,6 +109,6 @@ impl Outgoing {
 
     /// The client has given the stream up.
     pub(crate) fn was_reset(&self) -> bool {
-        self.reset.load(Ordering::Relaxed)
+        self.room.is_closed()
     }
 }

@@ -1,6 +1,6 @@
 //! What goes wrong with the server itself. What goes wrong in a session is told to its client.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use model::ErrorKind;
 
@@ -16,6 +16,23 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A certificate or its key cannot be used.
+    #[error("{what} {}", path.display())]
+    Certificate {
+        /// Which of the two.
+        what: &'static str,
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key do not go together, or are of a kind that is not known.
+    #[error("certificate and key for TLS")]
+    Tls(#[source] rustls::Error),
+    /// A certificate of our own could not be made.
+    #[error("make a certificate")]
+    SelfSigned(#[source] rcgen::Error),
     /// Too many URLs were made and not used yet.
     #[error("{0} streaming requests wait for their clients already")]
     TooMany(usize),
@@ -29,6 +46,8 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Listen { .. } => ErrorKind::Unavailable,
+            Self::Certificate { .. } | Self::Tls(_) => ErrorKind::InvalidArgument,
+            Self::SelfSigned(_) => ErrorKind::Internal,
             Self::TooMany(_) => ErrorKind::ResourceExhausted,
             Self::Request(_) => ErrorKind::InvalidArgument,
         }

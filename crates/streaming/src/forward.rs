@@ -12,13 +12,18 @@ use tokio::{
 
 use crate::{
     backend::{Backend, Failure, Socket},
-    channel::{CHUNK, Incoming, Link, Outgoing},
+    channel::{CHUNK, Link, Outgoing},
+    connection::Activity,
+    inbox::Incoming,
     spdy::{Headers, Stream, Streams},
     ws::Channel,
 };
 
 /// How long the other stream of a pair may take to come.
 const PAIR: Duration = Duration::from_secs(30);
+
+/// How long a client may say nothing when the pod's side has said everything.
+const HALF: Duration = Duration::from_secs(30);
 
 /// Whose ports.
 pub(crate) struct Forward<B> {
@@ -40,6 +45,8 @@ struct Pair {
     incoming: Incoming,
     data: Outgoing,
     error: Outgoing,
+    /// How long it may stay half closed.
+    half: Duration,
 }
 
 impl<B: Backend> Forward<B> {
@@ -83,10 +90,10 @@ impl<B: Backend> Forward<B> {
                 None
             }
             (Some(half), Kind::Data) if half.kind == Kind::Error => {
-                Some(Pair { port, incoming, data: outgoing, error: half.outgoing })
+                Some(Pair { port, incoming, data: outgoing, error: half.outgoing, half: HALF })
             }
             (Some(half), Kind::Error) if half.kind == Kind::Data => {
-                Some(Pair { port: half.port, incoming: half.incoming, data: half.outgoing, error: outgoing })
+                Some(Pair { port: half.port, incoming: half.incoming, data: half.outgoing, error: outgoing, half: HALF })
             }
             (Some(half), _) => {
                 waiting.insert(key, half);
@@ -107,7 +114,9 @@ impl<B: Backend> Forward<B> {
             if data.outgoing.send(number.clone()).await.is_err() || error.outgoing.send(number).await.is_err() {
                 return;
             }
-            tasks.spawn(self.clone().pair(Pair { port, incoming: data.incoming, data: data.outgoing, error: error.outgoing }));
+            // Of one channel's end the client cannot be told.
+            let (incoming, half) = (data.incoming, Duration::ZERO);
+            tasks.spawn(self.clone().pair(Pair { port, incoming, data: data.outgoing, error: error.outgoing, half }));
         }
         let all = async { while tasks.join_next().await.is_some() {} };
         tokio::select! {
@@ -117,9 +126,9 @@ impl<B: Backend> Forward<B> {
     }
 
     async fn pair(self, pair: Pair) {
-        let Pair { port, incoming, data, error } = pair;
+        let Pair { port, incoming, data, error, half } = pair;
         match self.backend.dial(self.pod, port).await {
-            Ok(socket) => match relay(socket, incoming, &data).await {
+            Ok(socket) => match relay(socket, incoming, &data, half).await {
                 Ok(()) => {
                     data.finish().await;
                     error.finish().await;
@@ -140,12 +149,15 @@ impl<B: Backend> Forward<B> {
     }
 }
 
-/// Bytes both ways, until both sides have ended, or one has failed.
-async fn relay(socket: Box<dyn Socket>, mut incoming: Incoming, data: &Outgoing) -> std::io::Result<()> {
+/// Bytes both ways, until both sides have ended, or one has failed. When the pod's side has said everything, the client may
+/// go on for as long as it has something to say: a connection can be half closed (RFC 9293, 3.6).
+pub(crate) async fn relay(socket: Box<dyn Socket>, mut incoming: Incoming, data: &Outgoing, half: Duration) -> std::io::Result<()> {
     let (mut from, mut to) = tokio::io::split(socket);
     let broken = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    let activity = Activity::new(half);
     let inward = async {
         while let Some(bytes) = incoming.next().await {
+            activity.touch();
             to.write_all(&bytes).await?;
         }
         if data.was_reset() {
@@ -164,14 +176,21 @@ async fn relay(socket: Box<dyn Socket>, mut incoming: Incoming, data: &Outgoing)
     };
     let mut inward = std::pin::pin!(inward);
     let mut outward = std::pin::pin!(outward);
-    // The pod's side decides: a server that has said everything and closed is not kept waiting for the client.
     tokio::select! {
-        ended = &mut outward => ended,
+        ended = &mut outward => ended?,
         ended = &mut inward => {
             ended?;
-            outward.await
+            return outward.await;
         }
     }
+    data.finish().await;
+    activity.touch();
+    tokio::select! {
+        // A client that gives up the rest has got everything.
+        _ = inward => {}
+        () = activity.ceased() => {}
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

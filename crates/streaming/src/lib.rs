@@ -3,19 +3,24 @@
 //! One model of a session ([`Process`], streams that are read and written chunk by chunk), two framings below it. The
 //! crate knows nothing of containers: it asks a [`Backend`]. Invariants: a URL works once, for 60 seconds, for the one
 //! request that it was made for; no count or length of a client's becomes an allocation before it is checked; a client
-//! that does not read holds up its own session and nothing else.
+//! that does not read holds up its own stream and nothing else, as long as it keeps to its windows.
 #![forbid(unsafe_code)]
 
+mod accept;
 mod backend;
 mod channel;
 mod connection;
+pub mod direct;
 mod error;
 mod forward;
+mod inbox;
 mod negotiate;
 mod server;
 mod session;
 mod spdy;
 mod status;
+mod streams;
+mod tls;
 mod token;
 mod ws;
 
@@ -26,4 +31,5 @@ pub use backend::{
     AttachRequest, Backend, ExecRequest, Exit, Failure, Input, Output, PortForwardRequest, Process, Resize, Size, Socket, Wanted,
 };
 pub use error::Error;
-pub use server::Server;
+pub use server::{Options, Server};
+pub use tls::Tls;

@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    sync::watch,
+    time::Instant,
 };
 
 use crate::{
     backend::{Exit, Failure, Input, Output, Process, Resize, Size},
-    channel::{CHUNK, Incoming, Link, Outgoing},
+    channel::{CHUNK, Link, Outgoing},
+    inbox::Incoming,
     status::Format,
 };
 
-/// How long output may still come after the process has ended: a child in the background may hold its pipes open.
+/// How long to wait for output after the process has ended: a child in the background may hold its pipes open.
 const DRAIN: Duration = Duration::from_millis(500);
+/// Bytes of a stream that are passed on after the process has ended: what a pipe can hold, and so whatever the process
+/// itself wrote (/proc/sys/fs/pipe-max-size by default).
+const LEFT: usize = 1 << 20;
 /// Bytes of one message about the terminal's size at most.
 const RESIZE: usize = 1024;
 
@@ -50,19 +55,22 @@ pub(crate) async fn run(client: Client, process: Result<Process, Failure>) {
     link.finish().await;
 }
 
-struct Ends {
-    stdin: Option<Incoming>,
-    resize: Option<Incoming>,
-    stdout: Option<Outgoing>,
-    stderr: Option<Outgoing>,
+/// The client's ends of a process's streams.
+pub(crate) struct Ends {
+    pub(crate) stdin: Option<Incoming>,
+    pub(crate) resize: Option<Incoming>,
+    pub(crate) stdout: Option<Outgoing>,
+    pub(crate) stderr: Option<Outgoing>,
 }
 
-async fn converse(ends: Ends, process: Process) -> Result<i32, Failure> {
+/// Ties the streams together until the process has ended and its output been passed on.
+pub(crate) async fn converse(ends: Ends, process: Process) -> Result<i32, Failure> {
     let Process { stdin, stdout, stderr, resize, exit } = process;
     let input = feed(ends.stdin, stdin);
     let sizes = follow(ends.resize, resize);
+    let (ended, exited) = watch::channel(false);
     let output = async {
-        tokio::join!(show(stdout, ends.stdout), show(stderr, ends.stderr));
+        tokio::join!(show(stdout, ends.stdout, exited.clone()), show(stderr, ends.stderr, exited));
     };
     // Neither of the first two ends a session.
     let background = async {
@@ -70,13 +78,13 @@ async fn converse(ends: Ends, process: Process) -> Result<i32, Failure> {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        result = end(output, exit) => result,
+        result = end(output, exit, ended) => result,
         () = background => unreachable!("pending"),
     }
 }
 
-/// A process has ended when it says so; one that is attached to when its output has.
-async fn end(output: impl Future<Output = ()>, exit: Option<Exit>) -> Result<i32, Failure> {
+/// A process has ended when it says so, and its output has been passed on; one that is attached to when its output has.
+async fn end(output: impl Future<Output = ()>, exit: Option<Exit>, ended: watch::Sender<bool>) -> Result<i32, Failure> {
     let Some(mut exit) = exit else {
         output.await;
         return Ok(0);
@@ -84,7 +92,8 @@ async fn end(output: impl Future<Output = ()>, exit: Option<Exit>) -> Result<i32
     let mut output = std::pin::pin!(output);
     tokio::select! {
         result = &mut exit => {
-            let _ = timeout(DRAIN, output).await;
+            ended.send_replace(true);
+            output.await;
             result
         }
         () = &mut output => exit.await,
@@ -103,25 +112,56 @@ async fn feed(from: Option<Incoming>, to: Option<Input>) {
     let _ = to.shutdown().await;
 }
 
-/// From the process to the client; what nobody wants is read all the same, so that the process does not block.
-async fn show(from: Option<Output>, to: Option<Outgoing>) {
-    let Some(mut from) = from else {
-        if let Some(to) = to {
-            to.finish().await;
-        }
-        return;
-    };
-    let mut to = to;
-    let mut chunk = vec![0; CHUNK];
-    while let Ok(got @ 1..) = from.read(&mut chunk).await {
-        if let Some(wanted) = &to
-            && wanted.send(chunk[..got].to_vec().into()).await.is_err()
-        {
-            to = None;
+/// From the process to the client; what nobody wants is read all the same, so that the process does not block. A client
+/// may take as long as it likes for what there is; only what does not come from the process is not waited for.
+async fn show(from: Option<Output>, mut to: Option<Outgoing>, exited: watch::Receiver<bool>) {
+    if let Some(from) = from {
+        let mut source = Source { from, exited, wait: DRAIN, left: LEFT };
+        let mut chunk = vec![0; CHUNK];
+        while let Some(got) = source.read(&mut chunk).await {
+            if let Some(wanted) = &to
+                && wanted.send(chunk[..got].to_vec().into()).await.is_err()
+            {
+                to = None;
+            }
         }
     }
     if let Some(to) = to {
         to.finish().await;
+    }
+}
+
+/// A process's output, while it runs and what is left of it afterwards.
+struct Source {
+    from: Output,
+    exited: watch::Receiver<bool>,
+    /// How long it may still be waited for when the process has ended, and how much passed on.
+    wait: Duration,
+    left: usize,
+}
+
+impl Source {
+    /// The next output; `None`: there is no more.
+    async fn read(&mut self, chunk: &mut [u8]) -> Option<usize> {
+        let (begin, exited) = (Instant::now(), *self.exited.borrow());
+        let late = async {
+            if self.exited.wait_for(|exited| *exited).await.is_ok() {
+                tokio::time::sleep(self.wait).await;
+            } else {
+                // Attached to: the output ends by itself.
+                std::future::pending::<()>().await;
+            }
+        };
+        let got = tokio::select! {
+            biased;
+            got = self.from.read(chunk) => got.ok().filter(|got| *got > 0),
+            () = late => None,
+        }?;
+        if exited {
+            self.wait = self.wait.saturating_sub(begin.elapsed());
+            self.left = self.left.checked_sub(got)?;
+        }
+        Some(got)
     }
 }
 

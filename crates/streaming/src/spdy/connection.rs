@@ -1,15 +1,7 @@
 //! A connection: frames on one side, streams on the other.
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-};
+use std::{io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter},
     sync::mpsc,
@@ -19,14 +11,13 @@ use super::{
     Headers, Violation,
     frame::{self, Control, HEAD, Head, Reason},
     headers::{Deflater, Inflater},
+    table::{Piece, Table},
 };
 use crate::{
-    channel::{CHUNK, Incoming, Link, Outbound, Outgoing},
+    channel::{CHUNK, Link, Outbound, Outgoing, room},
     connection::{Activity, LINGER},
+    inbox::{Incoming, inbox},
 };
-
-/// Bytes after which a stream's client is told that it may send as many again. Its window is 64 KiB at first.
-const WINDOW_STEP: u32 = 32 << 10;
 
 /// A stream that the client has opened. It waits for [`Outgoing::accept`].
 #[derive(Debug)]
@@ -44,15 +35,16 @@ pub(crate) struct Stream {
 /// Streams, as the client opens them.
 pub(crate) type Streams = mpsc::Receiver<Stream>;
 
-/// Takes a connection over. At most `limit` streams are open at a time. The task ends with the connection.
-pub(crate) fn serve<S>(socket: S, limit: usize) -> (Streams, Link)
+/// Takes a connection over. At most `limit` streams are open at a time. The task ends with the connection, which is closed
+/// when it is `idle` for so long.
+pub(crate) fn serve<S>(socket: S, limit: usize, idle: Duration) -> (Streams, Link)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let (link, outbound) = Link::new();
     let (opened, streams) = mpsc::channel(4);
     let table = Arc::new(Table::default());
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(Activity::new(idle));
     let mut reader =
         Reader { table: table.clone(), activity: activity.clone(), link: link.clone(), opened, inflater: Inflater::new(), limit };
     tokio::spawn(async move {
@@ -74,77 +66,6 @@ where
         }
     });
     (streams, link)
-}
-
-/// Streams that are open in one direction at least.
-#[derive(Debug, Default)]
-struct Table {
-    entries: Mutex<HashMap<u32, Entry>>,
-    /// The number of the stream that was opened last.
-    last: AtomicU32,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// `None`: the client has ended its side.
-    to: Option<mpsc::Sender<Bytes>>,
-    /// We have not ended ours.
-    open: bool,
-    reset: Arc<AtomicBool>,
-    /// Bytes received since the client's window was last widened.
-    received: u32,
-}
-
-impl Table {
-    fn entries(&self) -> MutexGuard<'_, HashMap<u32, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where bytes of a stream go; `None`: nowhere any more.
-    fn sender(&self, id: u32) -> Option<mpsc::Sender<Bytes>> {
-        self.entries().get(&id).and_then(|entry| entry.to.clone())
-    }
-
-    /// Counts bytes; by how many to widen the window now.
-    fn widen(&self, id: u32, bytes: u32) -> Option<u32> {
-        let mut entries = self.entries();
-        let entry = entries.get_mut(&id)?;
-        entry.received += bytes;
-        (entry.received >= WINDOW_STEP).then(|| std::mem::take(&mut entry.received))
-    }
-
-    fn remote_end(&self, id: u32) {
-        let mut entries = self.entries();
-        if let Some(entry) = entries.get_mut(&id) {
-            entry.to = None;
-            if !entry.open {
-                entries.remove(&id);
-            }
-        }
-    }
-
-    /// Whether there was something to end.
-    fn local_end(&self, id: u32) -> bool {
-        let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&id) else { return false };
-        let was_open = std::mem::replace(&mut entry.open, false);
-        if entry.to.is_none() {
-            entries.remove(&id);
-        }
-        was_open
-    }
-
-    fn is_open(&self, id: u32) -> bool {
-        self.entries().get(&id).is_some_and(|entry| entry.open)
-    }
-
-    fn remove(&self, id: u32) -> bool {
-        let removed = self.entries().remove(&id);
-        removed.is_some_and(|entry| {
-            entry.reset.store(true, Ordering::Relaxed);
-            true
-        })
-    }
 }
 
 /// Why reading ended.
@@ -198,18 +119,16 @@ impl Reader {
 
     async fn data(&mut self, id: u32, length: u32, from: &mut (impl AsyncRead + Unpin)) -> Result<(), End> {
         let mut left = length as usize;
+        let mut chunk = vec![0; left.min(CHUNK)];
         while left > 0 {
-            let mut chunk = vec![0; left.min(CHUNK)];
-            from.read_exact(&mut chunk).await?;
+            let chunk = &mut chunk[..left.min(CHUNK)];
+            from.read_exact(chunk).await?;
             self.activity.touch();
             left -= chunk.len();
-            let got = u32::try_from(chunk.len()).expect("chunks are short");
-            if let Some(to) = self.table.sender(id) {
-                // Nobody wants it: it is read and dropped.
-                let _ = to.send(chunk.into()).await;
-            }
-            if let Some(more) = self.table.widen(id, got) {
-                self.link.try_say(Outbound::Raw(frame::window(id, more)));
+            self.table.received(chunk.len());
+            // What nobody wants is read and dropped.
+            if let Some(inlet) = self.table.inlet(id) {
+                inlet.put(chunk).await;
             }
         }
         Ok(())
@@ -230,35 +149,32 @@ impl Reader {
             Control::Reset { id } => {
                 self.table.remove(id);
             }
-            // Whoever floods us with pings does not get all of them back.
-            Control::Ping { id } => self.link.try_say(Outbound::Raw(frame::ping(id))),
-            Control::Other => {}
+            Control::Settings { first_window: Some(bytes) } => self.table.first_window(bytes)?,
+            Control::Window { id, more } => {
+                if !self.table.widen(id, more)? {
+                    self.refuse(id, Reason::FlowControl).await?;
+                }
+            }
+            Control::Ping { id } => self.table.ping(id),
+            Control::Settings { first_window: None } | Control::Other => {}
         }
         Ok(())
     }
 
     async fn open(&mut self, id: u32, headers: Headers) -> Result<(), End> {
-        // A client's streams have odd, growing numbers.
-        if id.is_multiple_of(2) || id <= self.table.last.swap(id, Ordering::Relaxed) {
-            return Err(Violation::StreamId(id).into());
-        }
-        let (to, incoming) = Incoming::new();
-        let reset = Arc::new(AtomicBool::new(false));
-        let full = {
-            let mut entries = self.table.entries();
-            let full = entries.len() >= self.limit;
-            if !full {
-                entries.insert(id, Entry { to: Some(to), open: true, reset: reset.clone(), received: 0 });
-            }
-            full
-        };
-        let outgoing = Outgoing::new(id, self.link.clone(), reset);
-        let refused = full || self.opened.send(Stream { id, headers, incoming, outgoing }).await.is_err();
-        if refused {
-            self.table.remove(id);
-            self.link.say(Outbound::Raw(frame::reset(id, Reason::Refused))).await.map_err(|_| End::Writer)?;
+        let (inlet, incoming) = inbox(self.table.work.clone());
+        let room = room();
+        let open = self.table.open(id, inlet, room.clone(), self.limit)?;
+        let outgoing = Outgoing::new(id, self.link.clone(), room);
+        if !open || self.opened.send(Stream { id, headers, incoming, outgoing }).await.is_err() {
+            self.refuse(id, Reason::Refused).await?;
         }
         Ok(())
+    }
+
+    async fn refuse(&mut self, id: u32, why: Reason) -> Result<(), End> {
+        self.table.remove(id);
+        self.link.say(Outbound::Raw(frame::reset(id, why))).await.map_err(|_| End::Writer)
     }
 }
 
@@ -272,50 +188,64 @@ struct Writer<W> {
 impl<W: AsyncWrite + Unpin> Writer<W> {
     /// Writes until everything has been said.
     async fn run(&mut self, mut outbound: mpsc::Receiver<Outbound>) -> io::Result<()> {
+        let mut ending = false;
         loop {
-            let next = match outbound.try_recv() {
-                Ok(next) => Some(next),
-                Err(_) => {
-                    self.to.flush().await?;
-                    outbound.recv().await
-                }
-            };
-            let Some(next) = next else { break };
-            self.activity.touch();
-            if !self.write(next).await? {
+            while let Some(piece) = self.table.next() {
+                self.activity.touch();
+                self.write(piece).await?;
+            }
+            if ending && self.table.is_silent() {
                 break;
             }
+            let next = match outbound.try_recv() {
+                Ok(next) if !ending => Some(next),
+                _ => {
+                    self.to.flush().await?;
+                    tokio::select! {
+                        next = outbound.recv(), if !ending => next,
+                        () = self.table.work.notified() => continue,
+                    }
+                }
+            };
+            match next {
+                Some(Outbound::End) | None => ending = true,
+                Some(what) => self.take(what).await?,
+            }
         }
-        self.to.write_all(&frame::go_away(self.table.last.load(Ordering::Relaxed))).await?;
+        self.to.write_all(&frame::go_away(self.table.last())).await?;
         self.to.flush().await
     }
 
-    /// `false`: that was all.
-    async fn write(&mut self, what: Outbound) -> io::Result<bool> {
+    /// What a session says: frames at once, bytes and ends in their stream's order.
+    async fn take(&mut self, what: Outbound) -> io::Result<()> {
         match what {
             Outbound::Accept(id) => {
                 let reply = frame::reply(id, &mut self.deflater);
                 self.to.write_all(&reply).await?;
             }
-            Outbound::Data(id, bytes) if self.table.is_open(id) => {
-                self.to.write_all(&frame::data(id, bytes.len())).await?;
-                self.to.write_all(&bytes).await?;
-            }
-            Outbound::Fin(id) => {
-                if self.table.local_end(id) {
-                    self.to.write_all(&frame::fin(id)).await?;
-                }
-            }
+            Outbound::Data(id, bytes, permit) => self.table.push(id, bytes, permit),
+            Outbound::Fin(id) => self.table.end(id),
             Outbound::Reset(id) => {
                 if self.table.remove(id) {
                     self.to.write_all(&frame::reset(id, Reason::Cancel)).await?;
                 }
             }
             Outbound::Raw(frame) => self.to.write_all(&frame).await?,
-            // Of a stream that was reset.
-            Outbound::Data(..) => {}
-            Outbound::End => return Ok(false),
+            Outbound::End => {}
         }
-        Ok(true)
+        Ok(())
+    }
+
+    async fn write(&mut self, piece: Piece) -> io::Result<()> {
+        match piece {
+            // The permit goes when the bytes have gone.
+            Piece::Data(id, bytes, _permit) => {
+                self.to.write_all(&frame::data(id, bytes.len())).await?;
+                self.to.write_all(&bytes).await
+            }
+            Piece::Fin(id) => self.to.write_all(&frame::fin(id)).await,
+            Piece::Window(id, more) => self.to.write_all(&frame::window(id, more)).await,
+            Piece::Ping(id) => self.to.write_all(&frame::ping(id)).await,
+        }
     }
 }

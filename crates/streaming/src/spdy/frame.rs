@@ -17,6 +17,8 @@ pub(super) enum Reason {
     Refused = 3,
     /// CANCEL
     Cancel = 5,
+    /// FLOW_CONTROL_ERROR
+    FlowControl = 7,
 }
 
 /// The head of a frame.
@@ -58,9 +60,16 @@ pub(super) enum Control<'a> {
     Reset { id: u32 },
     /// To be said back.
     Ping { id: u32 },
-    /// Of no interest: settings, windows (clients of Kubernetes keep to none), good-byes.
+    /// How wide windows are at first, if that is among the settings.
+    Settings { first_window: Option<u32> },
+    /// So many bytes more may be sent.
+    Window { id: u32, more: u32 },
+    /// Of no interest: good-byes.
     Other,
 }
+
+/// SETTINGS_INITIAL_WINDOW_SIZE
+const FIRST_WINDOW: u32 = 7;
 
 impl<'a> Control<'a> {
     pub(super) fn parse(kind: u16, payload: &'a [u8]) -> Result<Self, Violation> {
@@ -69,14 +78,36 @@ impl<'a> Control<'a> {
             Ok(u32::from_be_bytes(*bytes) & 0x7fff_ffff)
         };
         let block = |at| payload.get(at..).ok_or(Violation::Short(kind));
+        let second = || {
+            let bytes = payload.get(4..).and_then(<[u8]>::first_chunk).ok_or(Violation::Short(kind))?;
+            Ok(u32::from_be_bytes(*bytes))
+        };
         Ok(match kind {
             1 => Self::SynStream { id: id()?, block: block(10)? },
             2 | 8 => Self::Block(block(4)?),
             3 => Self::Reset { id: id()? },
+            4 => Self::Settings { first_window: settings(payload)? },
             6 => Self::Ping { id: u32::from_be_bytes(*payload.first_chunk().ok_or(Violation::Short(kind))?) },
+            9 => Self::Window { id: id()?, more: second()? & 0x7fff_ffff },
             _ => Self::Other,
         })
     }
+}
+
+/// Their number is a claim: what is read is what is there.
+fn settings(payload: &[u8]) -> Result<Option<u32>, Violation> {
+    let (count, rest) = payload.split_first_chunk().ok_or(Violation::Short(4))?;
+    let (settings, left) = rest.as_chunks::<8>();
+    if !left.is_empty() || usize::try_from(u32::from_be_bytes(*count)) != Ok(settings.len()) {
+        return Err(Violation::Settings);
+    }
+    let mut first_window = None;
+    for [_flags, a, b, c, value @ ..] in settings {
+        if u32::from_be_bytes([0, *a, *b, *c]) == FIRST_WINDOW {
+            first_window = Some(u32::from_be_bytes(*value));
+        }
+    }
+    Ok(first_window)
 }
 
 fn control(kind: u16, payload: &[u8]) -> Vec<u8> {
@@ -151,12 +182,22 @@ mod tests {
 
     #[test]
     fn short_frames_are_refused() {
-        for (kind, least) in [(1, 10), (2, 4), (3, 4), (6, 4), (8, 4)] {
+        for (kind, least) in [(1, 10), (2, 4), (3, 4), (4, 4), (6, 4), (8, 4), (9, 8)] {
             assert!(Control::parse(kind, &vec![0; least]).is_ok());
             assert_eq!(Control::parse(kind, &vec![0; least - 1]).unwrap_err(), Violation::Short(kind));
         }
-        for kind in [0, 4, 5, 7, 9, 77] {
+        for kind in [0, 5, 7, 77] {
             assert_eq!(Control::parse(kind, &[]).unwrap(), Control::Other);
+        }
+    }
+
+    #[test]
+    fn settings_are_as_many_as_they_say() {
+        let two = [0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 100, 1, 0, 0, 7, 0, 1, 0, 0];
+        assert_eq!(Control::parse(4, &two), Ok(Control::Settings { first_window: Some(65_536) }));
+        assert_eq!(Control::parse(4, &[0; 4]), Ok(Control::Settings { first_window: None }));
+        for claim in [&two[..19], &two[..12], &[0xff; 4], &[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 7, 0, 0, 0, 1]] {
+            assert_eq!(Control::parse(4, claim), Err(Violation::Settings));
         }
     }
 }

@@ -4,6 +4,7 @@ mod connection;
 mod dictionary;
 mod frame;
 mod headers;
+mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -27,4 +28,8 @@ pub(crate) enum Violation {
     Headers,
     #[error("stream id {0} is not the client's to open now")]
     StreamId(u32),
+    #[error("a window that cannot be")]
+    Window,
+    #[error("settings say more than they have")]
+    Settings,
 }

@@ -18,11 +18,16 @@ pub(crate) struct Client<S> {
     deflater: Deflater,
     got: Got,
     ended: BTreeSet<u32>,
+    widened: BTreeMap<u32, usize>,
+    pongs: usize,
+    /// The first byte of a frame, read already.
+    first: Option<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) fn new(socket: S) -> Self {
-        Self { socket, deflater: Deflater::new(), got: BTreeMap::new(), ended: BTreeSet::new() }
+        let (got, ended, widened) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { socket, deflater: Deflater::new(), got, ended, widened, pongs: 0, first: None }
     }
 
     pub(crate) async fn raw(&mut self, bytes: &[u8]) {
@@ -32,6 +37,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Opens a stream and waits for the reply.
     pub(crate) async fn open(&mut self, id: u32, headers: &[(&str, &str)]) {
+        self.open_without_reply(id, headers).await;
+        while !self.got.contains_key(&id) {
+            assert!(self.frame().await, "closed before the reply");
+        }
+    }
+
+    /// Opens a stream.
+    pub(crate) async fn open_without_reply(&mut self, id: u32, headers: &[(&str, &str)]) {
         let block = self.deflater.block(headers);
         let length = u32::try_from(10 + block.len()).unwrap().to_be_bytes();
         let mut frame = vec![0x80, 3, 0, 1, 0, length[1], length[2], length[3]];
@@ -39,9 +52,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         frame.extend([0; 6]);
         frame.extend(block);
         self.raw(&frame).await;
-        while !self.got.contains_key(&id) {
-            assert!(self.frame().await, "closed before the reply");
-        }
     }
 
     /// Sends everything, reading meanwhile.
@@ -68,6 +78,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.socket.flush().await.unwrap();
     }
 
+    /// Takes so many bytes more; with 0, in all streams together.
+    pub(crate) async fn widen(&mut self, id: u32, more: u32) {
+        self.raw(&frame::window(id, more)).await;
+    }
+
+    /// Says how many bytes of a stream may be on the way at first.
+    pub(crate) async fn set_window(&mut self, bytes: u32) {
+        let [a, b, c, d] = bytes.to_be_bytes();
+        self.raw(&[0x80, 3, 0, 4, 0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 7, a, b, c, d]).await;
+    }
+
+    /// Gives a stream up.
+    pub(crate) async fn reset(&mut self, id: u32) {
+        self.raw(&frame::reset(id, frame::Reason::Cancel)).await;
+    }
+
+    /// Bytes that came on a stream so far.
+    pub(crate) fn length(&self, id: u32) -> usize {
+        self.got.get(&id).map_or(0, Vec::len)
+    }
+
+    /// By how much the server has widened a stream's window.
+    pub(crate) fn widened(&self, id: u32) -> usize {
+        self.widened.get(&id).copied().unwrap_or(0)
+    }
+
+    /// Pings that were answered.
+    pub(crate) fn pongs(&self) -> usize {
+        self.pongs
+    }
+
+    /// Reads until a stream has so many bytes.
+    pub(crate) async fn until_length(&mut self, id: u32, bytes: usize) {
+        while self.length(id) < bytes {
+            assert!(self.frame().await, "closed");
+        }
+    }
+
+    /// Reads for as long as anything comes.
+    pub(crate) async fn until_quiet(&mut self) {
+        while tokio::time::timeout(std::time::Duration::from_millis(300), self.socket.read_u8()).await.is_ok_and(|byte| {
+            self.first = byte.ok();
+            self.first.is_some()
+        }) {
+            assert!(self.frame().await, "closed");
+        }
+    }
+
     pub(crate) async fn fin(&mut self, id: u32) {
         self.raw(&frame::fin(id)).await;
     }
@@ -87,7 +145,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Reads a frame; `false`: closed.
     async fn frame(&mut self) -> bool {
         let mut head = [0; HEAD];
-        let read = self.socket.read_exact(&mut head).await.is_ok();
+        let from = usize::from(self.first.is_some());
+        head[0] = self.first.take().unwrap_or(0);
+        let read = self.socket.read_exact(&mut head[from..]).await.is_ok();
         if read {
             self.rest(head).await;
         }
@@ -112,6 +172,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
             Head::Control { kind: 3, .. } => {
                 self.ended.insert(id());
+            }
+            Head::Control { kind: 6, .. } => self.pongs += 1,
+            Head::Control { kind: 9, .. } => {
+                let more = u32::from_be_bytes(*payload[4..].first_chunk().unwrap());
+                *self.widened.entry(id()).or_default() += more as usize;
             }
             Head::Control { .. } => {}
         }

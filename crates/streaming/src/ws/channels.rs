@@ -1,6 +1,6 @@
 //! The `channel.k8s.io` family: the first byte of a message is the number of its channel.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -15,8 +15,9 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    channel::{CHUNK, Incoming, Link, Outbound, Outgoing},
+    channel::{CHUNK, Link, Outbound, Outgoing, room},
     connection::{Activity, LINGER},
+    inbox::{Incoming, Inlet, inbox},
 };
 
 /// In v5: the channel that says which other one has ended.
@@ -77,22 +78,23 @@ pub(crate) struct Channel {
     pub(crate) outgoing: Outgoing,
 }
 
-/// Takes a connection over, with so many channels. The task ends with the connection.
-pub(crate) fn serve<S>(socket: WebSocketStream<S>, codec: Codec, count: u8) -> (Vec<Channel>, Link)
+/// Takes a connection over, with so many channels. The task ends with the connection, which is closed when it is `idle`
+/// for so long.
+pub(crate) fn serve<S>(socket: WebSocketStream<S>, codec: Codec, count: u8, idle: Duration) -> (Vec<Channel>, Link)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (link, outbound) = Link::new();
     let (mut senders, mut channels) = (Vec::new(), Vec::new());
     for number in 0..count {
-        let (to, incoming) = Incoming::new();
+        let (to, incoming) = inbox(Arc::default());
         senders.push(Some(to));
-        let outgoing = Outgoing::new(number.into(), link.clone(), Arc::new(AtomicBool::new(false)));
+        let outgoing = Outgoing::new(number.into(), link.clone(), room());
         channels.push(Channel { incoming, outgoing });
     }
     tokio::spawn(async move {
         let (mut sink, mut stream) = socket.split();
-        let activity = Activity::new();
+        let activity = Activity::new(idle);
         let finished = tokio::select! {
             why = read(&mut stream, codec, senders, &activity) => {
                 tracing::debug!(why, "streaming connection ended");
@@ -120,7 +122,7 @@ async fn close(
 async fn read(
     stream: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     codec: Codec,
-    mut channels: Vec<Option<mpsc::Sender<Bytes>>>,
+    mut channels: Vec<Option<Inlet>>,
     activity: &Activity,
 ) -> String {
     loop {
@@ -137,12 +139,10 @@ async fn read(
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
         };
         match codec.decode(&payload) {
-            Some(Told::Data(channel, mut bytes)) => {
+            Some(Told::Data(channel, bytes)) => {
                 let Some(Some(to)) = channels.get(usize::from(channel)) else { continue };
-                while !bytes.is_empty() {
-                    let chunk = bytes.split_to(bytes.len().min(CHUNK));
-                    // Nobody wants it: it is dropped.
-                    let _ = to.send(chunk).await;
+                for chunk in bytes.chunks(CHUNK) {
+                    to.put(chunk).await;
                 }
             }
             Some(Told::End(channel)) => {
@@ -166,7 +166,8 @@ async fn write(
     while let Some(next) = outbound.recv().await {
         activity.touch();
         match next {
-            Outbound::Data(id, bytes) => {
+            // The permit goes when the bytes have gone.
+            Outbound::Data(id, bytes, _permit) => {
                 // Numbers of channels are bytes from the start.
                 let Ok(channel) = u8::try_from(id) else { continue };
                 sink.send(codec.encode(channel, &bytes)).await?;

@@ -1,0 +1,71 @@
+//! `creel attach`: the streams of a container's main process, from now on.
+
+use api::{
+    creel::{self as own, attach_request::Message, process_output::Message as Output},
+    runtime as cri,
+};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+
+use crate::{
+    args::Attach,
+    client::Client,
+    error::{Error, Exit},
+    exec::code,
+    find, follow,
+    session::{self, Input, Inputs, Outcome},
+    terminal::Keys,
+};
+
+/// Inputs on their way.
+const AHEAD: usize = 4;
+
+/// Attaches; the exit code is the container's if it ended meanwhile.
+pub(crate) async fn attach(client: &mut Client, args: Attach) -> Result<Exit, Error> {
+    let Attach { no_stdin, detach_keys, container: wanted } = args;
+    let what = format!("attach to {wanted}");
+    let keys = Keys::parse(&detach_keys)?;
+    let id = find::container(client, &wanted).await?.id;
+    let start = own::AttachStart { container_id: id.clone(), stdin: !no_stdin };
+    let (to, inputs) = mpsc::channel(AHEAD);
+    let first = tokio_stream::once(Message::Start(start));
+    let requests = first.chain(ReceiverStream::new(inputs).filter_map(message));
+    let requests = requests.map(|message| own::AttachRequest { message: Some(message) });
+    let mut from = client.creel.attach(requests).await.map_err(session::failed(&what))?.into_inner();
+    let first = from.message().await.map_err(session::failed(&what))?.and_then(|output| output.message);
+    let tty = matches!(first, Some(Output::Started(own::ProcessStarted { tty: true })));
+    let raw = session::raw(tty && !no_stdin)?;
+    let (leave, mut left) = mpsc::channel(1);
+    let (gone, never) = mpsc::channel(1);
+    let speaking = tokio::spawn(session::speak(Inputs { stdin: !no_stdin, tty, keys }, to, leave));
+    // The process stays when we leave: there is nothing to wait for.
+    let outcome = tokio::select! {
+        outcome = session::listen(from, never, &what) => outcome,
+        Some(()) = left.recv() => Ok(Outcome::Detached),
+    };
+    drop(gone);
+    speaking.abort();
+    drop(raw);
+    match outcome? {
+        Outcome::Detached => Ok(Exit(0)),
+        Outcome::Exit(_) => ended(client, &id).await,
+    }
+}
+
+/// The container's exit code; 0 if only its output has ended.
+async fn ended(client: &mut Client, id: &str) -> Result<Exit, Error> {
+    let status = follow::status(client, id).await?;
+    Ok(match status.state() {
+        cri::ContainerState::ContainerExited => Exit(code(status.exit_code)),
+        _ => Exit(0),
+    })
+}
+
+fn message(input: Input) -> Option<Message> {
+    match input {
+        Input::Stdin(bytes) => Some(Message::Stdin(bytes)),
+        Input::End => Some(Message::StdinEnd(true)),
+        Input::Size(size) => Some(Message::Size(size)),
+        Input::Detach => None,
+    }
+}

@@ -1,0 +1,180 @@
+//! Exec, attach and port-forward of creel's own API: the sessions of the streaming server, message by message.
+
+use std::time::Duration;
+
+use api::creel::{
+    self as own, attach_request::Message as ToAttached, exec_request::Message as ToExec, port_forward_request::Message as ToPort,
+    port_forward_response::Message as FromPort, process_output::Message as FromProcess,
+};
+use engine::Engine;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use streaming::{
+    AttachRequest, ExecRequest, Size, Wanted,
+    direct::{self, Listener, Said, Speaker},
+};
+use tokio::time::timeout;
+use tonic::{Status, Streaming as Incoming};
+
+use super::{ids, status, stream::Streaming};
+use crate::sessions::Sessions;
+
+/// How long a client may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a command.
+pub(super) async fn exec(engine: &Engine, mut input: Incoming<own::ExecRequest>) -> Result<Streaming<own::ProcessOutput>, Status> {
+    let Some(ToExec::Start(start)) = first(&mut input).await?.message else { return Err(status::bad_field("start", "missing")) };
+    let container = ids::container(engine, &start.container_id)?.id;
+    if start.command.is_empty() {
+        return Err(status::bad_field("command", "missing"));
+    }
+    let wanted = Wanted { stdin: start.stdin, stdout: true, stderr: !start.tty, tty: start.tty };
+    let request = ExecRequest { container, command: start.command, wanted };
+    let process = Sessions(engine.clone()).run(request).await.map_err(|e| status::of_engine(&e))?;
+    let (mut speaker, listener) = direct::process(process, start.stdin);
+    let (detached, detach) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        while let Ok(Some(request)) = input.message().await {
+            match request.message {
+                Some(ToExec::Stdin(bytes)) => speaker.say(&bytes).await,
+                Some(ToExec::StdinEnd(_)) => speaker.end(),
+                Some(ToExec::Size(size)) => resize(&speaker, size).await,
+                // It keeps its standard input: nobody will ever write to it.
+                Some(ToExec::Detach(_)) => return drop(detached.send(speaker)),
+                Some(ToExec::Start(_)) | None => {}
+            }
+        }
+    });
+    Ok(output(start.tty, listener, Some(detach)))
+}
+
+/// Looks at a container's main process.
+pub(super) async fn attach(
+    engine: &Engine,
+    mut input: Incoming<own::AttachRequest>,
+) -> Result<Streaming<own::ProcessOutput>, Status> {
+    let Some(ToAttached::Start(start)) = first(&mut input).await?.message else {
+        return Err(status::bad_field("start", "missing"));
+    };
+    let container = ids::container(engine, &start.container_id)?;
+    let tty = container.spec.tty;
+    let wanted = Wanted { stdin: start.stdin, stdout: true, stderr: !tty, tty };
+    let request = AttachRequest { container: container.id, wanted };
+    let process = Sessions(engine.clone()).follow(request).await.map_err(|e| status::of_engine(&e))?;
+    let (mut speaker, listener) = direct::process(process, start.stdin);
+    tokio::spawn(async move {
+        while let Ok(Some(request)) = input.message().await {
+            match request.message {
+                Some(ToAttached::Stdin(bytes)) => speaker.say(&bytes).await,
+                Some(ToAttached::StdinEnd(_)) => speaker.end(),
+                Some(ToAttached::Size(size)) => resize(&speaker, size).await,
+                Some(ToAttached::Start(_)) | None => {}
+            }
+        }
+    });
+    Ok(output(tty, listener, None))
+}
+
+/// Connects to a port.
+pub(super) async fn port_forward(
+    engine: &Engine,
+    mut input: Incoming<own::PortForwardRequest>,
+) -> Result<Streaming<own::PortForwardResponse>, Status> {
+    let Some(ToPort::Start(start)) = first(&mut input).await?.message else { return Err(status::bad_field("start", "missing")) };
+    let pod = ids::pod(engine, &start.pod_sandbox_id)?.id;
+    let port = u16::try_from(start.port).ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| status::bad_field("port", "not between 1 and 65535"))?;
+    let socket = engine.dial(pod, port).await.map_err(|e| status::of_engine(&e))?;
+    let (mut speaker, listener) = direct::socket(Box::new(socket));
+    tokio::spawn(async move {
+        while let Ok(Some(request)) = input.message().await {
+            match request.message {
+                Some(ToPort::Data(bytes)) => speaker.say(&bytes).await,
+                Some(ToPort::End(_)) => speaker.end(),
+                Some(ToPort::Start(_)) | None => {}
+            }
+        }
+    });
+    let said = stream::unfold(Some(listener), |listener| async move {
+        let mut listener = listener?;
+        let message = match listener.next().await? {
+            Said::Out(bytes) | Said::Err(bytes) => FromPort::Data(bytes.into()),
+            Said::OutEnd => FromPort::End(true),
+            Said::Done(Ok(_)) => return None,
+            Said::Done(Err(failure)) => return Some((Err(Status::unavailable(failure.0)), None)),
+        };
+        Some((Ok(own::PortForwardResponse { message: Some(message) }), Some(listener)))
+    });
+    Ok(Box::pin(said))
+}
+
+async fn first<T>(input: &mut Incoming<T>) -> Result<T, Status> {
+    let first = timeout(PATIENCE, input.message()).await.map_err(|_| status::bad_field("start", "did not come"))?;
+    first?.ok_or_else(|| status::bad_field("start", "missing"))
+}
+
+async fn resize(speaker: &Speaker, size: own::TerminalSize) {
+    let side = |side: u32| u16::try_from(side).ok().filter(|side| *side > 0);
+    if let (Some(width), Some(height)) = (side(size.width), side(size.height)) {
+        speaker.resize(Size { width, height }).await;
+    }
+}
+
+type Detach = tokio::sync::oneshot::Receiver<Speaker>;
+
+/// What a process says, as messages, until it has ended or the client has detached.
+fn output(tty: bool, listener: Listener, detach: Option<Detach>) -> Streaming<own::ProcessOutput> {
+    let started = FromProcess::Started(own::ProcessStarted { tty });
+    let ear = Ear { listener: Some(listener), detach };
+    let said = stream::unfold(ear, |mut ear| async { Some((ear.next().await?, ear)) });
+    let all = stream::once(std::future::ready(Ok(started))).chain(said);
+    Box::pin(all.map_ok(|message| own::ProcessOutput { message: Some(message) }))
+}
+
+struct Ear {
+    /// Gone when there is nothing more to hear.
+    listener: Option<Listener>,
+    detach: Option<Detach>,
+}
+
+impl Ear {
+    async fn next(&mut self) -> Option<Result<FromProcess, Status>> {
+        loop {
+            let listener = self.listener.as_mut()?;
+            let said = tokio::select! {
+                said = listener.next() => said?,
+                speaker = detached(&mut self.detach) => {
+                    drain(speaker, self.listener.take()?);
+                    return None;
+                }
+            };
+            match said {
+                Said::Out(bytes) => return Some(Ok(FromProcess::Stdout(bytes.into()))),
+                Said::Err(bytes) => return Some(Ok(FromProcess::Stderr(bytes.into()))),
+                Said::OutEnd => {}
+                Said::Done(result) => {
+                    self.listener = None;
+                    return Some(result.map(FromProcess::ExitCode).map_err(|failure| Status::unavailable(failure.0)));
+                }
+            }
+        }
+    }
+}
+
+async fn detached(detach: &mut Option<Detach>) -> Speaker {
+    if let Some(waiting) = detach {
+        match waiting.await {
+            Ok(speaker) => return speaker,
+            Err(_) => *detach = None,
+        }
+    }
+    std::future::pending().await
+}
+
+/// The command runs on: what it says is read by nobody, so that it does not block.
+fn drain(speaker: Speaker, mut listener: Listener) {
+    tokio::spawn(async move {
+        while listener.next().await.is_some() {}
+        drop(speaker);
+    });
+}
