@@ -1,10 +1,12 @@
 //! The configuration: `/etc/creel/config.toml`, drop-ins in `config.d/` beside it, flags over both.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -49,10 +51,44 @@ pub(crate) struct Config {
     pub(crate) shim: PathBuf,
     pub(crate) pids_limit: i64,
     pub(crate) shm_size: u64,
+    pub(crate) writable_layer_limit: u64,
     pub(crate) max_requests: usize,
     pub(crate) registry: Registry,
     pub(crate) network: Network,
     pub(crate) streaming: Streaming,
+    pub(crate) nri: Nri,
+    pub(crate) handlers: BTreeMap<String, Handler>,
+}
+
+/// A section `[handlers.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Handler {
+    pub(crate) runtime: PathBuf,
+    #[serde(default)]
+    pub(crate) args: Vec<String>,
+}
+
+impl Handler {
+    /// The keys of a section, for messages about unknown ones.
+    fn keys() -> Table {
+        [("runtime", Value::String(String::new())), ("args", Value::Array(Vec::new()))].map(|(k, v)| (k.to_owned(), v)).into_iter().collect()
+    }
+
+    /// What is wrong with a section.
+    fn check(&self, name: &str) -> Result<(), String> {
+        let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.');
+        if engine::BUILT_IN.contains(&name) || name.len() > 63 || !name.bytes().all(fits) {
+            return Err(format!("{name:?}: not a name for a handler: lower case letters, digits, - and .; creel is the built-in one"));
+        }
+        if !self.runtime.is_absolute() || self.runtime.to_str().is_none() {
+            return Err(format!("{name}.runtime: {}: not an absolute path", self.runtime.display()));
+        }
+        if self.args.iter().any(|arg| arg.is_empty() || arg.contains('\0')) {
+            return Err(format!("{name}.args: an argument is empty or has a NUL"));
+        }
+        Ok(())
+    }
 }
 
 /// The section `[registry]`.
@@ -79,6 +115,90 @@ pub(crate) struct Network {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Streaming {
     pub(crate) address: SocketAddr,
+    pub(crate) tls: bool,
+    pub(crate) tls_cert: PathBuf,
+    pub(crate) tls_key: PathBuf,
+    pub(crate) idle_timeout: u64,
+}
+
+impl Streaming {
+    /// The key that is wrong, and why.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let address = self.address;
+        if !address.ip().is_loopback() && !self.tls {
+            let why = "not an address of loopback; without tls sessions are not encrypted, and a kubelet reaches them there";
+            return Err(("streaming.address", format!("{address}: {why}")));
+        }
+        if address.ip().is_unspecified() {
+            return Err((
+                "streaming.address",
+                format!("{address}: clients are given this address, so it has to be one of this machine"),
+            ));
+        }
+        let (cert, key) = (self.tls_cert.as_os_str().is_empty(), self.tls_key.as_os_str().is_empty());
+        if cert != key {
+            return Err(("streaming.tls_cert", "a certificate needs its key (tls_key), and a key its certificate".into()));
+        }
+        if !cert && !self.tls {
+            return Err(("streaming.tls", "a certificate is given, but tls is false".into()));
+        }
+        if self.idle_timeout == 0 {
+            return Err(("streaming.idle_timeout", "0: no session could last".into()));
+        }
+        Ok(())
+    }
+}
+
+/// The section `[nri]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nri {
+    pub(crate) enable: bool,
+    pub(crate) socket_path: PathBuf,
+    pub(crate) disable_connections: bool,
+    pub(crate) plugin_path: PathBuf,
+    pub(crate) plugin_config_path: PathBuf,
+    pub(crate) plugin_registration_timeout: u64,
+    pub(crate) plugin_request_timeout: u64,
+}
+
+impl Nri {
+    /// The key that is wrong, and why.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        for (key, path) in [
+            ("nri.socket_path", &self.socket_path),
+            ("nri.plugin_path", &self.plugin_path),
+            ("nri.plugin_config_path", &self.plugin_config_path),
+        ] {
+            if !path.is_absolute() {
+                return Err((key, format!("{}: not an absolute path", path.display())));
+            }
+        }
+        // sun_path of unix(7), with what it is called while it is made.
+        if self.socket_path.as_os_str().len() > 96 {
+            return Err(("nri.socket_path", format!("{}: longer than 96 bytes", self.socket_path.display())));
+        }
+        for (key, seconds) in [
+            ("nri.plugin_registration_timeout", self.plugin_registration_timeout),
+            ("nri.plugin_request_timeout", self.plugin_request_timeout),
+        ] {
+            if !(1..=60).contains(&seconds) {
+                return Err((key, format!("{seconds}: must be 1 to 60 seconds")));
+            }
+        }
+        Ok(())
+    }
+
+    /// For the engine.
+    pub(crate) fn engine(&self) -> Option<engine::NriConfig> {
+        self.enable.then(|| engine::NriConfig {
+            socket: (!self.disable_connections).then(|| self.socket_path.clone()),
+            plugins: self.plugin_path.clone(),
+            plugin_config: self.plugin_config_path.clone(),
+            registration_timeout: Duration::from_secs(self.plugin_registration_timeout),
+            request_timeout: Duration::from_secs(self.plugin_request_timeout),
+        })
+    }
 }
 
 /// A subnet, as text in the file.
@@ -178,6 +298,9 @@ pub(crate) struct Flags {
     /// Where exec, attach and port-forward are served; port 0: any
     #[arg(long, value_name = "IP:PORT", global = true)]
     streaming_address: Option<SocketAddr>,
+    /// Where NRI plugins connect
+    #[arg(long, value_name = "PATH", global = true)]
+    nri_socket: Option<PathBuf>,
     /// What is logged: error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "LEVEL", global = true)]
     log_level: Option<String>,
@@ -226,6 +349,10 @@ impl Config {
         if let (Some(run), None) = (&flags.run, &flags.socket) {
             self.socket = run.join("creel.sock");
         }
+        if let (Some(run), None) = (&flags.run, &flags.nri_socket) {
+            self.nri.socket_path = run.join("nri/nri.sock");
+        }
+        set(&mut self.nri.socket_path, flags.nri_socket);
         set(&mut self.root, flags.root);
         set(&mut self.run, flags.run);
         set(&mut self.socket, flags.socket);
@@ -278,9 +405,16 @@ impl Config {
         if let Err(e) = self.log_level.parse::<tracing_subscriber::filter::EnvFilter>() {
             return wrong("log_level", format!("{:?}: {e}", self.log_level));
         }
-        if !self.streaming.address.ip().is_loopback() {
-            let why = "not an address of loopback; sessions are not encrypted, and a kubelet reaches them there";
-            return wrong("streaming.address", format!("{}: {why}", self.streaming.address));
+        if let Err((key, why)) = self.nri.check() {
+            return wrong(key, why);
+        }
+        if let Err((key, why)) = self.streaming.check() {
+            return wrong(key, why);
+        }
+        for (name, handler) in &self.handlers {
+            if let Err(why) = handler.check(name) {
+                return wrong("handlers", why);
+            }
         }
         let bridge = &self.network.bridge;
         if bridge.len() > 15 || !bridge.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.')) {
@@ -329,6 +463,12 @@ fn read(default: &Table, path: PathBuf, text: &str) -> Result<Table, Error> {
 fn known_keys(default: &Table, table: &Table, prefix: &str, path: &Path) -> Result<(), Error> {
     for (key, value) in table {
         match (default.get(key), value) {
+            (Some(_), Value::Table(handlers)) if prefix.is_empty() && key == "handlers" => {
+                for (name, handler) in handlers {
+                    let handler = handler.as_table().cloned().unwrap_or_default();
+                    known_keys(&Handler::keys(), &handler, &format!("handlers.{name}."), path)?;
+                }
+            }
             (Some(Value::Table(default)), Value::Table(table)) => known_keys(default, table, &format!("{prefix}{key}."), path)?,
             (Some(_), _) => {}
             (None, _) => {
@@ -433,6 +573,17 @@ mod tests {
             ("cgroup_driver = \"openrc\"", "openrc"),
             ("[network]\nbridge = \"far-too-long-a-name\"", "network.bridge: "),
             ("[streaming]\naddress = \"0.0.0.0:10010\"", "streaming.address: 0.0.0.0:10010: not an address of loopback"),
+            ("[streaming]\ntls = true\naddress = \"[::]:1\"", "streaming.address: [::]:1: clients are given this address"),
+            ("[streaming]\ntls = true\ntls_cert = \"/c\"", "streaming.tls_cert: a certificate needs its key"),
+            ("[streaming]\ntls_key = \"/k\"\ntls_cert = \"/c\"", "streaming.tls: a certificate is given, but tls is false"),
+            ("[streaming]\nidle_timeout = 0", "streaming.idle_timeout: 0"),
+            ("[handlers.runc]\nruntine = \"/x\"", "unknown key handlers.runc.runtine (did you mean handlers.runc.runtime?)"),
+            ("[handlers.runc]\nargs = []", "runtime"),
+            ("[handlers]\nrunc = \"/usr/bin/runc\"", "handlers"),
+            ("[handlers.creel]\nruntime = \"/x\"", "handlers: \"creel\": not a name"),
+            ("[handlers.\"a b\"]\nruntime = \"/x\"", "handlers: \"a b\": not a name"),
+            ("[handlers.runc]\nruntime = \"runc\"", "handlers: runc.runtime: runc: not an absolute path"),
+            ("[handlers.runc]\nruntime = \"/x\"\nargs = [\"\"]", "handlers: runc.args: "),
             ("[network]\nsubnets = [\"10.0.0.0/33\"]", "10.0.0.0/33"),
         ] {
             let error = chain(&load(text, &[]).unwrap_err());

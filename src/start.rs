@@ -1,6 +1,6 @@
 //! From a configuration to a daemon that serves, and back.
 
-use std::{io, io::IsTerminal, os::fd::OwnedFd};
+use std::{io, io::IsTerminal, os::fd::OwnedFd, time::Duration};
 
 use engine::Engine;
 use net::bridge::{BridgeConfig, Subnets};
@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, NetworkKind},
+    config::{self, Config, NetworkKind},
     server::{self, Services},
     sessions::Sessions,
     socket::{self, Socket},
@@ -58,7 +58,7 @@ pub(crate) fn daemon(config: Config) -> Result<(), Error> {
         .map_err(Error::Threads)?;
     let result = runtime.block_on(serve(config, passed));
     // Blocking work that is still going on finds its half-done things undone at the next start.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    runtime.shutdown_timeout(Duration::from_secs(5));
     result
 }
 
@@ -83,7 +83,7 @@ async fn serve(config: Config, passed: Vec<OwnedFd>) -> Result<(), Error> {
     let _lock = socket::lock(&config.run)?;
     let engine_config = engine_config(&config)?;
     let engine = Engine::open(engine_config).await.map_err(|e| Error::Engine(e.chain()))?;
-    let streaming = streaming::Server::start(config.streaming.address, Sessions(engine.clone())).await?;
+    let streaming = streaming::Server::start(streaming_options(&config.streaming)?, Sessions(engine.clone())).await?;
     // Only now: whoever can connect finds every pod listed.
     let socket = Socket::listen(&config.socket, &config.socket_group, passed.into_iter().next())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %config.socket.display(), root = %config.root.display(), "ready");
@@ -96,7 +96,9 @@ async fn serve(config: Config, passed: Vec<OwnedFd>) -> Result<(), Error> {
         tracing::info!("stopping; containers run on");
         tell_systemd(NotifyState::Stopping);
     };
-    Ok(server::serve(socket, Services { engine, streaming }, config.max_requests, stop).await?)
+    let served = server::serve(socket, Services { engine: engine.clone(), streaming }, config.max_requests, stop).await;
+    engine.shutdown().await;
+    Ok(served?)
 }
 
 /// Not being started by systemd is no error.
@@ -129,7 +131,23 @@ fn engine_config(config: &Config) -> Result<engine::Config, Error> {
         },
         pids_limit: config.pids_limit,
         shm_size: config.shm_size,
+        nri: config.nri.engine(),
+        handlers: config.handlers.iter().map(|(name, handler)| (name.clone(), oci_handler(handler))).collect(),
+        writable_layer_limit: Some(config.writable_layer_limit).filter(|bytes| *bytes > 0),
     })
+}
+
+fn oci_handler(handler: &config::Handler) -> engine::OciHandler {
+    engine::OciHandler { runtime: handler.runtime.clone(), args: handler.args.clone() }
+}
+
+fn streaming_options(config: &config::Streaming) -> Result<streaming::Options, streaming::Error> {
+    let tls = match (config.tls, config.tls_cert.as_os_str().is_empty()) {
+        (false, _) => None,
+        (true, true) => Some(streaming::Tls::self_signed()?),
+        (true, false) => Some(streaming::Tls::from_files(&config.tls_cert, &config.tls_key)?),
+    };
+    Ok(streaming::Options { address: config.address, tls, idle: Duration::from_secs(config.idle_timeout) })
 }
 
 /// Whatever is not said is derived from the root directory: two daemons with two roots do not meet.

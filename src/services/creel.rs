@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
-use super::{archive::Archive, convert::Host, features, image, status, stream::Streaming};
+use super::{archive::Archive, convert::Host, features, image, session, status, stream::Streaming};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -51,8 +51,13 @@ fn network_name(network: &net::Config) -> &'static str {
 }
 
 /// What an administrator should know.
-fn warnings(info: &engine::Info) -> Vec<String> {
+fn warnings(info: &engine::Info, handlers: &[engine::Handler]) -> Vec<String> {
     let mut warnings = Vec::new();
+    for handler in handlers {
+        if let Err(why) = &handler.state {
+            warnings.push(format!("no pods with runtime handler {}: {why}", handler.name));
+        }
+    }
     if info.cgroup_version == "v1" {
         warnings.push("cgroup v1: a kubelet from 1.35 on only starts with failCgroupV1: false".to_owned());
     }
@@ -84,7 +89,7 @@ impl Creel for CreelService {
             containers: info.containers.1 as u64,
             containers_running: info.containers.0 as u64,
             images: info.images as u64,
-            warnings: warnings(&info),
+            warnings: warnings(&info, &self.engine.handlers().await),
             log_root: info.config.logs().display().to_string(),
         }))
     }
@@ -114,6 +119,27 @@ impl Creel for CreelService {
         image::trim_soon();
         let loaded = |(id, names): (ImageId, Vec<String>)| own::LoadedImage { id: id.to_string(), names };
         Ok(Response::new(own::LoadImageResponse { images: images.into_iter().map(loaded).collect() }))
+    }
+
+    type ExecStream = Streaming<own::ProcessOutput>;
+
+    async fn exec(&self, request: Request<Incoming<own::ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
+        session::exec(&self.engine, request.into_inner()).await.map(Response::new)
+    }
+
+    type AttachStream = Streaming<own::ProcessOutput>;
+
+    async fn attach(&self, request: Request<Incoming<own::AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {
+        session::attach(&self.engine, request.into_inner()).await.map(Response::new)
+    }
+
+    type PortForwardStream = Streaming<own::PortForwardResponse>;
+
+    async fn port_forward(
+        &self,
+        request: Request<Incoming<own::PortForwardRequest>>,
+    ) -> Result<Response<Self::PortForwardStream>, Status> {
+        session::port_forward(&self.engine, request.into_inner()).await.map(Response::new)
     }
 }
 
