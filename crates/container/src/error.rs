@@ -60,6 +60,12 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Processes that criu did not make, or made other than the plan allows.
+    #[error("restore the processes: {why}")]
+    Restore {
+        /// In criu's words, or ours.
+        why: String,
+    },
     /// The program cannot be run.
     #[error(transparent)]
     Program(#[from] StartError),
@@ -95,6 +101,7 @@ impl Error {
             Self::Died { .. } | Self::Report => ErrorKind::Internal,
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
             Self::Plan { .. } => ErrorKind::InvalidArgument,
+            Self::Restore { .. } => ErrorKind::FailedPrecondition,
             Self::Program(error) => error.kind(),
         }
     }
@@ -110,6 +117,7 @@ impl Error {
             | Self::Died { .. }
             | Self::Deadline { .. }
             | Self::Report
+            | Self::Restore { .. }
             | Self::Plan { .. } => 128,
         }
     }

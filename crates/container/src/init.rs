@@ -128,7 +128,7 @@ fn make_terminal(attached: &Attached, stdio: &Stdio, owner: u32) -> Step<Option<
 }
 
 /// What can be done only when all mount points exist.
-fn finish_mounts(plan: &ContainerPlan, root: &Root, attached: &Attached, masks: &Masks) -> Step<()> {
+pub(crate) fn finish_mounts(plan: &ContainerPlan, root: &Root, attached: &Attached, masks: &Masks) -> Step<()> {
     cwd::make(root, &plan.process.cwd)?;
     masks.hide(root, &plan.masked_paths)?;
     protect(root, &plan.readonly_paths)?;

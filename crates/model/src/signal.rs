@@ -27,6 +27,8 @@ impl Signal {
     pub const KILL: Self = Self(9);
     /// SIGTERM.
     pub const TERM: Self = Self(15);
+    /// SIGCONT.
+    pub const CONT: Self = Self(18);
 
     /// The signal with this number.
     pub fn from_number(number: i32) -> Option<Self> {

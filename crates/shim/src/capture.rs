@@ -7,8 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use container::{Command, Io};
-use model::{ContainerId, Signal, checkpoint::CapturePlan};
+use container::{Command, Images, Io};
+use model::{
+    ContainerId, Signal,
+    checkpoint::{CapturePlan, RestorePlan},
+    plan::ContainerPlan,
+};
 use rustix::process::Pid;
 use shim_proto::Reply;
 use sys::process::{Exit, Process};
@@ -17,7 +21,7 @@ use crate::{
     cgroups::Cgroups,
     complain,
     error::Error,
-    executor::{Pod, null},
+    executor::{Made, Pod, Waiting, null, pipes},
     supervisor::Supervisor,
     table::Phase,
 };
@@ -145,5 +149,28 @@ impl Pod {
         let command = Command { args: &plan.args, directory: Path::new(&plan.directory), io, process: None };
         let run = container::run(self.env(), command, None);
         run.map(|(process, _)| process).map_err(|source| Error::Executor { step: "run criu", source })
+    }
+
+    /// Makes a container out of images. Its processes stand still.
+    pub(crate) fn restore(&self, plan: &ContainerPlan, restore: &RestorePlan, mut fds: Vec<OwnedFd>) -> Result<Made, Error> {
+        if fds.is_empty() {
+            return Err(Error::Descriptors { expected: 1, got: 0 });
+        }
+        let rootfs = fds.remove(0);
+        let (io, ours) = pipes(plan.process.tty, plan.stdin)?;
+        let Some((stdout, stderr)) = ours.output else { return Err(Error::NoTerminal) };
+        let restored = container::restore(self.env(), plan, Images { restore, rootfs, mounts: fds, io })
+            .map_err(|source| Error::Executor { step: "restore container", source })?;
+        Ok(Made {
+            pid: restored.process.pid,
+            pidfd: restored.process.pidfd,
+            waiting: Waiting::Restored(plan.cgroup.clone()),
+            stdin: ours.stdin,
+            stdout,
+            stderr: Some(stderr),
+            terminal: None,
+            runtime: None,
+            warnings: restored.warnings,
+        })
     }
 }

@@ -39,6 +39,8 @@ pub(crate) enum Waiting {
     Executor(Created),
     /// Made by a runtime.
     Runtime(Runtime),
+    /// Made out of images; its processes stand still. With its cgroup.
+    Restored(String),
     /// A runtime looks for the program while it makes the container, the executor when that starts. A client hears of it at
     /// the start in both cases; until then another process stands in.
     Doomed(Error),
@@ -205,6 +207,7 @@ impl Waiting {
             // The process is known by the copy of its pidfd, the terminal by that of its master.
             Self::Executor(made) => return made.start().map(|_| ()).map_err(Error::Program),
             Self::Runtime(runtime) => runtime.start(&pod.env),
+            Self::Restored(group) => container::resume(&pod.env, &group).map_err(|e| Error::Executor { step: "resume", source: e }),
             Self::Doomed(error) => Err(error),
         };
         outcome.inspect_err(|_| {
@@ -234,9 +237,9 @@ const REAP: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Our ends of a process's pipes.
 #[derive(Debug, Default)]
-struct Ours {
-    stdin: Option<OwnedFd>,
-    output: Option<(OwnedFd, OwnedFd)>,
+pub(crate) struct Ours {
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) output: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Ours {
@@ -261,7 +264,7 @@ fn streams(terminal: bool, stdin: bool) -> Result<(Stdio, Ours), Error> {
 }
 
 /// Standard files; with a terminal, which its maker sends by another way, they lead nowhere.
-fn pipes(terminal: bool, stdin: bool) -> Result<(Io, Ours), Error> {
+pub(crate) fn pipes(terminal: bool, stdin: bool) -> Result<(Io, Ours), Error> {
     if terminal {
         return Ok((Io { stdin: null()?, stdout: null()?, stderr: null()? }, Ours::default()));
     }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use model::{
     ContainerId, ErrorKind, ExecId, Signal,
+    checkpoint::RestorePlan,
     container::ExitStatus,
     plan::{ContainerPlan, PodPlan},
 };
@@ -40,7 +41,7 @@ impl Supervisor {
         let (step, answer) = match request {
             Request::Hello { version, .. } => return (hello(version), Vec::new()),
             Request::Setup(plan) => ("set up pod", self.set_up(&plan)),
-            Request::Create(plan) => ("create container", self.create(plan, fds)),
+            Request::Create(plan) => ("create container", self.create(plan, None, fds)),
             Request::Start { container } => ("start container", self.start(container)),
             Request::Signal { container, signal, scope } => ("signal container", self.signal(container, signal, scope)),
             Request::Exec(plan) => ("exec", self.exec(&plan)),
@@ -59,7 +60,7 @@ impl Supervisor {
             Request::Thaw => ("thaw containers", self.thaw().and_then(|()| done())),
             // The loop answers them: when everything is dead, when criu has ended.
             Request::Shutdown | Request::Capture(_) => ("shut down", done()),
-            Request::Restore { plan, .. } => ("restore container", Err(Error::NoContainer(plan.id))),
+            Request::Restore { plan, restore } => ("restore container", self.create(plan, Some(&restore), fds)),
         };
         answer.unwrap_or_else(|error| (Reply::Failed(error.failure(step)), Vec::new()))
     }
@@ -75,7 +76,7 @@ impl Supervisor {
         done()
     }
 
-    fn create(&mut self, plan: ContainerPlan, fds: Vec<OwnedFd>) -> Answer {
+    fn create(&mut self, plan: ContainerPlan, restore: Option<&RestorePlan>, fds: Vec<OwnedFd>) -> Answer {
         let pod = self.pod.as_ref().ok_or(Error::State { is: "pod is not set up", request: "create" })?;
         if self.stopping.is_some() {
             return Err(Error::State { is: "supervisor is shutting down", request: "create" });
@@ -88,7 +89,10 @@ impl Supervisor {
         }
         let log = plan.log_path.as_deref().map(Log::open).transpose()?;
         let oom_before = self.cgroups.oom_before(&plan.cgroup);
-        let made = pod.create(&plan, fds, &self.table)?;
+        let made = match restore {
+            None => pod.create(&plan, fds, &self.table)?,
+            Some(restore) => pod.restore(&plan, restore, fds)?,
+        };
         let failed = |step| move |source| Error::Sys { step, source };
         let output = Output::new(log, made.stdout, made.stderr).map_err(failed("fcntl(O_NONBLOCK)"))?;
         let (pid, warnings) = (made.pid, made.warnings);
