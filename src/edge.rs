@@ -96,11 +96,23 @@ where
     Ok(response)
 }
 
-/// RPCs that answer from memory. The kubelet's lists must not wait behind five hundred pods that are being stopped.
+/// RPCs that answer from memory and the kernel's counters. The kubelet's lists must not wait behind five hundred pods that are being stopped.
 fn only_reads(rpc: &str) -> bool {
     const PREFIXES: [&str; 3] = ["List", "Stream", "Get"];
-    const NAMES: [&str; 9] =
-        ["Version", "Status", "RuntimeConfig", "PodSandboxStatus", "ContainerStatus", "ImageStatus", "Info", "Check", "Watch"];
+    const NAMES: [&str; 12] = [
+        "Version",
+        "Status",
+        "RuntimeConfig",
+        "PodSandboxStatus",
+        "PodSandboxStats",
+        "ContainerStatus",
+        "ContainerStats",
+        "ImageStatus",
+        "ImageFsInfo",
+        "Info",
+        "Check",
+        "Watch",
+    ];
     PREFIXES.iter().any(|prefix| rpc.starts_with(prefix)) || NAMES.contains(&rpc)
 }
 
@@ -151,7 +163,7 @@ mod tests {
         let request = |rpc: &str| {
             Request::builder().uri(format!("http://localhost/runtime.v1.RuntimeService/{rpc}")).body(Body::empty()).unwrap()
         };
-        for rpc in ["ListContainers", "PodSandboxStatus", "GetContainerEvents", "Version", "Check"] {
+        for rpc in ["ListContainers", "PodSandboxStatus", "ContainerStats", "ImageFsInfo", "GetContainerEvents", "Version", "Check"] {
             edge.clone().oneshot(request(rpc)).await.unwrap();
         }
         let waiting = edge.oneshot(request("StopContainer"));

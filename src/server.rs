@@ -8,7 +8,7 @@ use api::{
     runtime::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };
 use engine::Engine;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tonic::transport::Server;
 
 use crate::{
@@ -56,8 +56,8 @@ pub(crate) async fn serve(
         .build_v1()
         .map_err(|e| Error::Reflection(Box::new(e)))?;
     let host = Host::detect();
-    let runtime = Runtime::new(engine.clone(), streaming, host);
-    let (stopping, told_to_stop) = oneshot::channel::<()>();
+    let (stopping, mut told_to_stop) = watch::channel(false);
+    let runtime = Runtime::new(engine.clone(), streaming, host, told_to_stop.clone());
     let router = Server::builder()
         .layer(EdgeLayer::new(max_requests))
         .add_service(
@@ -72,15 +72,15 @@ pub(crate) async fn serve(
         .add_service(health_service)
         .add_service(reflection);
     let serving = router.serve_with_incoming_shutdown(socket.connections(), async {
-        told_to_stop.await.ok();
+        told_to_stop.wait_for(|stopping| *stopping).await.ok();
     });
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended.map_err(Error::Serve),
         () = stop => {}
     }
-    stopping.send(()).ok();
-    // A stream of events would hold the daemon for ever.
+    // Streams of events end by this too: nothing else would end them.
+    stopping.send_replace(true);
     match tokio::time::timeout(GRACE, serving).await {
         Ok(ended) => ended.map_err(Error::Serve),
         Err(_) => {

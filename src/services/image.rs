@@ -12,7 +12,7 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::{
-    events, stats, status,
+    events, status,
     stream::{Streaming, chunks},
 };
 
@@ -183,7 +183,7 @@ impl ImageService for Images {
         };
         let images = self.engine.images().clone();
         let (path, usage) = images.usage();
-        let (bytes, inodes) = stats::writable(&self.engine).await;
+        let (bytes, inodes) = self.engine.writable_total().await;
         Ok(Response::new(cri::ImageFsInfoResponse {
             image_filesystems: vec![filesystem(path, usage.bytes, usage.inodes)],
             container_filesystems: vec![filesystem(images.containers_path(), bytes, inodes)],

@@ -3,15 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use api::runtime::{self as cri, runtime_service_server::RuntimeService};
-use engine::{Container, Engine, Pod};
+use engine::Engine;
 use model::{ContainerId, container::ContainerState, pod::PodState};
-use serde_json::json;
 use streaming::{AttachRequest, ExecRequest, PortForwardRequest, Wanted};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{self, Host, pod::HANDLERS, resources},
-    events, ids, stats, status,
+    convert::{self, Host, resources},
+    events, ids, inspect, metrics, stats, status,
     stream::{Streaming, chunks},
     view,
 };
@@ -29,12 +29,14 @@ pub(crate) struct Runtime {
     engine: Engine,
     streaming: streaming::Server,
     host: Host,
+    /// True once the daemon is to end.
+    ending: watch::Receiver<bool>,
 }
 
 impl Runtime {
     /// Serves this engine.
-    pub(crate) fn new(engine: Engine, streaming: streaming::Server, host: Host) -> Self {
-        Self { engine, streaming, host }
+    pub(crate) fn new(engine: Engine, streaming: streaming::Server, host: Host, ending: watch::Receiver<bool>) -> Self {
+        Self { engine, streaming, host, ending }
     }
 
     fn pods(&self, filter: Option<cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {
@@ -57,6 +59,16 @@ impl Runtime {
         }
     }
 
+    /// Handlers that pods can be made with now. Why another one cannot be used is in `creel info`.
+    async fn handlers(&self, user_namespaces: bool) -> Vec<cri::RuntimeHandler> {
+        let usable = self.engine.handlers().await.into_iter().filter_map(|handler| Some((handler.name, handler.state.ok()?)));
+        let features = |abilities: &engine::Abilities| cri::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: abilities.recursive_read_only_mounts,
+            user_namespaces: abilities.user_namespaces && user_namespaces,
+        };
+        usable.map(|(name, abilities)| cri::RuntimeHandler { name, features: Some(features(&abilities)) }).collect()
+    }
+
     async fn conditions(&self) -> Vec<cri::RuntimeCondition> {
         let condition = |kind: &str, problem: Option<(&str, String)>| {
             let (reason, message) = problem.clone().unwrap_or_default();
@@ -73,22 +85,6 @@ impl Runtime {
 /// The runtime's own part of a verbose answer.
 fn info(key: &str, value: &serde_json::Value) -> BTreeMap<String, String> {
     BTreeMap::from([(key.to_owned(), value.to_string())])
-}
-
-fn pod_info(pod: &Pod) -> serde_json::Value {
-    let why = match pod.state() {
-        PodState::Ready { .. } => None,
-        PodState::NotReady { why } => Some(why.to_string()),
-    };
-    json!({ "pid": pod.supervisor_pid(), "notReadyBecause": why, "userMade": pod.spec.user_made })
-}
-
-fn container_info(container: &Container) -> serde_json::Value {
-    json!({
-        "sandboxID": container.pod.id.to_string(),
-        "privileged": container.spec.security.privileged,
-        "warnings": container.warnings,
-    })
 }
 
 /// Seconds to wait. Negative ones are refused.
@@ -121,19 +117,16 @@ impl RuntimeService for Runtime {
     }
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
-        let handler = |name: &&str| cri::RuntimeHandler {
-            name: (*name).to_owned(),
-            features: Some(cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
-        };
         let verbose = request.into_inner().verbose;
+        let user_namespaces = self.engine.user_namespaces().await.is_ok();
         Ok(Response::new(cri::StatusResponse {
             status: Some(cri::RuntimeStatus { conditions: self.conditions().await }),
             info: if verbose { info("config", &super::creel::config_json(&self.engine)) } else { BTreeMap::new() },
-            runtime_handlers: HANDLERS.iter().map(handler).collect(),
+            runtime_handlers: self.handlers(user_namespaces).await,
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
-                mount_options: false,
+                user_namespaces_host_network: user_namespaces,
+                mount_options: true,
             }),
         }))
     }
@@ -188,7 +181,7 @@ impl RuntimeService for Runtime {
         let pod = ids::pod(&self.engine, &request.pod_sandbox_id)?;
         Ok(Response::new(cri::PodSandboxStatusResponse {
             status: Some(view::pod_status(&pod)),
-            info: if request.verbose { info("info", &pod_info(&pod)) } else { BTreeMap::new() },
+            info: if request.verbose { info("info", &inspect::pod(&pod)) } else { BTreeMap::new() },
             containers_statuses: events::statuses(&self.engine, pod.id),
             timestamp,
         }))
@@ -256,9 +249,13 @@ impl RuntimeService for Runtime {
     async fn container_status(&self, request: Request<cri::ContainerStatusRequest>) -> Answer<cri::ContainerStatusResponse> {
         let request = request.into_inner();
         let container = ids::container(&self.engine, &request.container_id)?;
+        let info = match request.verbose {
+            true => info("info", &inspect::container(&container, self.engine.main_pid(&container).await)),
+            false => BTreeMap::new(),
+        };
         Ok(Response::new(cri::ContainerStatusResponse {
             status: Some(view::container_status(&container)),
-            info: if request.verbose { info("info", &container_info(&container)) } else { BTreeMap::new() },
+            info,
         }))
     }
 
@@ -325,7 +322,7 @@ impl RuntimeService for Runtime {
 
     async fn container_stats(&self, request: Request<cri::ContainerStatsRequest>) -> Answer<cri::ContainerStatsResponse> {
         let container = ids::container(&self.engine, &request.into_inner().container_id)?;
-        Ok(Response::new(cri::ContainerStatsResponse { stats: Some(stats::container_of(&self.engine, container).await) }))
+        Ok(Response::new(cri::ContainerStatsResponse { stats: stats::container_of(&self.engine, container).await }))
     }
 
     async fn list_container_stats(
@@ -348,7 +345,7 @@ impl RuntimeService for Runtime {
 
     async fn pod_sandbox_stats(&self, request: Request<cri::PodSandboxStatsRequest>) -> Answer<cri::PodSandboxStatsResponse> {
         let pod = ids::pod(&self.engine, &request.into_inner().pod_sandbox_id)?;
-        Ok(Response::new(cri::PodSandboxStatsResponse { stats: Some(stats::pod_of(&self.engine, pod).await) }))
+        Ok(Response::new(cri::PodSandboxStatsResponse { stats: stats::pod_of(&self.engine, pod).await }))
     }
 
     async fn list_pod_sandbox_stats(
@@ -372,7 +369,7 @@ impl RuntimeService for Runtime {
     type GetContainerEventsStream = Streaming<cri::ContainerEventResponse>;
 
     async fn get_container_events(&self, _: Request<cri::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
-        Ok(Response::new(events::stream(self.engine.clone())))
+        Ok(Response::new(events::stream(self.engine.clone(), self.ending.clone())))
     }
 
     async fn checkpoint_container(&self, _: Request<cri::CheckpointContainerRequest>) -> Answer<cri::CheckpointContainerResponse> {
@@ -391,14 +388,14 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Answer<cri::ListMetricDescriptorsResponse> {
-        Err(status::no_rpc("creel has no pod metrics yet"))
+        Ok(Response::new(cri::ListMetricDescriptorsResponse { descriptors: metrics::descriptors() }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Answer<cri::ListPodSandboxMetricsResponse> {
-        Err(status::no_rpc("creel has no pod metrics yet"))
+        Ok(Response::new(cri::ListPodSandboxMetricsResponse { pod_metrics: metrics::all(&self.engine).await }))
     }
 
     type StreamPodSandboxMetricsStream = Streaming<cri::StreamPodSandboxMetricsResponse>;
@@ -407,13 +404,21 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        Err(status::no_rpc("creel has no pod metrics yet"))
+        let metrics = metrics::all(&self.engine).await;
+        Ok(chunks(metrics, |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
     }
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
-        Err(status::no_rpc("the client resizes the pod's cgroup by itself"))
+        let request = request.into_inner();
+        let pod = ids::pod(&self.engine, &request.pod_sandbox_id)?;
+        let newer = engine::PodSize {
+            resources: resources::from_proto("resources", request.resources).map_err(|e| status::of_request(&e))?,
+            overhead: resources::from_proto("overhead", request.overhead).map_err(|e| status::of_request(&e))?,
+        };
+        self.engine.update_pod(pod.id, newer).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(cri::UpdatePodSandboxResourcesResponse {}))
     }
 }

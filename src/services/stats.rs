@@ -2,15 +2,11 @@
 
 use api::runtime as cri;
 use engine::{Container, ContainerUsage, Engine, InterfaceUsage, Pod, PodUsage, Writable};
-use futures_util::{StreamExt, stream};
 use model::{container::ContainerState, pod::Timestamp};
 use std::sync::Arc;
 use sys::cgroup::{Psi, Stats};
 
 use super::view;
-
-/// How many containers or pods are measured at once: each reading holds a thread while it reads files.
-const AT_ONCE: usize = 4;
 
 /// All containers that are wanted and have not ended.
 pub(crate) async fn containers(engine: &Engine, filter: Option<cri::ContainerStatsFilter>) -> Vec<cri::ContainerStats> {
@@ -21,22 +17,14 @@ pub(crate) async fn containers(engine: &Engine, filter: Option<cri::ContainerSta
             && view::labels_wanted(&filter.label_selector, &container.spec.labels)
             && !matches!(container.state(), ContainerState::Exited { .. })
     };
-    let wanted: Vec<_> = engine.containers().into_iter().rev().filter(wanted).collect();
-    stream::iter(wanted).map(|container| container_of(engine, container)).buffered(AT_ONCE).collect().await
+    let wanted = engine.containers().into_iter().rev().filter(wanted).collect();
+    engine.containers_usage(wanted).await.iter().map(|(container, usage)| container_stats(container, usage)).collect()
 }
 
 /// One container.
-pub(crate) async fn container_of(engine: &Engine, container: Arc<Container>) -> cri::ContainerStats {
-    let usage = engine.container_usage(container.clone()).await;
-    container_stats(&container, &usage)
-}
-
-/// What all containers have written together: bytes and inodes.
-pub(crate) async fn writable(engine: &Engine) -> (u64, u64) {
-    let usages = stream::iter(engine.containers()).map(|container| engine.container_usage(container)).buffer_unordered(AT_ONCE);
-    usages
-        .fold((0, 0), |(bytes, inodes), usage| async move { (bytes + usage.writable.bytes, inodes + usage.writable.inodes) })
-        .await
+pub(crate) async fn container_of(engine: &Engine, container: Arc<Container>) -> Option<cri::ContainerStats> {
+    let usage = engine.containers_usage(vec![container]).await;
+    usage.first().map(|(container, usage)| container_stats(container, usage))
 }
 
 /// All pods that are wanted.
@@ -45,14 +33,13 @@ pub(crate) async fn pods(engine: &Engine, filter: Option<cri::PodSandboxStatsFil
     let wanted = |pod: &Arc<Pod>| {
         view::id_wanted(&filter.id, || pod.id.to_string()) && view::labels_wanted(&filter.label_selector, &pod.spec.labels)
     };
-    let wanted: Vec<_> = engine.pods().into_iter().rev().filter(wanted).collect();
-    stream::iter(wanted).map(|pod| pod_of(engine, pod)).buffered(AT_ONCE).collect().await
+    let wanted = engine.pods().into_iter().rev().filter(wanted).collect();
+    engine.pods_usage(wanted).await.into_iter().map(|(pod, usage)| pod_stats(&pod, usage)).collect()
 }
 
 /// One pod.
-pub(crate) async fn pod_of(engine: &Engine, pod: Arc<Pod>) -> cri::PodSandboxStats {
-    let usage = engine.pod_usage(pod.clone()).await;
-    pod_stats(&pod, usage)
+pub(crate) async fn pod_of(engine: &Engine, pod: Arc<Pod>) -> Option<cri::PodSandboxStats> {
+    engine.pods_usage(vec![pod]).await.into_iter().next().map(|(pod, usage)| pod_stats(&pod, usage))
 }
 
 fn container_stats(container: &Container, usage: &ContainerUsage) -> cri::ContainerStats {
@@ -141,10 +128,10 @@ fn psi(pressure: Psi) -> cri::PsiStats {
 /// The first interface is the one with the primary address: it is made first, and the kernel lists by index.
 fn network(timestamp: Timestamp, interfaces: Vec<InterfaceUsage>) -> Option<cri::NetworkUsage> {
     let mut interfaces = interfaces.into_iter().map(|interface| cri::NetworkInterfaceUsage {
-        rx_bytes: number(interface.rx_bytes),
-        rx_errors: number(interface.rx_errors),
-        tx_bytes: number(interface.tx_bytes),
-        tx_errors: number(interface.tx_errors),
+        rx_bytes: number(interface.received.bytes),
+        rx_errors: number(interface.received.errors),
+        tx_bytes: number(interface.sent.bytes),
+        tx_errors: number(interface.sent.errors),
         name: interface.name,
     });
     let first = interfaces.next()?;

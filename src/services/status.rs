@@ -1,6 +1,6 @@
 //! Errors become gRPC statuses here and nowhere else: kind to code, the chain of causes printed once, secrets taken out.
 
-use engine::Error;
+use engine::{About, Error};
 use model::ErrorKind;
 use tonic::{Code, Status};
 
@@ -31,7 +31,11 @@ fn code(kind: ErrorKind) -> Code {
 
 /// What the engine says.
 pub(crate) fn of_engine(error: &Error) -> Status {
-    Status::new(code(error.kind()), scrubbed(&error.chain()))
+    let text = scrubbed(&error.chain());
+    match error.about() {
+        About::ImageVolume(_) => Status::new(code(error.kind()), format!("{}: {text}", word::IMAGE_VOLUME_MOUNT_FAILED)),
+        About::Engine | About::Pod(_) | About::Container(_) | About::Image(_) => Status::new(code(error.kind()), text),
+    }
 }
 
 /// What the engine says about a pull. The kubelet only finds its word at the beginning of the text if the code is
@@ -48,7 +52,7 @@ pub(crate) fn of_request(refused: &Refused) -> Status {
     match refused {
         Refused::Invalid { .. } => Status::invalid_argument(refused.to_string()),
         Refused::Unsupported { .. } => Status::unimplemented(refused.to_string()),
-        Refused::ImageVolume { .. } => Status::unimplemented(format!("{}: {refused}", word::IMAGE_VOLUME_MOUNT_FAILED)),
+        Refused::ImageVolume { .. } => Status::invalid_argument(format!("{}: {refused}", word::IMAGE_VOLUME_MOUNT_FAILED)),
     }
 }
 
@@ -101,6 +105,11 @@ pub(crate) fn lagged(lost: u64) -> Status {
     Status::data_loss(format!("the client was too slow, {lost} events are lost: list again"))
 }
 
+/// The daemon ends.
+pub(crate) fn ending() -> Status {
+    Status::unavailable("the daemon is ending: connect again and list")
+}
+
 /// A bug of ours that did not take the daemon with it.
 pub(crate) fn panicked() -> Status {
     Status::internal("creeld hit a bug in this request; its log has the details")
@@ -129,8 +138,6 @@ fn scrubbed(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use engine::About;
-
     use super::*;
 
     fn error(kind: ErrorKind) -> Error {
@@ -165,6 +172,8 @@ mod tests {
         assert_eq!(of_pull(&error(ErrorKind::NotFound)).code(), Code::NotFound);
         let refused = Refused::ImageVolume { field: "f".into(), why: "w".into() };
         assert!(of_request(&refused).message().starts_with("ImageVolumeMountFailed: f: w"));
+        let volume = Error::new(ErrorKind::NotFound, About::ImageVolume("x".into()), "why");
+        assert_eq!(of_engine(&volume).message(), "ImageVolumeMountFailed: image volume x: why");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use model::{
     pod::{NamespaceMode, Network, PodKey, PodState},
 };
 
-use super::convert::{container::mounts, is_id_prefix, resources, signal};
+use super::convert::{container::mounts, is_id_prefix, resources, signal, userns};
 
 /// A pod in a list.
 pub(crate) fn pod(pod: &Pod) -> cri::PodSandbox {
@@ -32,6 +32,7 @@ pub(crate) fn pod_status(pod: &Pod) -> cri::PodSandboxStatus {
         network: namespace(namespaces.network),
         pid: namespace(namespaces.pid),
         ipc: namespace(namespaces.ipc),
+        userns_options: Some(userns::to_proto(pod.spec.userns)),
         ..cri::NamespaceOption::default()
     };
     cri::PodSandboxStatus {
@@ -109,7 +110,7 @@ pub(crate) fn container_status(container: &Container) -> cri::ContainerStatus {
         image_ref: container.image.digest.clone().unwrap_or_else(|| container.image.id.to_string()),
         labels: container.spec.labels.clone(),
         annotations: container.spec.annotations.clone(),
-        mounts: mounts(&container.spec),
+        mounts: mounts(&container.spec, &container.volume_images),
         log_path: container.log_path(),
         resources: Some(cri::ContainerResources { linux: Some(resources::to_proto(&container.resources())), windows: None }),
         image_id: container.image.id.to_string(),
@@ -145,10 +146,14 @@ fn container_state(state: &ContainerState) -> cri::ContainerState {
 }
 
 /// The image by a name that people know, if it has one.
-fn image(container: &Container) -> cri::ImageSpec {
+pub(crate) fn image_name(container: &Container) -> String {
     let name = [&container.spec.user_specified_image, &container.image.name, &container.spec.image];
+    name.into_iter().find(|name| !name.is_empty()).cloned().unwrap_or_default()
+}
+
+fn image(container: &Container) -> cri::ImageSpec {
     cri::ImageSpec {
-        image: name.into_iter().find(|name| !name.is_empty()).cloned().unwrap_or_default(),
+        image: image_name(container),
         annotations: container.spec.image_annotations.clone(),
         user_specified_image: container.spec.user_specified_image.clone(),
         ..cri::ImageSpec::default()

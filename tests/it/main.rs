@@ -8,6 +8,7 @@
 mod check;
 mod containers;
 mod daemon;
+mod events;
 mod image;
 mod images;
 mod journeys;
@@ -16,4 +17,5 @@ mod pods;
 mod recovery;
 mod registry;
 mod rollback;
+mod stats;
 mod streaming;

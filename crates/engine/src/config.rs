@@ -25,6 +25,12 @@ pub struct Config {
     pub pids_limit: i64,
     /// Size of a pod's /dev/shm in bytes.
     pub shm_size: u64,
+    /// Plugins of the Node Resource Interface; `None`: there are none.
+    pub nri: Option<crate::NriConfig>,
+    /// Runtime handlers besides the built-in one, by name.
+    pub handlers: std::collections::BTreeMap<String, crate::OciHandler>,
+    /// Bytes that a container may write to its root, at most; `None`: as many as fit. Needs project quotas.
+    pub writable_layer_limit: Option<u64>,
 }
 
 impl Config {

@@ -22,9 +22,11 @@ use crate::{
     error::{About, Error, Step},
     events::{Event, Events},
     flight::Flights,
+    handlers::{Handler, Handlers},
     image::Images,
-    pod::Pod,
-    stats::{ContainerUsage, PodUsage},
+    nri::Nri,
+    pod::{Pod, update::PodSize},
+    stats::{ContainerUsage, Disk, PodMetrics, PodUsage, quota_support},
     table::Table,
 };
 
@@ -50,11 +52,16 @@ pub(crate) struct Inner {
     pub placement: Placement,
     pub table: Table,
     pub events: Events,
+    pub nri: Nri,
     pub starting: Flights<PodKey, PodId, Error>,
     /// The supervisor's program, sealed in memory: no container can write to it (R01).
     pub shim_exe: Arc<OwnedFd>,
     /// /proc/sys/kernel/random/boot_id
     pub boot: String,
+    /// What the file system of the writable layers does with project quotas.
+    pub quota: sys::quota::Support,
+    pub handlers: Handlers,
+    pub userns: crate::userns::Support,
 }
 
 /// What a person wants to know of an engine.
@@ -84,8 +91,32 @@ impl Engine {
         let config = Arc::new(config);
         let inner = Arc::new(Inner::open(config).await?);
         inner.recover().await?;
+        inner.start_nri().await?;
         inner.keep_network_whole();
         Ok(Self { inner })
+    }
+
+    /// Runtime handlers, and what can be done with each now.
+    pub async fn handlers(&self) -> Vec<Handler> {
+        self.inner.handlers.list().await
+    }
+
+    /// Tells plugins that the daemon goes. Pods and containers run on.
+    pub async fn shutdown(&self) {
+        self.inner.nri.shutdown().await;
+    }
+
+    /// The NRI plugins that are connected, in the order in which they are asked.
+    pub fn nri_plugins(&self) -> Vec<String> {
+        self.inner.nri.names()
+    }
+
+    /// Whether pods can have user namespaces on this node.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn user_namespaces(&self) -> Result<(), Error> {
+        self.inner.user_namespaces().await
     }
 
     /// RunPodSandbox. Repeating it joins the attempt in flight or returns the pod that it made.
@@ -178,19 +209,44 @@ impl Engine {
         self.inner.update_resources(id, newer).await
     }
 
+    /// Process id of a container's main process, while it is there and its supervisor answers.
+    pub async fn main_pid(&self, container: &Container) -> Option<u32> {
+        container.main_pid().await
+    }
+
+    /// UpdatePodSandboxResources: what `newer` says is laid over what the pod may use.
+    pub async fn update_pod(&self, id: PodId, newer: PodSize) -> Result<(), Error> {
+        self.inner.update_pod(id, newer).await
+    }
+
     /// ReopenContainerLog: the file at the log path exists again when this returns.
     pub async fn reopen_log(&self, id: ContainerId) -> Result<(), Error> {
         self.inner.reopen_log(id).await
     }
 
-    /// What a container uses.
-    pub async fn container_usage(&self, container: Arc<Container>) -> ContainerUsage {
-        self.inner.container_usage(container).await
+    /// What these containers use, in their order.
+    pub async fn containers_usage(&self, containers: Vec<Arc<Container>>) -> Vec<(Arc<Container>, ContainerUsage)> {
+        self.inner.containers_usage(containers).await
     }
 
-    /// What a pod uses.
-    pub async fn pod_usage(&self, pod: Arc<Pod>) -> PodUsage {
-        self.inner.pod_usage(pod).await
+    /// What these pods use, in their order.
+    pub async fn pods_usage(&self, pods: Vec<Arc<Pod>>) -> Vec<(Arc<Pod>, PodUsage)> {
+        self.inner.pods_usage(pods).await
+    }
+
+    /// What these pods use, in detail. Those that are not ready are left out.
+    pub async fn metrics(&self, pods: Vec<Arc<Pod>>) -> Vec<PodMetrics> {
+        self.inner.metrics(pods).await
+    }
+
+    /// The file system of the writable layers.
+    pub fn disk(&self) -> Option<Disk> {
+        self.inner.disk()
+    }
+
+    /// What all containers have written together: bytes and inodes.
+    pub async fn writable_total(&self) -> (u64, u64) {
+        self.inner.writable_total().await
     }
 
     /// Everything that happens from now on; a reader that lags too far behind gets `Lagged`.
@@ -253,6 +309,8 @@ impl Inner {
             let run_dirs = crate::make_private_dir(&opened.run.join("pods"));
             run_dirs.step(About::Engine, "make the run directory")?;
             let store = Arc::new(store::Store::open(&opened.root).step(About::Engine, "open the store")?);
+            let handlers = Handlers::new(opened.handlers.clone());
+            let quota = quota_support(&store.containers_path(), opened.writable_layer_limit)?;
             let cgroups = Hierarchies::detect().step(About::Engine, "find the cgroup hierarchies")?;
             let placement = Placement::settle(opened.cgroup_driver, &opened.cgroup_parent, &cgroups)?;
             let network = net::Network::open(&opened.network).step(About::Engine, "open the network")?;
@@ -274,9 +332,13 @@ impl Inner {
                 placement,
                 table: Table::default(),
                 events: Events::default(),
+                nri: Nri::default(),
                 starting: Flights::default(),
+                userns: Default::default(),
                 shim_exe: Arc::new(shim_exe),
                 boot,
+                quota,
+                handlers,
             })
         })
         .await

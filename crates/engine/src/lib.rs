@@ -16,7 +16,10 @@ mod events;
 mod failpoint;
 mod files;
 mod flight;
+mod handlers;
 pub mod image;
+mod nri;
+mod oci;
 mod pod;
 mod record;
 mod recover;
@@ -25,6 +28,7 @@ pub mod spec;
 mod stats;
 mod table;
 mod undo;
+mod userns;
 
 pub use config::Config;
 pub use container::{
@@ -35,9 +39,13 @@ pub use container::{
 pub use driver::CgroupDriver;
 pub use engine::{Engine, Info};
 pub use error::{About, Error};
-pub use events::{Event, EventKind, Subject};
-pub use pod::Pod;
-pub use stats::{ContainerUsage, InterfaceUsage, PodUsage, Writable};
+pub use events::{Event, EventKind};
+pub use handlers::{Abilities, BUILT_IN, Handler, OciHandler};
+pub use nri::NriConfig;
+pub use pod::{Pod, update::PodSize};
+pub use stats::{
+    ContainerMetrics, ContainerUsage, Disk, InterfaceUsage, PodMetrics, PodUsage, Processes, Traffic, Writable, device_name,
+};
 
 pub(crate) use engine::{Inner, chain, random_id};
 pub(crate) use files::{make_private_dir, remove_pod_dir, remove_tree};

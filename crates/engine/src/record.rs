@@ -2,11 +2,13 @@
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 use model::{
-    ContainerId, DiffId, PodId, Resources, Signal,
+    ContainerId, DiffId, ImageId, PodId, Resources, Signal,
     container::{ContainerImage, ContainerSpec, ContainerState, ExitStatus, ResolvedUser},
     plan::ContainerPlan,
     pod::{Network, PodSpec, PodState, Reason, Timestamp},
 };
+
+use crate::pod::update::PodSize;
 
 /// A pod on disk.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -30,6 +32,9 @@ pub(crate) struct PodRecord {
     /// The pod's cgroup was made by us, so it is ours to remove.
     #[n(7)]
     pub own_cgroup: bool,
+    /// What it may use, if that has changed since it was made.
+    #[n(20)]
+    pub size: Option<PodSize>,
 }
 
 /// Where a pod is in its life, on disk.
@@ -99,6 +104,9 @@ pub(crate) struct ContainerRecord {
     /// Limits in force: those asked for with the node's defaults filled in, and later updates.
     #[n(12)]
     pub resources: Resources,
+    /// Images of `spec.image_volumes`, in their order.
+    #[cbor(n(13), default)]
+    pub volume_images: Vec<ImageId>,
 }
 
 /// Where a container is in its life, on disk.
@@ -230,11 +238,13 @@ pub(crate) mod tests {
                 user_made: false,
                 run_as_user: None,
                 run_as_group: None,
+                userns: None,
             },
             phase: PodPhase::Ready { ips: vec!["10.0.0.1".into()] },
             network: NetworkDebt::Attached(vec![1, 2].into()),
             cgroup: "/x".into(),
             own_cgroup: true,
+            size: None,
         }
     }
 

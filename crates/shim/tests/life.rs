@@ -127,6 +127,7 @@ fn the_oom_killer_is_named() {
     assert!(refused.is_empty(), "{refused:?}");
     let record = pod.run(&plan);
     assert!(record.exit.oom_killed, "{record:?}");
+    assert_eq!((record.exit.oom_scope, record.exit.oom_limit), (Some(model::container::OomScope::Container), Some(16 << 20)));
     assert_eq!(record.exit.code, 137);
 }
 

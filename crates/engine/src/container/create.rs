@@ -5,8 +5,11 @@ use std::{os::fd::OwnedFd, sync::Arc};
 use model::{
     ContainerId, ErrorKind, PodId,
     container::{ContainerImage, ContainerSpec, ContainerState},
+    plan::{ContainerPlan, OciPlan},
     pod::{PodRequest, Reason},
 };
+
+use sys::cgroup::DeviceRule;
 
 use super::Container;
 use crate::{
@@ -14,9 +17,10 @@ use crate::{
     blocking::blocking,
     clock,
     error::{About, Error, Step},
-    events::{EventKind, Subject},
+    events::EventKind,
     failpoint,
     image::ImageInfo,
+    nri::{ContainerFacts, RowGuard, Target},
     pod::Pod,
     record::{ContainerPhase, ContainerRecord},
     spec,
@@ -59,6 +63,12 @@ struct Creation {
     pins: store::LayerPins,
     record: ContainerRecord,
     rootfs: OwnedFd,
+    /// Mounts of its image volumes.
+    mounts: Vec<OwnedFd>,
+    /// Devices that NRI plugins have added.
+    rules: Vec<DeviceRule>,
+    /// From the plugins' answers until the container is in the table.
+    row: Option<RowGuard>,
     undo: Undo,
 }
 
@@ -67,6 +77,9 @@ struct Ground {
     image: Arc<ImageInfo>,
     pins: store::LayerPins,
     rootfs: OwnedFd,
+    /// Images that the container gets as volumes, and their mounts.
+    volumes: Vec<Arc<ImageInfo>>,
+    mounts: Vec<OwnedFd>,
 }
 
 impl Creation {
@@ -85,17 +98,18 @@ impl Creation {
                         name: ground.image.repo_tags.first().cloned().unwrap_or_default(),
                         digest: ground.image.repo_digests.first().cloned(),
                     },
-                    layers: ground.image.layers.clone(),
+                    layers: ground.pins.layers().to_vec(),
                     user: prepared.user,
                     stop_signal: prepared.stop_signal,
                     phase: ContainerPhase::Preparing,
                     plan: prepared.plan,
                     warnings: Vec::new(),
                     resources: prepared.resources,
+                    volume_images: ground.volumes.iter().map(|image| image.id).collect(),
                     spec,
                 };
-                let Ground { image, pins, rootfs } = ground;
-                Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, undo })
+                let Ground { image, pins, rootfs, mounts, .. } = ground;
+                Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, mounts, rules: Vec::new(), row: None, undo })
             }
             Err(error) => {
                 undo.unwind().await;
@@ -113,6 +127,7 @@ impl Creation {
     ) -> Result<(Ground, spec::Prepared), Error> {
         let ground = Self::ground(inner, pod, spec, id, undo).await?;
         failpoint::hit("ctr.plan", id)?;
+        let handler = inner.handlers.find(&pod.spec.runtime_handler)?.cloned();
         let (config, pod, spec, writable) = (inner.config.clone(), pod.clone(), spec.clone(), inner.store.container_path(id));
         blocking(move || {
             let request = spec::ContainerRequest {
@@ -128,7 +143,14 @@ impl Creation {
                 volumes: &writable.join("volumes"),
                 pids_limit: config.pids_limit,
             };
-            let prepared = spec::container_plan(&request).step(id, "container configuration")?;
+            let mut prepared = spec::container_plan(&request).step(id, "container configuration")?;
+            prepared.plan.oci = handler.map(|handler| OciPlan {
+                handler: pod.spec.runtime_handler.clone(),
+                runtime: handler.runtime.to_string_lossy().into_owned(),
+                args: handler.args,
+                bundle: pod.paths.dir.join("oci").join(id.to_string()).to_string_lossy().into_owned(),
+                config: Vec::new().into(),
+            });
             Ok((ground, prepared))
         })
         .await
@@ -144,24 +166,31 @@ impl Creation {
     ) -> Result<Ground, Error> {
         let missing = || Error::new(ErrorKind::NotFound, About::Image(spec.image.clone()), "no such image: pull it first");
         let image = inner.images.status(&spec.image).ok_or_else(missing)?;
-        let pins = inner.store.pin(&image.layers);
+        let volumes = inner.volume_images(&spec.image_volumes)?;
+        let layers: Vec<_> = std::iter::once(&image).chain(&volumes).flat_map(|image| image.layers.iter().copied()).collect();
+        let pins = inner.store.pin(&layers);
         let store = inner.clone();
         undo.push("writable layer and volumes", move || async move {
             blocking(move || store.store.remove_container_dir(id)).await.map_err(|e| e.to_string())
         });
         failpoint::hit("ctr.rootfs", id)?;
+        let claiming = inner.clone();
+        blocking(move || claiming.claim_project(id)).await?;
         let (images, wanted, durable) = (inner.clone(), image.clone(), pod.spec.user_made);
-        let rootfs = blocking(move || images.images.rootfs(&wanted, id, crate::image::Durability::of_user(durable)))
+        let idmap = pod.idmap().await?.map(Arc::new);
+        let (mapped, durability) = (idmap.clone(), crate::image::Durability::of_user(durable));
+        let rootfs = blocking(move || images.images.rootfs(&wanted, id, durability, mapped.as_deref()))
             .await
             .step(id, "mount the root file system")?;
-        Ok(Ground { image, pins, rootfs })
+        let mounts = inner.mount_volumes(&spec.image_volumes, &volumes, idmap.as_ref()).await?;
+        Ok(Ground { image, pins, rootfs, volumes, mounts })
     }
 
     async fn run(mut self) -> Result<ContainerId, Error> {
         match self.steps().await {
             Ok(()) => {
                 let (inner, pod) = (self.inner.clone(), self.pod.clone());
-                let id = self.publish();
+                let id = self.publish().await;
                 // A supervisor that died meanwhile has been mourned without this container.
                 if pod.shim().is_err() {
                     inner.containers_lost(&pod, &Reason::SupervisorLost).await;
@@ -177,6 +206,7 @@ impl Creation {
 
     async fn steps(&mut self) -> Result<(), Error> {
         let id = self.record.id;
+        self.ask_plugins().await?;
         let inner = self.inner.clone();
         self.undo.push("container record", move || async move {
             blocking(move || inner.store.remove_container(id)).await.map_err(|e| e.to_string())
@@ -188,6 +218,28 @@ impl Creation {
         failpoint::hit("ctr.created", id)?;
         self.record.phase = ContainerPhase::Created;
         self.put_record("write container record as created").await
+    }
+
+    /// Lets NRI plugins change the container. Nobody joins them from here on until it is in the table.
+    async fn ask_plugins(&mut self) -> Result<(), Error> {
+        self.row = Some(self.inner.nri.row().await);
+        let Some(plugins) = self.inner.nri.members() else { return Ok(()) };
+        let ContainerRecord { id, spec, plan, resources, image, user, created_at, .. } = &self.record;
+        let (id, pod, created_at) = (*id, self.pod.id, *created_at);
+        let facts = ContainerFacts { id, pod, spec, plan, resources, image, user, created_at, state: None };
+        let outcome = plugins.create_container(&self.pod, facts, &mut self.undo).await?;
+        let (mut record, pod, pids_limit) = (self.record.clone(), self.pod.clone(), self.inner.config.pids_limit);
+        let adjusted = blocking(move || {
+            let mut rules = Vec::new();
+            let (plan, resources) = (&mut record.plan, &mut record.resources);
+            let annotations = &record.spec.annotations;
+            let mut target = Target { annotations, plan, resources, rules: &mut rules, pod: &pod.spec, pod_cgroup: &pod.cgroup, pids_limit };
+            target.adjust(outcome.adjust).map(|()| (record, rules))
+        });
+        (self.record, self.rules) = adjusted.await.step(id, "adjust the container as NRI plugins want it")?;
+        self.inner.update_others(About::Container(id), outcome.updates).await?;
+        self.inner.evict("CreateContainer", outcome.evict);
+        Ok(())
     }
 
     async fn put_record(&self, step: &'static str) -> Result<(), Error> {
@@ -208,7 +260,7 @@ impl Creation {
         });
         failpoint::hit("ctr.cgroup", id)?;
         let (inner, group) = (self.inner.clone(), self.record.plan.cgroup.clone());
-        let (resources, devices) = (self.record.resources.clone(), spec::device_rules(&self.record.spec, &self.record.plan));
+        let (resources, devices) = (self.record.resources.clone(), self.device_rules());
         let refused = blocking(move || {
             let group = inner.group(&group)?;
             group.create()?;
@@ -218,6 +270,12 @@ impl Creation {
         let refused = refused.await.step(id, "make the container's cgroup")?;
         self.record.warnings.extend(refused.iter().map(|r| format!("{}: {}", r.what, r.why)));
         Ok(())
+    }
+
+    fn device_rules(&self) -> Vec<DeviceRule> {
+        let mut rules = spec::device_rules(&self.record.spec, &self.record.plan);
+        rules.extend(self.rules.iter().copied());
+        rules
     }
 
     async fn make_process(&mut self) -> Result<(), Error> {
@@ -231,16 +289,39 @@ impl Creation {
             }
         });
         failpoint::hit("ctr.process", id)?;
+        let plan = self.full_plan().await?;
         let warnings = shim
-            .create(&self.record.plan, std::os::fd::AsFd::as_fd(&self.rootfs))
+            .create(&plan, std::os::fd::AsFd::as_fd(&self.rootfs), &self.mounts)
             .await
             .step(id, "create the container's process")?;
         self.record.warnings.extend(warnings);
         Ok(())
     }
 
+    /// With what an OCI runtime reads; the record keeps what that follows from.
+    async fn full_plan(&self) -> Result<ContainerPlan, Error> {
+        let (mut plan, pod, spec) = (self.record.plan.clone(), self.pod.clone(), self.record.spec.clone());
+        let Some(mut oci) = plan.oci.take() else { return Ok(plan) };
+        let devices = self.device_rules();
+        let written = blocking(move || -> Result<ContainerPlan, spec::Error> {
+            // Its cgroup is nobody's here: only the namespaces count.
+            let pod_plan = spec::pod_plan(&pod.spec, &pod.cgroup, 0)?;
+            let seccomp = spec::seccomp_document(&spec.security, plan.process.capabilities.bounding)?;
+            let request = crate::oci::Request {
+                plan: &plan,
+                pod: &pod_plan,
+                devices: &devices,
+                seccomp: seccomp.as_ref(),
+                bundle: std::path::Path::new(&oci.bundle),
+            };
+            oci.config = crate::oci::config(&request)?.to_string().into_bytes().into();
+            Ok(ContainerPlan { oci: Some(oci), ..plan })
+        });
+        written.await.step(self.record.id, "write the runtime's configuration")
+    }
+
     /// From here on the container exists. The rootfs descriptor is dropped: the process's mount namespace holds it.
-    fn publish(mut self) -> ContainerId {
+    async fn publish(mut self) -> ContainerId {
         let id = self.record.id;
         self.undo.disarm();
         for warning in &self.record.warnings {
@@ -248,8 +329,12 @@ impl Creation {
         }
         tracing::info!(container = %id.short(), pod = %self.pod.id.short(), name = self.record.spec.key.name, image = %self.image.id, to = "created", "container");
         let container = Container::new(self.record, self.pod.clone(), ContainerState::Created, self.pins);
-        self.inner.table.insert_container(container);
-        self.inner.events.publish(EventKind::Created, Subject::Container(id, self.pod.id));
+        // Whoever finds it in the table and starts it comes after this.
+        let _told = container.told.lock().await;
+        self.inner.table.insert_container(container.clone());
+        drop(self.row);
+        self.inner.events.of_container(EventKind::Created, id, &self.pod);
+        self.inner.tell_created(&container).await;
         id
     }
 }

@@ -5,14 +5,12 @@ pub(crate) mod exec;
 pub(crate) mod run;
 pub(crate) mod stream;
 pub(crate) mod update;
+mod volumes;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{
-    ContainerId, DiffId, Resources, Signal,
+    ContainerId, DiffId, ImageId, Resources, Signal,
     container::{ContainerEvent, ContainerImage, ContainerSpec, ContainerState, ResolvedUser},
     plan::ContainerPlan,
     pod::Timestamp,
@@ -23,6 +21,7 @@ use crate::{
     Inner,
     blocking::blocking,
     error::{Error, Step},
+    nri::Told,
     pod::Pod,
     record::{self, ContainerPhase, ContainerRecord},
 };
@@ -42,6 +41,8 @@ pub struct Container {
     pub image: ContainerImage,
     /// Who it runs as.
     pub user: ResolvedUser,
+    /// Which images its image volumes are, in the order of its spec.
+    pub volume_images: Vec<ImageId>,
     /// What stops it.
     pub stop_signal: Signal,
     /// What the kernel refused and was tolerated, for people.
@@ -56,10 +57,13 @@ pub struct Container {
     /// Start, exit, update and removal: one at a time.
     pub(crate) ops: tokio::sync::Mutex<()>,
     pub(crate) usage: Mutex<crate::stats::Samples>,
+    /// Orders what NRI plugins are told of it. Taken before `ops`, never the other way round: a plugin may think.
+    pub(crate) told: tokio::sync::Mutex<crate::nri::Told>,
 }
 
 impl Container {
     pub(crate) fn new(record: ContainerRecord, pod: Arc<Pod>, state: ContainerState, pins: store::LayerPins) -> Arc<Self> {
+        let told = if matches!(state, ContainerState::Exited { .. }) { Told::Stopped } else { Told::Alive };
         Arc::new(Self {
             id: record.id,
             pod,
@@ -68,12 +72,14 @@ impl Container {
             created_at: record.created_at,
             image: record.image,
             user: record.user,
+            volume_images: record.volume_images,
             stop_signal: record.stop_signal,
             warnings: record.warnings,
             plan: Arc::new(record.plan),
             boot: record.boot,
             layers: record.layers,
             _pins: pins,
+            told: tokio::sync::Mutex::new(told),
             state: watch::Sender::new(state),
             ops: tokio::sync::Mutex::default(),
             usage: Mutex::default(),
@@ -94,14 +100,14 @@ impl Container {
         *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
     }
 
+    /// What its executor was told to make.
+    pub fn plan(&self) -> &ContainerPlan {
+        &self.plan
+    }
+
     /// Its log file, absolute; empty if it has none.
     pub fn log_path(&self) -> String {
         self.plan.log_path.clone().unwrap_or_default()
-    }
-
-    /// The directory of its writable layer.
-    pub(crate) fn writable(&self, inner: &Inner) -> PathBuf {
-        inner.store.container_path(self.id)
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<ContainerState> {
@@ -131,6 +137,7 @@ impl Container {
             image: self.image.clone(),
             layers: self.layers.clone(),
             user: self.user.clone(),
+            volume_images: self.volume_images.clone(),
             stop_signal: self.stop_signal,
             phase: ContainerPhase::of(&self.state.borrow()),
             plan: (*self.plan).clone(),

@@ -14,7 +14,8 @@ use crate::{
     blocking::blocking,
     clock,
     error::{About, Error, Step},
-    events::{EventKind, Subject},
+    events::EventKind,
+    nri::Members,
 };
 
 /// How long a killed process may take to be gone.
@@ -27,24 +28,30 @@ impl Inner {
         container.pod.admit(PodRequest::StartContainer)?;
         let inner = self.clone();
         self.detached(About::Container(id), async move {
-            let _ops = container.ops.lock().await;
-            let state = container.state();
-            if state != ContainerState::Created {
-                let why = format!("container is {}, only a created container can be started", state.name());
-                return Err(Error::new(ErrorKind::FailedPrecondition, About::Container(id), why));
-            }
-            match container.pod.shim()?.start(id).await {
-                Ok(at) => inner.move_container(&container, ContainerEvent::Started { at }).await,
-                Err(e) => {
-                    inner.end_unanswered(&container, &e).await;
-                    let (code, message) = (e.exit_code().unwrap_or(128), crate::chain(&e));
-                    let event = ContainerEvent::StartFailed { at: clock::now(), code, message };
-                    inner.move_container(&container, event).await?;
-                    Err(e).step(id, "start container")
-                }
-            }
+            let _told = container.told.lock().await;
+            startable(&container)?;
+            inner.ask_start(&container).await?;
+            inner.start_process(&container).await?;
+            inner.tell_started(&container).await;
+            Ok(())
         })
         .await
+    }
+
+    async fn start_process(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), Error> {
+        let _ops = container.ops.lock().await;
+        // Again: it may have ended while plugins thought.
+        startable(container)?;
+        match container.pod.shim()?.start(container.id).await {
+            Ok(at) => self.move_container(container, ContainerEvent::Started { at }).await,
+            Err(e) => {
+                self.end_unanswered(container, &e).await;
+                let (code, message) = (e.exit_code().unwrap_or(128), crate::chain(&e));
+                let event = ContainerEvent::StartFailed { at: clock::now(), code, message };
+                self.move_container(container, event).await?;
+                Err(e).step(container.id, "start container")
+            }
+        }
     }
 
     /// A start without an answer may succeed later. It counts as failed and a client makes another container in its place,
@@ -72,10 +79,13 @@ impl Inner {
                 }
             }
             if tokio::time::timeout(grace, wait_for_exit(&mut state)).await.is_ok() {
+                self.tell_stopped(&container).await;
                 return Ok(());
             }
         }
-        self.kill_container(&container).await
+        self.kill_container(&container).await?;
+        self.tell_stopped(&container).await;
+        Ok(())
     }
 
     /// SIGKILL, and waits until the container is dead.
@@ -112,10 +122,19 @@ impl Inner {
 
     /// Takes away everything of a container that has ended.
     pub(crate) async fn remove_stopped_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), Error> {
+        self.tell_stopped(container).await;
+        if let Some(plugins) = self.take_away(container).await? {
+            plugins.container_removed(container).await;
+        }
+        Ok(())
+    }
+
+    /// Returns the plugins that have to know.
+    async fn take_away(self: &Arc<Self>, container: &Arc<Container>) -> Result<Option<Members>, Error> {
         let _ops = container.ops.lock().await;
         let id = container.id;
         if self.table.container(id).is_err() {
-            return Ok(()); // another call was faster
+            return Ok(None); // another call was faster
         }
         if let Ok(shim) = container.pod.shim() {
             match shim.forget(id).await {
@@ -127,14 +146,19 @@ impl Inner {
         let removed = blocking(move || -> Result<(), Error> {
             inner.kill_group(&group).step(id, "kill what is left of the container")?;
             inner.group(&group).and_then(|g| g.remove()).step(id, "remove the container's cgroup")?;
+            inner.drop_project(id);
             inner.store.remove_container_dir(id).step(id, "remove the container's writable layer and volumes")?;
             inner.store.remove_container(id).step(id, "remove the container's record")
         });
         removed.await?;
-        self.table.remove_container(container);
+        let plugins = {
+            let _row = self.nri.row().await;
+            self.table.remove_container(container);
+            self.nri.members()
+        };
         tracing::info!(container = %id.short(), pod = %container.pod.id.short(), to = "removed", "container");
-        self.events.publish(EventKind::Deleted, Subject::Container(id, container.pod.id));
-        Ok(())
+        self.events.of_container(EventKind::Deleted, id, &container.pod);
+        Ok(plugins)
     }
 
     /// Makes the supervisor open the log file again, after somebody has moved the old one away.
@@ -146,6 +170,26 @@ impl Inner {
             return Err(Error::new(ErrorKind::FailedPrecondition, About::Container(id), why));
         }
         container.pod.shim()?.reopen_log(id).await.step(id, "reopen the log")
+    }
+}
+
+fn startable(container: &Container) -> Result<(), Error> {
+    let state = container.state();
+    if state == ContainerState::Created {
+        return Ok(());
+    }
+    let why = format!("container is {}, only a created container can be started", state.name());
+    Err(Error::new(ErrorKind::FailedPrecondition, About::Container(container.id), why))
+}
+
+impl Container {
+    /// Process id of its main process, while it is there and its supervisor answers.
+    pub(crate) async fn main_pid(&self) -> Option<u32> {
+        if matches!(self.state(), ContainerState::Exited { .. }) {
+            return None;
+        }
+        let report = self.pod.shim().ok()?.container(self.id).await.ok()??;
+        report.exited.is_none().then_some(report.pid)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     Inner,
     blocking::blocking,
     clock,
-    events::{EventKind, Subject},
+    events::EventKind,
     shim::{Exited, ShimEvent, ShimEvents},
 };
 
@@ -99,7 +99,10 @@ impl Inner {
             Some(ContainerState::Created) | None => return Ok(()),
         };
         let persisted = container.persist(self).await;
-        self.events.publish(kind, Subject::Container(container.id, container.pod.id));
+        self.events.of_container(kind, container.id, &container.pod);
+        if kind == EventKind::Stopped {
+            self.tell_stopped_later(container);
+        }
         persisted
     }
 }

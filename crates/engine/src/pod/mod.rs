@@ -4,10 +4,12 @@ mod dial;
 pub(crate) mod events;
 pub(crate) mod setup;
 pub(crate) mod stop;
+pub(crate) mod update;
+mod userns;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
 };
 
 use model::{
@@ -21,7 +23,7 @@ use crate::{
     Inner,
     blocking::blocking,
     error::{About, Error, Step},
-    events::{EventKind, Subject},
+    events::EventKind,
     flight::Flights,
     record::{self, NetworkDebt, PodPhase, PodRecord},
     shim::Shim,
@@ -73,6 +75,11 @@ pub struct Pod {
     /// Creations hold it shared, stop and remove alone: a stop waits for creations in flight, and none begins after it.
     pub(crate) gate: tokio::sync::RwLock<()>,
     pub(crate) usage: Mutex<crate::stats::Samples>,
+    size: Mutex<update::PodSize>,
+    /// Updates of its size: one at a time.
+    resizing: tokio::sync::Mutex<()>,
+    /// Whether NRI plugins know that it has stopped.
+    pub(crate) told_stop: AtomicBool,
 }
 
 /// What a pod is made from, at set-up and at recovery alike.
@@ -86,7 +93,11 @@ pub(crate) struct PodParts {
 impl Pod {
     pub(crate) fn new(parts: PodParts, paths: PodPaths) -> Arc<Self> {
         let PodParts { record, state, supervisor } = parts;
+        let stopped = matches!(state, PodState::NotReady { .. });
+        let size = record.size.unwrap_or_else(|| update::PodSize::of(&record.spec));
         Arc::new(Self {
+            size: Mutex::new(size),
+            resizing: tokio::sync::Mutex::default(),
             id: record.id,
             spec: record.spec,
             created_at: record.created_at,
@@ -101,12 +112,18 @@ impl Pod {
             creating: Flights::default(),
             gate: tokio::sync::RwLock::default(),
             usage: Mutex::default(),
+            told_stop: AtomicBool::new(stopped),
         })
     }
 
     /// Its state now.
     pub fn state(&self) -> PodState {
         self.state.borrow().clone()
+    }
+
+    /// Its cgroup, below each hierarchy's root.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
     }
 
     /// Asks the state machine.
@@ -158,6 +175,7 @@ impl Pod {
             network: self.network_debt(),
             cgroup: self.cgroup.clone(),
             own_cgroup: self.own_cgroup,
+            size: Some(self.size()).filter(|size| *size != update::PodSize::of(&self.spec)),
         }
     }
 
@@ -205,7 +223,7 @@ impl Inner {
     /// Marks a pod not ready, tells everybody and writes it down.
     pub(crate) async fn pod_not_ready(self: &Arc<Self>, pod: &Arc<Pod>, why: model::pod::Reason) -> Result<(), Error> {
         if pod.not_ready(why) {
-            self.events.publish(EventKind::Stopped, Subject::Pod(pod.id));
+            self.events.of_pod(EventKind::Stopped, pod);
         }
         pod.persist(self).await
     }

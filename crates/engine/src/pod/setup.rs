@@ -19,8 +19,9 @@ use crate::{
     clock,
     driver::{self, CgroupDriver},
     error::{About, Error, Step},
-    events::{EventKind, Subject},
+    events::EventKind,
     failpoint,
+    nri::{PodFacts, RowGuard},
     record::{NetworkDebt, PodPhase, PodRecord},
     shim::{Shim, ShimEvents, SpawnArgs},
     spec,
@@ -30,6 +31,10 @@ use crate::{
 impl Inner {
     /// Runs a pod, joins an attempt in flight for the same key, or returns the pod that an earlier attempt made.
     pub(crate) async fn run_pod(self: &Arc<Self>, spec: PodSpec) -> Result<PodId, Error> {
+        self.handlers.admit(&spec.runtime_handler, spec.userns.is_some()).await?;
+        if spec.userns.is_some() {
+            self.user_namespaces().await?;
+        }
         if let Some(pod) = self.table.pod_by_key(&spec.key) {
             return already(&pod, &spec);
         }
@@ -73,6 +78,8 @@ struct Made {
     shim: Arc<Shim>,
     events: ShimEvents,
     network: Network,
+    /// Until the pod is in the table.
+    row: RowGuard,
 }
 
 impl Setup {
@@ -91,6 +98,7 @@ impl Setup {
             network: if owes_network { NetworkDebt::Begun } else { NetworkDebt::None },
             cgroup,
             own_cgroup: false,
+            size: None,
         };
         Ok(Self { inner: inner.clone(), paths: PodPaths::new(&inner.config.run, id), record, plan, undo: Undo::default() })
     }
@@ -111,10 +119,11 @@ impl Setup {
         let (shim, events) = self.spawn_supervisor().await?;
         let network = self.attach_network(&shim).await?;
         self.write_files(&network).await?;
+        let row = self.ask_plugins(&shim, &network).await?;
         failpoint::hit("pod.ready", self.record.id)?;
         self.record.phase = PodPhase::of(&PodState::Ready { network: network.clone() });
         self.put_record("write pod record as ready").await?;
-        Ok(Made { shim, events, network })
+        Ok(Made { shim, events, network, row })
     }
 
     async fn put_record(&self, step: &'static str) -> Result<(), Error> {
@@ -242,6 +251,17 @@ impl Setup {
         .await
     }
 
+    /// Asks the NRI plugins whether the pod may be. Nobody joins them from here on until the pod is in the table.
+    async fn ask_plugins(&mut self, shim: &Shim, network: &Network) -> Result<RowGuard, Error> {
+        let row = self.inner.nri.row().await;
+        if let Some(plugins) = self.inner.nri.members() {
+            let PodRecord { id, spec, cgroup, .. } = &self.record;
+            let pod = PodFacts { id: *id, spec, cgroup, pid: Some(shim.pid()), network: Some(network) };
+            plugins.run_pod(pod, &mut self.undo).await?;
+        }
+        Ok(row)
+    }
+
     async fn write_files(&mut self, network: &Network) -> Result<(), Error> {
         let id = self.record.id;
         failpoint::hit("pod.files", id)?;
@@ -257,10 +277,11 @@ impl Setup {
         let parts = PodParts { record: self.record, state, supervisor: Supervisor::Alive(made.shim) };
         let pod = Pod::new(parts, self.paths);
         self.inner.table.insert_pod(pod.clone())?;
+        drop(made.row);
         events::watch(&self.inner, &pod, made.events);
         tracing::info!(pod = %id.short(), name = pod.spec.key.name, namespace = pod.spec.key.namespace, to = "ready", "pod");
-        self.inner.events.publish(EventKind::Created, Subject::Pod(id));
-        self.inner.events.publish(EventKind::Started, Subject::Pod(id));
+        self.inner.events.of_pod(EventKind::Created, &pod);
+        self.inner.events.of_pod(EventKind::Started, &pod);
         Ok(id)
     }
 
@@ -278,8 +299,12 @@ impl Setup {
         if let Err(e) = pod.persist(&inner).await {
             tracing::warn!(pod = %pod.id.short(), error = e.chain(), "what a failed set-up left could not be written down");
         }
-        if let Err(e) = inner.table.insert_pod(pod) {
-            tracing::warn!(error = e.chain(), "what a failed set-up left could not be listed");
+        match inner.table.insert_pod(pod.clone()) {
+            Ok(()) => {
+                inner.events.of_pod(EventKind::Created, &pod);
+                inner.events.of_pod(EventKind::Stopped, &pod);
+            }
+            Err(e) => tracing::warn!(error = e.chain(), "what a failed set-up left could not be listed"),
         }
     }
 }

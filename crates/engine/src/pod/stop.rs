@@ -12,7 +12,7 @@ use crate::{
     Inner,
     blocking::blocking,
     error::{About, Error, Step},
-    events::{EventKind, Subject},
+    events::EventKind,
     record::NetworkDebt,
 };
 
@@ -59,6 +59,7 @@ impl Inner {
             return Ok(());
         }
         self.kill_containers(pod).await;
+        self.tell_pod_stops(pod).await;
         // While the supervisor still holds the namespace: some plugins find what they have to undo only in there.
         self.detach_network(pod).await?;
         self.stop_supervisor(pod).await?;
@@ -153,9 +154,16 @@ impl Inner {
         })
         .await;
         removed.step(id, "remove the pod's directories")?.step(id, "remove the pod's record")?;
-        self.table.remove_pod(pod);
-        self.events.publish(EventKind::Deleted, Subject::Pod(id));
+        let plugins = {
+            let _row = self.nri.row().await;
+            self.table.remove_pod(pod);
+            self.nri.members()
+        };
+        self.events.of_pod(EventKind::Deleted, pod);
         tracing::info!(pod = %id.short(), to = "removed", "pod");
+        if let Some(plugins) = plugins {
+            plugins.pod_removed(pod).await;
+        }
         Ok(())
     }
 

@@ -90,7 +90,7 @@ pub(crate) fn container_plan() -> ContainerPlan {
         process: process(),
         pid: PidMode::Target(container()),
         readonly_rootfs: true,
-        mounts: kinds.into_iter().map(|kind| MountPlan { target: "/t".into(), kind, flags, idmapped: false }).collect(),
+        mounts: kinds.into_iter().map(|kind| MountPlan { target: "/t".into(), kind, flags, idmap: None }).collect(),
         devices: vec![DeviceNode { path: "/dev/x".into(), block: true, major: 8, minor: 1, mode: 0o660, uid: 1, gid: 2 }],
         masked_paths: vec!["/proc/kcore".into()],
         readonly_paths: vec!["/proc/sys".into()],

@@ -34,6 +34,20 @@ impl Group {
         Ok(pids)
     }
 
+    /// The same from one hierarchy, lowest number first: for counting, not for killing.
+    ///
+    /// # Errors
+    /// As [`Self::pids`].
+    pub fn processes(&self) -> Result<Vec<Pid>, Error> {
+        let mut pids = HashSet::new();
+        if let Some(hierarchy) = self.all.with("pids").or_else(|| self.all.iter().next()) {
+            collect(&hierarchy.at(&self.path), &mut pids)?;
+        }
+        let mut pids: Vec<Pid> = pids.into_iter().collect();
+        pids.sort_by_key(|pid| pid.as_raw_nonzero());
+        Ok(pids)
+    }
+
     /// Kills everything in the group and below it, and waits until it is empty.
     ///
     /// # Errors

@@ -88,6 +88,31 @@ impl Group {
         Ok(table(&memory, file)?.get("oom_kill").unwrap_or(0))
     }
 
+    /// How often it reached its own memory limit: on v2 with nothing left but to kill, on v1 also when reclaim helped.
+    ///
+    /// # Errors
+    /// read(2).
+    pub fn memory_limit_hits(&self) -> Result<u64, Error> {
+        let Some(memory) = self.directory("memory") else { return Ok(0) };
+        match self.all.version() {
+            Version::V1 => Ok(number(&memory, "memory.failcnt")?.unwrap_or(0)),
+            // Those of the groups below it are not its own (`memory.events` has them too).
+            Version::V2 => Ok(table(&memory, "memory.events.local")?.get("oom").unwrap_or(0)),
+        }
+    }
+
+    /// Its memory limit in bytes; `None`: none.
+    ///
+    /// # Errors
+    /// read(2).
+    pub fn memory_limit(&self) -> Result<Option<u64>, Error> {
+        let Some(memory) = self.directory("memory") else { return Ok(None) };
+        match self.all.version() {
+            Version::V1 => Ok(number(&memory, "memory.limit_in_bytes")?.filter(|bytes| *bytes < V1_UNLIMITED)),
+            Version::V2 => number(&memory, "memory.max"),
+        }
+    }
+
     fn stats_v1(&self) -> Result<Stats, Error> {
         let mut stats = Stats { oom_kills: self.oom_kills()?, ..Stats::default() };
         if let Some(directory) = self.directory("cpuacct") {
@@ -104,7 +129,7 @@ impl Group {
         stats.memory_rss = table.get("total_rss");
         stats.page_faults = table.get("total_pgfault");
         stats.major_page_faults = table.get("total_pgmajfault");
-        stats.memory_limit = limit(number(&memory, "memory.limit_in_bytes")?);
+        stats.memory_limit = self.memory_limit()?;
         stats.swap_usage = table.get("total_swap");
         let both = limit(number(&memory, "memory.memsw.limit_in_bytes")?);
         stats.swap_limit = both.map(|both| both.saturating_sub(stats.memory_limit.unwrap_or(both)));

@@ -37,6 +37,8 @@ impl Lab {
             network: net::Config::Cni(Default::default()),
             pids_limit: 100,
             shm_size: 1 << 20,
+            nri: None,
+            writable_layer_limit: None,
         };
         let images = Images::open(&config, store.clone()).unwrap();
         Self { _dir: dir, store, images, server: Server::start() }
