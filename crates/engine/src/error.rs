@@ -15,6 +15,8 @@ pub enum About {
     Container(ContainerId),
     /// An image, by the name or id that the client used.
     Image(String),
+    /// An image that a container was to get as a volume, by the name or id that the client used.
+    ImageVolume(String),
 }
 
 impl fmt::Display for About {
@@ -24,6 +26,7 @@ impl fmt::Display for About {
             Self::Pod(id) => write!(f, "pod {}", id.short()),
             Self::Container(id) => write!(f, "container {}", id.short()),
             Self::Image(name) => write!(f, "image {name}"),
+            Self::ImageVolume(name) => write!(f, "image volume {name}"),
         }
     }
 }
@@ -92,8 +95,11 @@ macro_rules! kinded {
     )* };
 }
 kinded!(
+    ::nri::Error,
+    crate::nri::Refusal,
     crate::image::PullError,
     crate::image::RootfsError,
+    crate::image::VolumeError,
     crate::shim::Error,
     crate::spec::Error,
     net::Error,

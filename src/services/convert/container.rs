@@ -2,13 +2,14 @@
 
 use api::runtime as cri;
 use model::{
-    container::{ContainerKey, ContainerSpec, EnvVar},
+    ImageId,
+    container::{BindMount, ContainerKey, ContainerSpec, EnvVar, ImageVolume},
     pod::PodSpec,
 };
 
 use super::{
     Host, Result, absolute, annotations, invalid, labels, mount, no_climbing, plain, resources, security, shown, signal,
-    unsupported,
+    unsupported, userns,
 };
 
 /// A container as asked for, in this pod. The request's own copy of the pod's configuration is not trusted: only what
@@ -20,10 +21,14 @@ pub(crate) fn spec(config: Option<cri::ContainerConfig>, pod: &PodSpec, host: Ho
         return Err(unsupported("config.CDI_devices", "creel does not read CDI specifications yet"));
     }
     let linux = config.linux.unwrap_or_default();
-    let security = security::container(linux.security_context.unwrap_or_default(), pod.namespaces.pid, host)?;
+    let context = linux.security_context.unwrap_or_default();
+    userns::check_container("linux.security_context", context.namespace_options.as_ref(), pod.userns)?;
+    userns::check_mounts("config.mounts", &config.mounts, pod.userns)?;
+    let security = security::container(context, pod.namespaces.pid, host)?;
     if security.privileged && !pod.privileged {
         return Err(invalid("config.linux.security_context.privileged", "the pod was not made for privileged containers"));
     }
+    let (mounts, image_volumes) = volumes(config.mounts)?;
     Ok(ContainerSpec {
         key: key(config.metadata)?,
         image: image.image,
@@ -32,7 +37,8 @@ pub(crate) fn spec(config: Option<cri::ContainerConfig>, pod: &PodSpec, host: Ho
         args: words("config.args", config.args)?,
         working_dir: working_dir(config.working_dir)?,
         envs: config.envs.into_iter().map(env).collect::<Result<_>>()?,
-        mounts: numbered("config.mounts", config.mounts, mount::bind)?,
+        mounts,
+        image_volumes,
         devices: numbered("config.devices", config.devices, mount::device)?,
         labels: labels("config.labels", config.labels)?,
         annotations: annotations("config.annotations", config.annotations)?,
@@ -47,9 +53,24 @@ pub(crate) fn spec(config: Option<cri::ContainerConfig>, pod: &PodSpec, host: Ho
     })
 }
 
-/// The mounts of a container as they were asked for.
-pub(crate) fn mounts(spec: &ContainerSpec) -> Vec<cri::Mount> {
-    spec.mounts.iter().map(mount::to_proto).collect()
+/// The mounts of a container as they were asked for; `images` are those of its image volumes.
+pub(crate) fn mounts(spec: &ContainerSpec, images: &[ImageId]) -> Vec<cri::Mount> {
+    let volumes = spec.image_volumes.iter().enumerate();
+    let volumes = volumes.map(|(index, volume)| mount::image_to_proto(volume, images.get(index)));
+    spec.mounts.iter().map(mount::to_proto).chain(volumes).collect()
+}
+
+/// Mounts of the host's files, and those of images.
+fn volumes(asked: Vec<cri::Mount>) -> Result<(Vec<BindMount>, Vec<ImageVolume>)> {
+    let (mut mounts, mut images) = (Vec::new(), Vec::new());
+    for (index, mut one) in asked.into_iter().enumerate() {
+        let field = format!("config.mounts[{index}]");
+        match one.image.take() {
+            Some(image) => images.push(mount::image_volume(&field, one, image)?),
+            None => mounts.push(mount::bind(&field, one)?),
+        }
+    }
+    Ok((mounts, images))
 }
 
 fn key(metadata: Option<cri::ContainerMetadata>) -> Result<ContainerKey> {
@@ -139,7 +160,7 @@ mod tests {
         assert_eq!((spec.key.name.as_str(), spec.key.attempt, spec.tty), ("c", 1, true));
         assert_eq!(spec.envs[0].value.as_slice(), b"\xff=x");
         assert_eq!(spec.stop_signal.map(Signal::number), Some(10));
-        assert_eq!((spec.security.seccomp.clone(), mounts(&spec).len()), (SeccompSpec::Unconfined, 1));
+        assert_eq!((spec.security.seccomp.clone(), mounts(&spec, &[]).len()), (SeccompSpec::Unconfined, 1));
     }
 
     #[test]

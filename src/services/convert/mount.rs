@@ -1,24 +1,19 @@
 //! Mounts and devices.
 
 use api::runtime as cri;
-use model::container::{BindMount, DeviceSpec, Propagation};
+use model::{
+    ImageId,
+    container::{BindMount, DeviceSpec, ImageVolume, Propagation},
+};
 
-use super::{Refused, Result, absolute, invalid, known, shown, unsupported};
+use super::{Refused, Result, absolute, annotations, invalid, known, no_climbing, plain, shown, unsupported, userns};
 
 /// One mount; `field` is its name in the request.
 pub(super) fn bind(field: &str, asked: cri::Mount) -> Result<BindMount> {
-    if asked.image.is_some() || !asked.image_sub_path.is_empty() {
-        return Err(Refused::ImageVolume {
-            field: format!("{field}.image"),
-            why: "creel does not mount images as volumes yet".into(),
-        });
+    if !asked.image_sub_path.is_empty() {
+        return Err(invalid(format_args!("{field}.image_sub_path"), "there is no image"));
     }
-    if !asked.mount_options.is_empty() {
-        return Err(unsupported(format_args!("{field}.mount_options"), "creel takes no further mount options"));
-    }
-    if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
-        return Err(unsupported(format_args!("{field}.uidMappings"), "creel has no id-mapped mounts yet"));
-    }
+    let idmap = userns::mapping(field, &asked)?;
     let propagation = match known(format_args!("{field}.propagation"), asked.propagation)? {
         cri::MountPropagation::PropagationPrivate => Propagation::Private,
         cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
@@ -37,7 +32,80 @@ pub(super) fn bind(field: &str, asked: cri::Mount) -> Result<BindMount> {
         recursive_read_only: asked.recursive_read_only,
         propagation,
         selinux_relabel: asked.selinux_relabel,
+        mount_options: options(field, asked.mount_options)?,
+        idmap,
     })
+}
+
+/// Options of mount(8) that make a mount do less (KEP-5855).
+fn options(field: &str, asked: Vec<String>) -> Result<Vec<String>> {
+    const ALLOWED: [&str; 3] = ["noexec", "nodev", "nosuid"];
+    match asked.iter().find(|option| !ALLOWED.contains(&option.as_str())) {
+        Some(bad) => {
+            Err(invalid(format_args!("{field}.mount_options"), format_args!("{}: not noexec, nodev or nosuid", shown(bad))))
+        }
+        None => Ok(asked),
+    }
+}
+
+/// An image as a volume; `image` is that field of the mount. Whatever is wrong with it, the kubelet is to know that it
+/// is about an image volume.
+pub(super) fn image_volume(field: &str, asked: cri::Mount, image: cri::ImageSpec) -> Result<ImageVolume> {
+    let volume = |refused| match refused {
+        Refused::Invalid { field, why } | Refused::Unsupported { field, why } => Refused::ImageVolume { field, why },
+        other @ Refused::ImageVolume { .. } => other,
+    };
+    read_image_volume(field, asked, image).map_err(volume)
+}
+
+fn read_image_volume(field: &str, asked: cri::Mount, image: cri::ImageSpec) -> Result<ImageVolume> {
+    let refuse = |name: &str, why: &str| Err(invalid(format_args!("{field}.{name}"), why));
+    if image.image.is_empty() {
+        return refuse("image", "has no name");
+    }
+    if !asked.readonly {
+        return refuse("readonly", "an image is mounted read-only or not at all");
+    }
+    if !asked.host_path.is_empty() {
+        return refuse("host_path", "cannot be together with an image");
+    }
+    if asked.propagation != i32::from(cri::MountPropagation::PropagationPrivate) {
+        return refuse("propagation", "nothing is ever mounted in an image: it has to be private");
+    }
+    if !asked.mount_options.is_empty() {
+        return Err(unsupported(format_args!("{field}.mount_options"), "creel takes no further mount options"));
+    }
+    let sub_path = asked.image_sub_path;
+    if sub_path.starts_with('/') {
+        return refuse("image_sub_path", "has to be relative to the image's root");
+    }
+    let at = format!("{field}.image_sub_path");
+    Ok(ImageVolume {
+        container_path: absolute(format_args!("{field}.container_path"), asked.container_path)?,
+        image: image.image,
+        sub_path: no_climbing(&at, plain(&at, sub_path)?)?,
+        user_specified_image: image.user_specified_image,
+        runtime_handler: image.runtime_handler,
+        annotations: annotations(&format!("{field}.image.annotations"), image.annotations)?,
+    })
+}
+
+/// An image volume, with the image that it turned out to be: by that name the kubelet's garbage collection knows that
+/// the image is in use. `None`: the record is of a creel that kept no such thing.
+pub(super) fn image_to_proto(volume: &ImageVolume, id: Option<&ImageId>) -> cri::Mount {
+    cri::Mount {
+        container_path: volume.container_path.clone(),
+        readonly: true,
+        image: Some(cri::ImageSpec {
+            image: id.map_or_else(|| volume.image.clone(), ToString::to_string),
+            image_ref: id.map(ToString::to_string).unwrap_or_default(),
+            user_specified_image: volume.user_specified_image.clone(),
+            runtime_handler: volume.runtime_handler.clone(),
+            annotations: volume.annotations.clone(),
+        }),
+        image_sub_path: volume.sub_path.clone(),
+        ..cri::Mount::default()
+    }
 }
 
 /// A mount as it was asked for.
@@ -47,6 +115,7 @@ pub(super) fn to_proto(mount: &BindMount) -> cri::Mount {
         Propagation::HostToContainer => cri::MountPropagation::PropagationHostToContainer,
         Propagation::Bidirectional => cri::MountPropagation::PropagationBidirectional,
     };
+    let (uid_mappings, gid_mappings) = userns::mappings(mount.idmap);
     cri::Mount {
         container_path: mount.container_path.clone(),
         host_path: mount.host_path.clone(),
@@ -54,6 +123,9 @@ pub(super) fn to_proto(mount: &BindMount) -> cri::Mount {
         recursive_read_only: mount.recursive_read_only,
         propagation: propagation.into(),
         selinux_relabel: mount.selinux_relabel,
+        mount_options: mount.mount_options.clone(),
+        uid_mappings,
+        gid_mappings,
         ..cri::Mount::default()
     }
 }
@@ -87,17 +159,21 @@ mod tests {
         }
         let asked = cri::Mount { readonly: true, recursive_read_only: true, ..good() };
         assert_eq!(to_proto(&bind("m", asked.clone()).unwrap()), asked);
+        let mapping = vec![cri::IdMapping { host_id: 65536, container_id: 0, length: 65536 }];
+        let mount_options = ["nosuid", "noexec", "nodev"].map(str::to_owned).to_vec();
+        let asked = cri::Mount { mount_options, uid_mappings: mapping.clone(), gid_mappings: mapping, ..good() };
+        assert_eq!(to_proto(&bind("m", asked.clone()).unwrap()), asked);
     }
 
     #[test]
     fn refusals_name_the_field() {
         let mapping = vec![cri::IdMapping { host_id: 1, container_id: 0, length: 1 }];
         for (field, bad) in [
-            ("m.image", cri::Mount { image: Some(Default::default()), ..good() }),
-            ("m.image", cri::Mount { image_sub_path: "x".into(), ..good() }),
-            ("m.mount_options", cri::Mount { mount_options: vec!["noexec".into()], ..good() }),
-            ("m.uidMappings", cri::Mount { uid_mappings: mapping.clone(), ..good() }),
-            ("m.uidMappings", cri::Mount { gid_mappings: mapping, ..good() }),
+            ("m.image_sub_path", cri::Mount { image_sub_path: "x".into(), ..good() }),
+            ("m.mount_options", cri::Mount { mount_options: vec!["exec".into()], ..good() }),
+            ("m.mount_options", cri::Mount { mount_options: vec!["noexec,suid".into()], ..good() }),
+            ("m.gidMappings", cri::Mount { uid_mappings: mapping.clone(), ..good() }),
+            ("m.uidMappings", cri::Mount { gid_mappings: mapping.clone(), ..good() }),
             ("m.propagation", cri::Mount { propagation: 3, ..good() }),
             ("m.recursive_read_only", cri::Mount { recursive_read_only: true, ..good() }),
             ("m.recursive_read_only", cri::Mount { recursive_read_only: true, readonly: true, propagation: 1, ..good() }),
@@ -108,8 +184,40 @@ mod tests {
             let text = bind("m", bad).unwrap_err().to_string();
             assert!(text.starts_with(&format!("{field}: ")), "{text}");
         }
-        let image = bind("m", cri::Mount { image: Some(Default::default()), ..good() });
-        assert!(matches!(image, Err(Refused::ImageVolume { .. })));
+    }
+
+    fn image() -> cri::ImageSpec {
+        cri::ImageSpec { image: "busybox".into(), user_specified_image: "b".into(), ..Default::default() }
+    }
+
+    #[test]
+    fn image_volumes_come_back_with_what_they_are() {
+        let asked = cri::Mount { container_path: "/v".into(), readonly: true, image_sub_path: "etc".into(), ..Default::default() };
+        let volume = image_volume("m", asked.clone(), image()).unwrap();
+        assert_eq!((volume.image.as_str(), volume.sub_path.as_str()), ("busybox", "etc"));
+        let id: ImageId = ImageId::new(format!("sha256:{}", "0a".repeat(32)).parse().unwrap());
+        let shown = image_to_proto(&volume, Some(&id));
+        let spec = cri::ImageSpec { image: id.to_string(), image_ref: id.to_string(), ..image() };
+        assert_eq!(shown, cri::Mount { image: Some(spec), ..asked });
+        assert_eq!(image_to_proto(&volume, None).image.unwrap().image, "busybox");
+    }
+
+    #[test]
+    fn image_volumes_are_refused_as_such() {
+        let good = || cri::Mount { container_path: "/v".into(), readonly: true, ..Default::default() };
+        for (field, bad) in [
+            ("m.readonly", cri::Mount { readonly: false, ..good() }),
+            ("m.host_path", cri::Mount { host_path: "/h".into(), ..good() }),
+            ("m.propagation", cri::Mount { propagation: 1, ..good() }),
+            ("m.container_path", cri::Mount { container_path: String::new(), ..good() }),
+            ("m.image_sub_path", cri::Mount { image_sub_path: "/etc".into(), ..good() }),
+            ("m.image_sub_path", cri::Mount { image_sub_path: "a/../../b".into(), ..good() }),
+            ("m.image_sub_path", cri::Mount { image_sub_path: "a\0".into(), ..good() }),
+        ] {
+            let refused = image_volume("m", bad, image()).unwrap_err();
+            assert!(matches!(refused, Refused::ImageVolume { .. }) && refused.to_string().starts_with(field), "{refused}");
+        }
+        assert!(matches!(image_volume("m", good(), Default::default()), Err(Refused::ImageVolume { .. })));
     }
 
     #[test]

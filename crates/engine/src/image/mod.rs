@@ -4,10 +4,12 @@ mod config;
 mod import;
 mod joint;
 mod pull;
+mod idmap;
 mod rootfs;
 #[cfg(test)]
 mod tests;
 mod view;
+mod volume;
 
 use std::sync::Arc;
 
@@ -19,7 +21,9 @@ pub use view::ImageInfo;
 
 pub(crate) use config::Unusable as UnusableConfig;
 pub(crate) use pull::Unpack as PullError;
+pub(crate) use idmap::Idmap;
 pub(crate) use rootfs::Error as RootfsError;
+pub(crate) use volume::Error as VolumeError;
 
 use crate::{
     blocking::blocking,

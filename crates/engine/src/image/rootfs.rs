@@ -10,10 +10,14 @@ use std::{
 
 use layer::{Overlay, Upper, mount_erofs};
 use model::{ContainerId, DiffId, ErrorKind};
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid, openat};
 use store::LayerKind;
+use sys::{
+    Errno,
+    mount::{self, Depth},
+};
 
-use super::{ImageInfo, Images, Shared};
+use super::{Idmap, ImageInfo, Images, Shared};
 
 /// What happens to a container's changes when the machine crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,10 @@ pub(crate) enum Error {
     Writable(#[source] store::Error),
     #[error("overlay of {0} layers")]
     Overlay(usize, #[source] Box<layer::Error>),
+    #[error("show the owners in {path:?} by the pod's user namespace")]
+    Idmap { path: std::path::PathBuf, source: Errno },
+    #[error("make files as the root of the pod's user namespace")]
+    Credentials(#[source] Errno),
 }
 
 impl Error {
@@ -77,35 +85,83 @@ impl Error {
         match self {
             Self::Gone(_) => ErrorKind::NotFound,
             Self::Layer(_, e) | Self::Overlay(_, e) => e.kind(),
-            Self::Open(..) => ErrorKind::Internal,
+            Self::Open(..) | Self::Credentials(_) => ErrorKind::Internal,
+            Self::Idmap { source: Errno::INVAL, .. } => ErrorKind::Unsupported,
+            Self::Idmap { source, .. } => sys::kind_of(*source),
             Self::Writable(e) => e.kind(),
         }
     }
 }
 
 impl Images {
-    /// Mounts the root of a container, detached. Its layers are pinned by the caller.
-    pub(crate) fn rootfs(&self, image: &ImageInfo, container: ContainerId, durability: Durability) -> Result<OwnedFd, Error> {
+    /// Mounts the root of a container, detached, with owners as its pod's user namespace has them. Its layers are pinned by
+    /// the caller.
+    pub(crate) fn rootfs(
+        &self,
+        image: &ImageInfo,
+        container: ContainerId,
+        durability: Durability,
+        idmap: Option<&Idmap>,
+    ) -> Result<OwnedFd, Error> {
         let shared = &self.shared;
-        // The topmost first.
-        let lowers = image.layers.iter().rev().map(|diff| shared.lower(*diff)).collect::<Result<Vec<_>, _>>()?;
         let dir = shared.store.container_dir(container).map_err(Error::Writable)?;
-        let (upper, work) = (open(&dir.upper)?, open(&dir.work)?);
-        if let Some(top) = lowers.first() {
-            dress(&upper, top).map_err(|e| Error::Open(dir.upper, e))?;
+        if let Some(top) = image.layers.last() {
+            let top = shared.lower(*top)?;
+            dress(&open(&dir.upper)?, &top).map_err(|e| Error::Open(dir.upper.clone(), e))?;
         }
+        let lowers = shared.lowers(image, idmap)?;
+        let (upper, work) = match idmap {
+            None => (open(&dir.upper)?, open(&dir.work)?),
+            // One copy for both, because overlayfs wants them on one mount.
+            Some(idmap) => {
+                let parent = dir.upper.with_file_name("");
+                let both = idmapped(idmap, &parent, mount::clone_path(&parent, Depth::Top))?;
+                (inside(&both, &dir.upper)?, inside(&both, &dir.work)?)
+            }
+        };
         let durability = match durability {
             Durability::Durable => layer::Durability::Durable,
             Durability::Volatile => layer::Durability::Volatile,
         };
         let lowers: Vec<_> = lowers.iter().map(|lower| lower.as_fd()).collect();
         let upper = Upper { upper: upper.as_fd(), work: work.as_fd(), durability };
-        Overlay { lowers: &lowers, upper: Some(upper) }.mount().map_err(|e| Error::Overlay(lowers.len(), Box::new(e)))
+        let overlay = Overlay { lowers: &lowers, upper: Some(upper) };
+        let mounted = match idmap {
+            None => overlay.mount(),
+            Some(idmap) => idmap.as_root(|| overlay.mount()).map_err(Error::Credentials)?,
+        };
+        mounted.map_err(|e| Error::Overlay(lowers.len(), Box::new(e)))
     }
 }
 
 impl Shared {
-    fn lower(&self, diff: DiffId) -> Result<Arc<OwnedFd>, Error> {
+    /// The layers of an image, the topmost first.
+    pub(super) fn lowers(&self, image: &ImageInfo, idmap: Option<&Idmap>) -> Result<Vec<Arc<OwnedFd>>, Error> {
+        let layers = image.layers.iter().rev();
+        match idmap {
+            None => layers.map(|diff| self.lower(*diff)).collect(),
+            Some(idmap) => layers.map(|diff| self.idmapped_lower(*diff, idmap).map(Arc::new)).collect(),
+        }
+    }
+
+    fn idmapped_lower(&self, diff: DiffId, idmap: &Idmap) -> Result<OwnedFd, Error> {
+        let info = self.store.layer(&diff).ok_or(Error::Gone(diff))?;
+        if info.kind == LayerKind::Directory {
+            return idmapped(idmap, &info.path, mount::clone_path(&info.path, Depth::Top));
+        }
+        let failed = |e| Error::Layer(diff, Box::new(e));
+        let shared = self.mounts.get(diff, &info.path).map_err(failed)?;
+        match mount::clone_fd(&*shared, Depth::Top) {
+            // Before Linux 6.15 what is attached nowhere cannot be copied.
+            Err(Errno::INVAL) => {
+                let own = mount_erofs(&info.path).map_err(failed)?;
+                idmapped(idmap, &info.path, Ok(own))
+            }
+            copy => idmapped(idmap, &info.path, copy),
+        }
+    }
+
+    pub(super) fn lower(&self, diff: DiffId) -> Result<Arc<OwnedFd>, Error> {
         let info = self.store.layer(&diff).ok_or(Error::Gone(diff))?;
         match info.kind {
             LayerKind::Erofs => self.mounts.get(diff, &info.path).map_err(|e| Error::Layer(diff, Box::new(e))),
@@ -119,6 +175,21 @@ fn dress(upper: &OwnedFd, top: &OwnedFd) -> std::io::Result<()> {
     let wanted = rustix::fs::fstat(top)?;
     rustix::fs::fchown(upper, Some(Uid::from_raw(wanted.st_uid)), Some(Gid::from_raw(wanted.st_gid)))?;
     Ok(rustix::fs::fchmod(upper, Mode::from_raw_mode(wanted.st_mode))?)
+}
+
+/// A copy of what is mounted at `path`, with owners by the mapping.
+fn idmapped(idmap: &Idmap, path: &Path, copy: Result<OwnedFd, Errno>) -> Result<OwnedFd, Error> {
+    let failed = |source| Error::Idmap { path: path.to_owned(), source };
+    let copy = copy.map_err(failed)?;
+    idmap.show(copy.as_fd()).map_err(failed)?;
+    Ok(copy)
+}
+
+/// What is called as the last component of `path` in the directory `parent`.
+fn inside(parent: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(parent, path.file_name().unwrap_or_default(), flags, Mode::empty());
+    opened.map_err(|e| Error::Open(path.to_owned(), e.into()))
 }
 
 fn open(dir: &Path) -> Result<OwnedFd, Error> {

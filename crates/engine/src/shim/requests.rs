@@ -1,7 +1,7 @@
 //! What can be asked of a supervisor, each with its deadline.
 
 use std::{
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -49,14 +49,15 @@ impl Shim {
         self.plain(Request::Setup(plan.clone()), LONG).await
     }
 
-    /// Makes a container up to, not including, its program. `rootfs`: an open directory or a detached mount. Returns
-    /// what could not be had and is not fatal.
+    /// Makes a container up to, not including, its program. `rootfs`: an open directory or a detached mount; `mounts`:
+    /// those of the plan's `MountKind::Detached`. Returns what could not be had and is not fatal.
     ///
     /// # Errors
     /// What the supervisor says, or that it does not.
-    pub async fn create(&self, plan: &ContainerPlan, rootfs: BorrowedFd<'_>) -> Result<Vec<String>, Error> {
-        let rootfs = rootfs.try_clone_to_owned().map_err(|source| Error::Sys { pod: self.pod, step: "dup", source })?;
-        match self.connection.ask(&Request::Create(plan.clone()), vec![rootfs], LONG).await?.0 {
+    pub async fn create(&self, plan: &ContainerPlan, rootfs: BorrowedFd<'_>, mounts: &[OwnedFd]) -> Result<Vec<String>, Error> {
+        let fds = std::iter::once(rootfs).chain(mounts.iter().map(AsFd::as_fd)).map(|fd| fd.try_clone_to_owned());
+        let fds = fds.collect::<Result<_, _>>().map_err(|source| Error::Sys { pod: self.pod, step: "dup", source })?;
+        match self.connection.ask(&Request::Create(plan.clone()), fds, LONG).await?.0 {
             Reply::Created { warnings, .. } => Ok(warnings),
             _ => Err(self.wrong("create container")),
         }

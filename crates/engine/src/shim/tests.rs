@@ -89,7 +89,7 @@ impl Place {
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| Path::new(path).exists());
         fs::copy(busybox.expect("the tests need a static busybox (Debian: busybox-static)"), root.join("bin/busybox")).unwrap();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let mount = |target: &str, kind| MountPlan { target: target.into(), kind, flags: MountFlags::default(), idmapped: false };
+        let mount = |target: &str, kind| MountPlan { target: target.into(), kind, flags: MountFlags::default(), idmap: None };
         let plan = ContainerPlan {
             id: ContainerId::from_bytes([number; 32]),
             process: process(script),
@@ -105,6 +105,7 @@ impl Place {
             stdin: false,
             stdin_once: false,
             root_propagation: Propagation::Private,
+            annotations: None,
             oci: None,
         };
         let rootfs = sys::mount::clone_path(root.as_path(), sys::mount::Depth::Top).unwrap();
@@ -136,6 +137,8 @@ fn process(script: &str) -> ProcessPlan {
         oom_score_adj: None,
         tty: false,
         umask: None,
+        io_priority: None,
+        scheduler: None,
     }
 }
 

@@ -69,12 +69,15 @@ pub(crate) fn plan(
     devices: Vec<MountPlan>,
     sources: Sources<'_>,
 ) -> Result<Mounts, Error> {
-    if spec.mounts.len() + image_volumes.len() > MAX_MOUNTS {
+    if spec.mounts.len() + spec.image_volumes.len() + image_volumes.len() > MAX_MOUNTS {
         return Err(Error::Mount { target: "/".into(), why: "more than 4096 mounts are asked for" });
     }
     let mut binds = Vec::new();
     for mount in &spec.mounts {
-        binds.push(bind(mount, spec.security.privileged)?);
+        binds.push(bind(mount, spec.security.privileged, sources.pod)?);
+    }
+    for (index, volume) in (0..).zip(&spec.image_volumes) {
+        binds.push(image_volume(index, &volume.container_path)?);
     }
     binds.extend(devices);
     let mut targets = std::collections::HashSet::new();
@@ -84,7 +87,7 @@ pub(crate) fn plan(
     let volumes = volumes(image_volumes, &targets, sources.volumes)?;
     let foreign_dev = targets.contains("/dev");
     let mut list = standard(spec, sources.pod);
-    list.extend(pod_files(spec, sources.pod_dir)?);
+    list.extend(pod_files(spec, sources)?);
     let replaced = |target: &str| targets.contains(target) || (foreign_dev && path::within(target, "/dev"));
     list.retain(|mount| !replaced(&mount.target));
     for volume in &volumes {
@@ -103,7 +106,7 @@ pub(crate) fn plan(
 }
 
 fn plain_bind(source: String, target: &str, flags: MountFlags) -> MountPlan {
-    MountPlan { target: target.to_owned(), kind: MountKind::Bind { source, propagation: Propagation::Private }, flags }
+    MountPlan { target: target.to_owned(), kind: MountKind::Bind { source, propagation: Propagation::Private }, flags, idmap: None }
 }
 
 /// What every container has. Privileged ones may write to /sys and the cgroups.
@@ -121,13 +124,17 @@ fn standard(spec: &ContainerSpec, pod: &PodSpec) -> Vec<MountPlan> {
         ("/sys/fs/cgroup", MountKind::Cgroup, system),
     ]
     .into_iter()
-    .map(|(target, kind, flags)| MountPlan { target: target.to_owned(), kind, flags })
+    .map(|(target, kind, flags)| MountPlan { target: target.to_owned(), kind, flags, idmap: None })
     .collect()
 }
 
-fn pod_files(spec: &ContainerSpec, pod_dir: &Path) -> Result<Vec<MountPlan>, Error> {
+/// They are the root's of the pod's user namespace, as they are the root's where there is none.
+fn pod_files(spec: &ContainerSpec, sources: Sources<'_>) -> Result<Vec<MountPlan>, Error> {
     let flags = MountFlags { readonly: spec.security.readonly_rootfs, nosuid: true, nodev: true, noexec: true, recursive: false };
-    let file = |name: &str| Ok(plain_bind(text(&pod_dir.join(name))?, &format!("/etc/{name}"), flags));
+    let file = |name: &str| {
+        let plain = plain_bind(text(&sources.pod_dir.join(name))?, &format!("/etc/{name}"), flags);
+        Ok(MountPlan { idmap: sources.pod.userns, ..plain })
+    };
     [files::HOSTS, files::HOSTNAME, files::RESOLV_CONF].into_iter().map(file).collect()
 }
 
@@ -147,7 +154,22 @@ pub(crate) fn check_target(target: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn bind(mount: &BindMount, privileged: bool) -> Result<MountPlan, Error> {
+/// A fresh file system of memory.
+///
+/// # Errors
+/// A place where nothing may be mounted.
+pub(crate) fn tmpfs(path: &str, size: Option<u64>, mode: u32) -> Result<MountPlan, Error> {
+    let target = path::clean(path).ok_or_else(|| Error::Mount { target: cut(path), why: BAD_PATH })?;
+    check_target(&target)?;
+    let flags = MountFlags { nosuid: true, nodev: true, ..Default::default() };
+    Ok(MountPlan { target, kind: MountKind::Tmpfs { size, mode }, flags, idmap: None })
+}
+
+/// A bind mount, as a client or a plugin asks for it.
+///
+/// # Errors
+/// Names the mount and what is wrong with it.
+pub(crate) fn bind(mount: &BindMount, privileged: bool, pod: &PodSpec) -> Result<MountPlan, Error> {
     let refuse = |why| Error::Mount { target: cut(&mount.container_path), why };
     let target = path::clean(&mount.container_path).ok_or_else(|| refuse(BAD_PATH))?;
     check_target(&target)?;
@@ -165,11 +187,31 @@ fn bind(mount: &BindMount, privileged: bool) -> Result<MountPlan, Error> {
         None => refuse("its path on the host must be absolute, of less than 4096 bytes, without control characters"),
     })?;
     check_propagation(&source, mount.propagation).map_err(|error| error.unwrap_or_else(|| refuse(NOT_SHARED)))?;
-    // Devices come by `devices`, whose cgroup rules they need anyway; privileged containers see the host's (R21).
-    let flags =
-        MountFlags { readonly: mount.readonly, recursive: mount.recursive_read_only, nodev: !privileged, ..Default::default() };
+    if pod.userns.is_some() && mount.propagation == Propagation::Bidirectional {
+        return Err(refuse("mounts cannot travel to the host out of a user namespace of the pod's own"));
+    }
+    if mount.idmap.is_some() && mount.idmap != pod.userns {
+        return Err(refuse("its owners can be shown by the mapping of the pod's user namespace only"));
+    }
+    let wants = |option: &str| mount.mount_options.iter().any(|wanted| wanted == option);
+    let flags = MountFlags {
+        readonly: mount.readonly,
+        recursive: mount.recursive_read_only,
+        nosuid: wants("nosuid"),
+        // Devices come by `devices`, whose cgroup rules they need anyway; privileged containers see the host's (R21).
+        nodev: !privileged || wants("nodev"),
+        noexec: wants("noexec"),
+    };
     let kind = MountKind::Bind { source: text(&source)?, propagation: mount.propagation };
-    Ok(MountPlan { target, kind, flags })
+    Ok(MountPlan { target, kind, flags, idmap: mount.idmap })
+}
+
+/// Programs in it may run, and those of others with set-user-id too, as those in the container's own image may.
+fn image_volume(index: u32, path: &str) -> Result<MountPlan, Error> {
+    let target = path::clean(path).ok_or_else(|| Error::Mount { target: cut(path), why: BAD_PATH })?;
+    check_target(&target)?;
+    let flags = MountFlags { readonly: true, nodev: true, ..Default::default() };
+    Ok(MountPlan { target, kind: MountKind::Detached { index }, flags, idmap: None })
 }
 
 const NOT_SHARED: &str = "mounts cannot travel: the host's mount under it is not shared (mount --make-rshared)";

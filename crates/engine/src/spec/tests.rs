@@ -30,6 +30,7 @@ pub(super) fn pod() -> PodSpec {
         user_made: false,
         run_as_user: None,
         run_as_group: None,
+        userns: None,
     }
 }
 
@@ -73,6 +74,7 @@ pub(super) fn container() -> ContainerSpec {
         resources: Resources::default(),
         security: security(),
         image_annotations: Default::default(),
+        image_volumes: Vec::new(),
     }
 }
 
@@ -171,6 +173,7 @@ fn a_golden_pod_plan() {
             sysctls: spec.sysctls.clone(),
             shm_size: 64 << 20,
             cgroup: "/k/creel-x".into(),
+            userns: None,
         }
     );
     spec.namespaces = PodNamespaces { network: NamespaceMode::Node, pid: NamespaceMode::Pod, ipc: NamespaceMode::Node };
@@ -305,6 +308,8 @@ fn ex_12_large_requests_are_refused_in_words() {
         recursive_read_only: false,
         propagation: Propagation::Private,
         selinux_relabel: false,
+        mount_options: Vec::new(),
+        idmap: None,
     };
     let many = ContainerSpec { mounts: (0..10_000).map(mount).collect(), ..container() };
     let long = ContainerSpec { working_dir: format!("/{}", "a".repeat(65_536)), ..container() };
