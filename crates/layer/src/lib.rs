@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod archive;
 mod compression;
 mod diff;
 mod directory;
@@ -24,6 +25,7 @@ mod tree;
 mod xattr;
 
 pub use apply::{Applied, Target, apply};
+pub use archive::ArchiveWriter;
 pub use compression::Compression;
 pub use diff::{Diffed, diff};
 pub use erofs::{TarReader, tar_reader};
