@@ -83,6 +83,7 @@ mod tests {
             shm_size: 0,
             cgroup: "/x".to_owned(),
             userns: None,
+            mount_label: None,
         }
     }
 

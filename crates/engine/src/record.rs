@@ -239,6 +239,7 @@ pub(crate) mod tests {
                 run_as_user: None,
                 run_as_group: None,
                 userns: None,
+                selinux: None,
             },
             phase: PodPhase::Ready { ips: vec!["10.0.0.1".into()] },
             network: NetworkDebt::Attached(vec![1, 2].into()),

@@ -140,6 +140,37 @@ pub enum SeccompSpec {
     Localhost(#[n(0)] String),
 }
 
+/// Which AppArmor profile.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum AppArmorSpec {
+    /// The engine's default profile.
+    #[n(0)]
+    RuntimeDefault,
+    /// None.
+    #[n(1)]
+    Unconfined,
+    /// One that the host has loaded, by its name.
+    #[n(2)]
+    Localhost(#[n(0)] String),
+}
+
+/// Parts of an SELinux label; empty ones were not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct SelinuxSpec {
+    /// User.
+    #[n(0)]
+    pub user: String,
+    /// Role.
+    #[n(1)]
+    pub role: String,
+    /// Type.
+    #[n(2)]
+    pub kind: String,
+    /// Level: sensitivity and categories.
+    #[n(3)]
+    pub level: String,
+}
+
 /// The security context of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SecuritySpec {
@@ -185,6 +216,12 @@ pub struct SecuritySpec {
     /// PID namespace.
     #[n(13)]
     pub pid: PidMode,
+    /// AppArmor; `None`: nothing was said.
+    #[n(17)]
+    pub apparmor: Option<AppArmorSpec>,
+    /// SELinux.
+    #[n(18)]
+    pub selinux: Option<SelinuxSpec>,
 }
 
 /// Everything a client says about a container.

@@ -34,6 +34,9 @@ pub struct PodPlan {
     /// cgroup for the supervisor itself, below each hierarchy's root, e.g. `/kubepods/podX/creel-ab12`. Exists already.
     #[n(6)]
     pub cgroup: String,
+    /// SELinux label of /dev/shm; `None`: that of the file system.
+    #[n(12)]
+    pub mount_label: Option<String>,
     /// Own user namespace, which the others are owned by; else the host's.
     #[n(7)]
     pub userns: Option<UserNamespace>,
@@ -84,6 +87,9 @@ pub struct ContainerPlan {
     /// Propagation of the container's root mount: `Bidirectional` and `HostToContainer` if any mount needs it.
     #[n(13)]
     pub root_propagation: Propagation,
+    /// SELinux label of the file systems that are made for it; `None`: those that the policy gives them.
+    #[n(31)]
+    pub mount_label: Option<String>,
     /// Annotations in force where plugins have changed them; `None`: the client's.
     #[n(22)]
     pub annotations: Option<BTreeMap<String, String>>,
@@ -134,6 +140,12 @@ pub struct ProcessPlan {
     /// umask(2); 0o022 when `None`.
     #[n(12)]
     pub umask: Option<u32>,
+    /// AppArmor profile from execve(2) on; it is loaded. `None`: unconfined, or what confines the engine.
+    #[n(13)]
+    pub apparmor: Option<String>,
+    /// SELinux label from execve(2) on; `None`: what the policy makes of it.
+    #[n(14)]
+    pub selinux: Option<String>,
     /// ioprio_set(2); `None`: as the supervisor's, which is the kernel's default.
     #[n(16)]
     pub io_priority: Option<IoPriority>,

@@ -197,6 +197,9 @@ pub struct PodSpec {
     /// See `run_as_user`.
     #[n(16)]
     pub run_as_group: Option<u32>,
+    /// SELinux label of its containers, as far as they do not say another.
+    #[n(24)]
+    pub selinux: Option<crate::container::SelinuxSpec>,
     /// A user namespace of its own; else the node's.
     #[n(17)]
     pub userns: Option<UserNamespace>,

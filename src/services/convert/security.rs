@@ -2,9 +2,9 @@
 
 use api::runtime as cri;
 use model::container::{SeccompSpec, SecuritySpec, UserSpec};
-use model::pod::{NamespaceMode, PidMode, PodNamespaces};
+use model::pod::{NamespaceMode, PidMode, PodNamespaces, UserNamespace};
 
-use super::{Result, absolute, container_target, invalid, known, no_climbing, shown, uid, unsupported};
+use super::{Result, absolute, container_target, invalid, known, no_climbing, shown, uid, unsupported, userns};
 
 /// Which security modules this machine's kernel enforces. creel applies none of them yet: where one is on, asking for
 /// it is refused; where it is off, asking for its default means nothing, as with other runtimes.
@@ -101,38 +101,13 @@ fn seccomp(field: &str, profile: Option<&cri::SecurityProfile>, deprecated: &str
     }
 }
 
-/// User namespaces: their form is checked, and then only the host's can be had.
-fn user_namespace(field: &str, options: Option<&cri::UserNamespace>) -> Result<()> {
-    let field = format!("{field}.namespace_options.userns_options");
-    let Some(options) = options else { return Ok(()) };
-    let mappings = |name: &str, list: &[cri::IdMapping]| match list {
-        [one] if one.container_id == 0 && one.length > 0 => Ok(()),
-        [one] if one.container_id != 0 => Err(invalid(format_args!("{field}.{name}"), "id 0 of the container is not mapped")),
-        [_] => Err(invalid(format_args!("{field}.{name}"), "an empty mapping")),
-        list => Err(invalid(format_args!("{field}.{name}"), format_args!("{} mappings, not one", list.len()))),
-    };
-    match known(format_args!("{field}.mode"), options.mode)? {
-        cri::NamespaceMode::Node if options.uids.is_empty() && options.gids.is_empty() => Ok(()),
-        cri::NamespaceMode::Node => Err(invalid(field, "mappings without a user namespace of its own")),
-        cri::NamespaceMode::Container => Err(invalid(format_args!("{field}.mode"), "CONTAINER is not a mode of user namespaces")),
-        cri::NamespaceMode::Target => Err(invalid(format_args!("{field}.mode"), "TARGET is not a mode of user namespaces")),
-        cri::NamespaceMode::Pod => {
-            mappings("uids", &options.uids)?;
-            mappings("gids", &options.gids)?;
-            if options.uids != options.gids {
-                return Err(invalid(field, "uids and gids are mapped differently"));
-            }
-            Err(unsupported(field, "creel has no user namespaces for pods yet"))
-        }
-    }
-}
-
 /// What the model keeps of a pod's security context.
 pub(super) struct PodSecurity {
     pub(super) namespaces: PodNamespaces,
     pub(super) privileged: bool,
     pub(super) run_as_user: Option<u32>,
     pub(super) run_as_group: Option<u32>,
+    pub(super) userns: Option<UserNamespace>,
 }
 
 /// The security context of a pod. It has no process of its own but the supervisor, so seccomp is only checked for form
@@ -145,7 +120,6 @@ pub(super) fn pod(asked: cri::LinuxSandboxSecurityContext, host: Host) -> Result
     host.apparmor(FIELD, asked.apparmor.as_ref(), "")?;
     host.selinux(FIELD, asked.selinux_options.as_ref())?;
     let options = asked.namespace_options.unwrap_or_default();
-    user_namespace(FIELD, options.userns_options.as_ref())?;
     let mode = |name: &str, number: i32| known::<cri::NamespaceMode>(format_args!("{FIELD}.namespace_options.{name}"), number);
     let shared = |name: &str, number: i32| match mode(name, number)? {
         cri::NamespaceMode::Pod => Ok(NamespaceMode::Pod),
@@ -164,8 +138,10 @@ pub(super) fn pod(asked: cri::LinuxSandboxSecurityContext, host: Host) -> Result
     };
     let number =
         |name: &str, value: Option<cri::Int64Value>| value.map(|v| uid(format_args!("{FIELD}.{name}"), v.value)).transpose();
+    let namespaces = PodNamespaces { network: shared("network", options.network)?, pid, ipc: shared("ipc", options.ipc)? };
     Ok(PodSecurity {
-        namespaces: PodNamespaces { network: shared("network", options.network)?, pid, ipc: shared("ipc", options.ipc)? },
+        namespaces,
+        userns: userns::pod(FIELD, &options, namespaces)?,
         privileged: asked.privileged,
         run_as_user: number("run_as_user", asked.run_as_user)?,
         run_as_group: number("run_as_group", asked.run_as_group)?,
@@ -209,6 +185,8 @@ pub(super) fn container(asked: cri::LinuxContainerSecurityContext, pod_pid: Name
         // Privileged means that nothing confines, whatever else is said.
         seccomp: if asked.privileged { SeccompSpec::Unconfined } else { seccomp },
         pid,
+        apparmor: None,
+        selinux: None,
     })
 }
 
@@ -234,7 +212,6 @@ fn pid_mode(field: &str, options: Option<&cri::NamespaceOption>, pod_pid: Namesp
         NamespaceMode::Node => PidMode::Node,
     };
     let Some(options) = options else { return Ok(pods) };
-    user_namespace(field, options.userns_options.as_ref())?;
     match known(format_args!("{field}.namespace_options.pid"), options.pid)? {
         cri::NamespaceMode::Pod => Ok(PidMode::Pod),
         cri::NamespaceMode::Container => Ok(PidMode::Container),

@@ -60,6 +60,7 @@ impl World {
             shm_size: 1 << 20,
             cgroup: format!("{base}/supervisor"),
             userns: None,
+            mount_label: None,
         };
         change(&mut plan);
         Group::new(&hierarchies, &plan.cgroup).unwrap().create().unwrap();
@@ -151,6 +152,7 @@ impl World {
             root_propagation: Propagation::Private,
             annotations: None,
             oci: None,
+            mount_label: None,
         }
     }
 
@@ -271,6 +273,8 @@ pub fn shell(script: &str) -> ProcessPlan {
         umask: None,
         io_priority: None,
         scheduler: None,
+        apparmor: None,
+        selinux: None,
     }
 }
 

@@ -69,6 +69,7 @@ impl Place {
             shm_size: 1 << 20,
             cgroup,
             userns: None,
+            mount_label: None,
         };
         shim.setup(&plan).await.unwrap();
         (shim, events)
@@ -107,6 +108,7 @@ impl Place {
             root_propagation: Propagation::Private,
             annotations: None,
             oci: None,
+            mount_label: None,
         };
         let rootfs = sys::mount::clone_path(root.as_path(), sys::mount::Depth::Top).unwrap();
         assert!(shim.create(&plan, rootfs.as_fd(), &[]).await.unwrap().is_empty());
@@ -139,6 +141,8 @@ fn process(script: &str) -> ProcessPlan {
         umask: None,
         io_priority: None,
         scheduler: None,
+        apparmor: None,
+        selinux: None,
     }
 }
 

@@ -36,9 +36,14 @@ use model::{
 
 pub use defaults::{default_masked_paths, default_readonly_paths, possible_cpus};
 pub use devices::device_rules;
+pub(crate) use devices::node_path as device_path;
+pub(crate) use env::adjusted as adjusted_env;
+pub(crate) use mounts::{bind as extra_bind, tmpfs as tmpfs_mount};
+pub(crate) use profile::compile as seccomp_program;
 pub use error::Error;
 pub use exec::{exec_plan, exec_plan_with_terminal};
 pub use mounts::Volume;
+pub use profile::document as seccomp_document;
 pub use resources::effective as effective_resources;
 
 /// The plan of a pod's supervisor.
@@ -52,6 +57,9 @@ pub fn pod_plan(spec: &PodSpec, supervisor_cgroup: &str, shm_size: u64) -> Resul
     }
     let own_network = namespaces.network == NamespaceMode::Pod;
     let own_ipc = namespaces.ipc == NamespaceMode::Pod;
+    if spec.userns.is_some() && (namespaces.pid == NamespaceMode::Node || !own_ipc) {
+        return Err(Error::Namespaces("a user namespace of the pod's own goes with PID and IPC namespaces of its own only"));
+    }
     sysctls::check(&spec.sysctls, sysctls::Own { network: own_network, ipc: own_ipc })?;
     Ok(PodPlan {
         own_network,
@@ -62,6 +70,7 @@ pub fn pod_plan(spec: &PodSpec, supervisor_cgroup: &str, shm_size: u64) -> Resul
         shm_size,
         cgroup: supervisor_cgroup.to_owned(),
         userns: spec.userns,
+        mount_label: None,
     })
 }
 
@@ -117,6 +126,7 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
     check_pid(security.pid, request.pod)?;
     let resources = resources::effective(&spec.resources, request.pids_limit)?;
     let user = user::resolve(security, &image.user, request.rootfs)?;
+    check_ids(&user, request.pod)?;
     let process = process(request, &user)?;
     let devices = devices::plan(spec)?;
     let sources = mounts::Sources { pod: request.pod, pod_dir: request.pod_dir, volumes: request.volumes };
@@ -141,7 +151,9 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
         stdin: spec.stdin,
         stdin_once: spec.stdin_once,
         root_propagation: mounts.root_propagation,
+        annotations: None,
         oci: None,
+        mount_label: None,
     };
     let stop_signal = stop_signal(spec, image)?;
     // Last, because it is the one step that copies.
@@ -168,13 +180,35 @@ fn process(request: &ContainerRequest<'_>, user: &ResolvedUser) -> Result<Proces
         oom_score_adj: Some(resources::oom_score_adj(&spec.resources)?),
         tty: spec.tty,
         umask: None,
+        io_priority: None,
+        scheduler: None,
+        apparmor: None,
+        selinux: None,
     })
+}
+
+/// A process can only be somebody whom its user namespace has.
+fn check_ids(user: &ResolvedUser, pod: &PodSpec) -> Result<(), Error> {
+    let Some(userns) = pod.userns else { return Ok(()) };
+    let refuse = |kind: &str, id: u32| {
+        let why = "has no number in the pod's user namespace, whose mapping is too short";
+        Err(Error::User { user: format!("{kind} {id}"), why })
+    };
+    match user.groups.iter().find(|gid| userns.gids.to_host(**gid).is_none()) {
+        _ if userns.uids.to_host(user.uid).is_none() => refuse("uid", user.uid),
+        _ if userns.gids.to_host(user.gid).is_none() => refuse("gid", user.gid),
+        Some(gid) => refuse("gid", *gid),
+        None => Ok(()),
+    }
 }
 
 fn check_pid(pid: PidMode, pod: &PodSpec) -> Result<(), Error> {
     match pid {
         PidMode::Pod if pod.namespaces.pid != NamespaceMode::Pod => {
             Err(Error::Namespaces("the container is to share the pod's PID namespace, and the pod was made without one"))
+        }
+        PidMode::Node if pod.userns.is_some() => {
+            Err(Error::Namespaces("the node's PID namespace cannot be had in a user namespace of the pod's own"))
         }
         PidMode::Pod | PidMode::Container | PidMode::Node | PidMode::Target(_) => Ok(()),
     }

@@ -30,6 +30,7 @@ pub(super) fn pod() -> PodSpec {
         user_made: false,
         run_as_user: None,
         run_as_group: None,
+        selinux: None,
         userns: None,
     }
 }
@@ -50,6 +51,8 @@ pub(super) fn security() -> SecuritySpec {
         readonly_paths: Vec::new(),
         seccomp: SeccompSpec::Unconfined,
         pid: PidMode::Container,
+        apparmor: None,
+        selinux: None,
     }
 }
 
@@ -174,6 +177,7 @@ fn a_golden_pod_plan() {
             shm_size: 64 << 20,
             cgroup: "/k/creel-x".into(),
             userns: None,
+            mount_label: None,
         }
     );
     spec.namespaces = PodNamespaces { network: NamespaceMode::Node, pid: NamespaceMode::Pod, ipc: NamespaceMode::Node };

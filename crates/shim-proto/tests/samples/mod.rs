@@ -47,6 +47,7 @@ pub(crate) fn pod_plan() -> PodPlan {
         shm_size: 64 << 20,
         cgroup: "/kubepods/pod1/creel-ab12".into(),
         userns: None,
+        mount_label: None,
     }
 }
 
@@ -67,6 +68,8 @@ pub(crate) fn process() -> ProcessPlan {
         umask: Some(0o27),
         io_priority: None,
         scheduler: None,
+        apparmor: None,
+        selinux: None,
     }
 }
 
@@ -102,6 +105,7 @@ pub(crate) fn container_plan() -> ContainerPlan {
         root_propagation: Propagation::HostToContainer,
         annotations: None,
         oci: None,
+        mount_label: None,
     }
 }
 

@@ -75,6 +75,7 @@ impl Pod {
             shm_size: 1 << 20,
             cgroup: format!("{}/shim", pod.group.path()),
             userns: None,
+            mount_label: None,
         };
         change(&mut plan);
         assert_eq!(pod.daemon.ask(&Request::Setup(plan)), Reply::Done);
@@ -118,7 +119,7 @@ impl Pod {
         id[..4].copy_from_slice(&number.to_be_bytes());
         let cgroup = format!("{}/c{number}", self.group.path());
         self.group_at(&cgroup).create().unwrap();
-        let mount = |target: &str, kind| MountPlan { target: target.into(), kind, flags: MountFlags::default(), idmapped: false };
+        let mount = |target: &str, kind| MountPlan { target: target.into(), kind, flags: MountFlags::default(), idmap: None };
         Plan(ContainerPlan {
             id: ContainerId::from_bytes(id),
             process: process(&["sh", "-c", script]),
@@ -134,7 +135,9 @@ impl Pod {
             stdin: false,
             stdin_once: false,
             root_propagation: Propagation::Private,
+            annotations: None,
             oci: None,
+            mount_label: None,
         })
     }
 
@@ -374,6 +377,10 @@ pub(crate) fn process(args: &[&str]) -> ProcessPlan {
         oom_score_adj: None,
         tty: false,
         umask: None,
+        io_priority: None,
+        scheduler: None,
+        apparmor: None,
+        selinux: None,
     }
 }
 
@@ -402,7 +409,7 @@ fn spawn(run_dir: &Path) -> Process {
     let dir = CString::new(run_dir.as_os_str().as_bytes()).unwrap();
     let argv = [c"creel-shim".into(), c"--pod".into(), pod, c"--run-dir".into(), dir];
     let stdio = [Some(listener.as_fd()), None, Some(log.as_fd())];
-    sys::process::spawn(&Program { executable: exe.as_fd(), argv: &argv, stdio, fds: &[], session: Session::Own }).unwrap()
+    sys::process::spawn(&Program { executable: exe.as_fd(), argv: &argv, env: &[], stdio, fds: &[], session: Session::Own }).unwrap()
 }
 
 /// A log without its times. Every line has to be whole.

@@ -1,6 +1,7 @@
 //! Images from end to end: a registry on loopback, the real store, real mounts.
 
 mod archives;
+mod people;
 mod pulls;
 mod registry;
 mod roots;
@@ -37,6 +38,8 @@ impl Lab {
             network: net::Config::Cni(Default::default()),
             pids_limit: 100,
             shm_size: 1 << 20,
+            cgroup_driver: None,
+            handlers: std::collections::BTreeMap::new(),
             nri: None,
             writable_layer_limit: None,
         };
