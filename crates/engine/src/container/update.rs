@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use model::{ContainerId, ErrorKind, Resources, container::ContainerState};
 
+use super::Container;
 use crate::{
     Inner,
     blocking::blocking,
@@ -16,6 +17,19 @@ impl Inner {
     pub(crate) async fn update_resources(self: &Arc<Self>, id: ContainerId, newer: Resources) -> Result<(), Error> {
         let container = self.table.container(id)?;
         let inner = self.clone();
+        self.detached(About::Container(id), async move {
+            let _told = container.told.lock().await;
+            let newer = inner.ask_update(&container, newer).await?;
+            inner.apply_resources(&container, &newer).await?;
+            inner.tell_updated(&container).await;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The same without anybody being asked.
+    pub(crate) async fn apply_resources(self: &Arc<Self>, container: &Arc<Container>, newer: &Resources) -> Result<(), Error> {
+        let (id, inner, container, newer) = (container.id, self.clone(), container.clone(), newer.clone());
         self.detached(About::Container(id), async move {
             let _ops = container.ops.lock().await;
             if let ContainerState::Exited { .. } = container.state() {

@@ -78,6 +78,7 @@ fn start(args: &SpawnArgs) -> Result<Process, Error> {
     let program = Program {
         executable: args.exe.as_fd(),
         argv: &argv,
+        env: &[],
         stdio: [Some(listener.as_fd()), None, Some(log.as_fd())],
         fds: &[],
         session: Session::Own,

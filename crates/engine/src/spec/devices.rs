@@ -78,6 +78,19 @@ fn target(device: &DeviceSpec) -> Result<String, Error> {
     Ok(target)
 }
 
+/// A place for a node in the container's own /dev.
+///
+/// # Errors
+/// Somewhere else, or where something is that every container has.
+pub(crate) fn node_path(given: &str) -> Result<String, Error> {
+    let spec = DeviceSpec { container_path: given.to_owned(), host_path: String::new(), permissions: String::new() };
+    let path = target(&spec)?;
+    if !path::within(&path, "/dev") || STANDARD.contains(&path.as_str()) {
+        return Err(refuse(given, "must be a new place below /dev"));
+    }
+    Ok(path)
+}
+
 /// The device's real path on the host.
 fn host_path(device: &DeviceSpec) -> Result<String, Error> {
     let given = &device.host_path;
@@ -98,7 +111,7 @@ fn bound(source: String, target: String) -> Result<MountPlan, Error> {
     }
     let kind = MountKind::Bind { source, propagation: Propagation::Private };
     let flags = MountFlags { nosuid: true, noexec: true, ..Default::default() };
-    Ok(MountPlan { target, kind, flags })
+    Ok(MountPlan { target, kind, flags, idmap: None })
 }
 
 fn is_device(found: &Metadata) -> bool {

@@ -43,6 +43,24 @@ pub(crate) fn build(defaults: Defaults<'_>, image: &[String], client: &[EnvVar])
     Ok(env.strings)
 }
 
+/// An environment with some variables taken away and others set.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn adjusted(env: &[ByteVec], removed: &[&str], set: &[EnvVar]) -> Result<Vec<ByteVec>, Error> {
+    let mut adjusted = Env::default();
+    let name = |string: &ByteVec| string.split(|byte| *byte == b'=').next().map(|name| String::from_utf8_lossy(name).into_owned());
+    for (name, string) in env.iter().filter_map(|string| Some((name(string)?, string))) {
+        if !removed.contains(&name.as_str()) {
+            adjusted.set(&name, &string[(name.len() + 1).min(string.len())..])?;
+        }
+    }
+    for EnvVar { name, value } in set {
+        adjusted.set(name, value)?;
+    }
+    Ok(adjusted.strings)
+}
+
 /// The environment of a process with a terminal beside the main one.
 pub(crate) fn with_terminal(env: &[ByteVec]) -> Vec<ByteVec> {
     let mut env = env.to_vec();

@@ -56,6 +56,9 @@ pub enum Error {
         /// The rule.
         why: &'static str,
     },
+    /// An environment variable that the container's runtime cannot be told.
+    #[error(transparent)]
+    NotText(#[from] crate::oci::NotText),
     /// A bad command line.
     #[error("command: {0}")]
     Command(&'static str),
@@ -225,6 +228,7 @@ impl Error {
             Self::Database { .. } | Self::DatabaseForm { .. } => ErrorKind::FailedPrecondition,
             Self::User { .. }
             | Self::Env { .. }
+            | Self::NotText(_)
             | Self::Command(_)
             | Self::WorkingDir { .. }
             | Self::Capability { .. }

@@ -13,8 +13,13 @@ use super::{cgroup, command, env, error::Error};
 /// # Errors
 /// A command that execve(2) would not take.
 pub fn exec_plan(plan: &ContainerPlan, id: ExecId, command: Vec<String>) -> Result<ExecPlan, Error> {
-    let process = ProcessPlan { args: command::checked(command)?, tty: false, ..plan.process.clone() };
-    Ok(ExecPlan { id, container: plan.id, process, cgroup: cgroup::exec(&plan.cgroup, id), oci_process: None })
+    of(plan, id, ProcessPlan { args: command::checked(command)?, tty: false, ..plan.process.clone() })
+}
+
+fn of(plan: &ContainerPlan, id: ExecId, process: ProcessPlan) -> Result<ExecPlan, Error> {
+    let oci_process = plan.oci.as_ref().map(|_| crate::oci::process(&process)).transpose()?;
+    let oci_process = oci_process.map(|json| json.to_string().into_bytes().into());
+    Ok(ExecPlan { id, container: plan.id, process, cgroup: cgroup::exec(&plan.cgroup, id), oci_process })
 }
 
 /// The same on a terminal.
@@ -22,8 +27,6 @@ pub fn exec_plan(plan: &ContainerPlan, id: ExecId, command: Vec<String>) -> Resu
 /// # Errors
 /// As [`exec_plan`].
 pub fn exec_plan_with_terminal(plan: &ContainerPlan, id: ExecId, command: Vec<String>) -> Result<ExecPlan, Error> {
-    let mut exec = exec_plan(plan, id, command)?;
-    exec.process.tty = true;
-    exec.process.env = env::with_terminal(&exec.process.env);
-    Ok(exec)
+    let env = env::with_terminal(&plan.process.env);
+    of(plan, id, ProcessPlan { args: command::checked(command)?, tty: true, env, ..plan.process.clone() })
 }

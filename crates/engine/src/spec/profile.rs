@@ -57,7 +57,46 @@ pub(crate) fn program(security: &SecuritySpec, caps: u64) -> Result<Option<ByteV
     }
 }
 
+/// The same profile as a document for an OCI runtime.
+///
+/// # Errors
+/// As [`program`].
+pub fn document(security: &SecuritySpec, caps: u64) -> Result<Option<serde_json::Value>, Error> {
+    if security.privileged {
+        return Ok(None);
+    }
+    match &security.seccomp {
+        SeccompSpec::Unconfined => Ok(None),
+        SeccompSpec::RuntimeDefault => Ok(Some(seccomp::default_document(caps))),
+        SeccompSpec::Localhost(given) => {
+            let (path, json) = file(given)?;
+            let document = seccomp::parse_and_resolve(&json, &seccomp::Target::native(kernel_version(), caps));
+            document.map(Some).map_err(|source| Error::SeccompProfile { path: path.into(), source })
+        }
+    }
+}
+
 fn localhost(given: &str, caps: u64) -> Result<ByteVec, Error> {
+    let (path, json) = file(given)?;
+    let target = seccomp::Target::native(kernel_version(), caps);
+    compiled((Some(Sha256::digest(&json).into()), caps), || {
+        seccomp::parse_and_compile(&json, &target).map_err(|source| Error::SeccompProfile { path: path.into(), source })
+    })
+}
+
+/// A profile that is at hand.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn compile(json: &[u8], caps: u64) -> Result<ByteVec, Error> {
+    let target = seccomp::Target::native(kernel_version(), caps);
+    compiled((Some(Sha256::digest(json).into()), caps), || {
+        seccomp::parse_and_compile(json, &target).map_err(|source| Error::SeccompProfile { path: "of an NRI plugin".into(), source })
+    })
+}
+
+/// A profile's path, and what it says.
+fn file(given: &str) -> Result<(String, Vec<u8>), Error> {
     // The form of Kubernetes before 1.19, which CRI clients still send.
     let bare = given.strip_prefix("localhost/").unwrap_or(given);
     let refuse = |why| Err(Error::SeccompPath { path: cut(given), why });
@@ -69,10 +108,7 @@ fn localhost(given: &str, caps: u64) -> Result<ByteVec, Error> {
     }
     let Some(clean) = path::clean(bare) else { return refuse("must be an absolute path") };
     let json = read(Path::new(&clean)).map_err(|source| Error::SeccompFile { path: clean.clone().into(), source })?;
-    let target = seccomp::Target::native(kernel_version(), caps);
-    compiled((Some(Sha256::digest(&json).into()), caps), || {
-        seccomp::parse_and_compile(&json, &target).map_err(|source| Error::SeccompProfile { path: clean.into(), source })
-    })
+    Ok((clean, json))
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {

@@ -12,14 +12,16 @@ use rustix::io::Errno;
 use super::{Pid, Process, last_errno, wait};
 use crate::{Context, Error};
 
-/// A program to start and everything it inherits: nothing else is handed on, the environment is empty, the working
-/// directory is `/`, signals have their default actions.
+/// A program to start and everything it inherits: nothing else is handed on, the working directory is `/`, signals have
+/// their default actions.
 #[derive(Debug)]
 pub struct Program<'a> {
     /// The executable (e.g. of [`crate::memfd::sealed_memfd_of`]).
     pub executable: BorrowedFd<'a>,
     /// Arguments, the name first.
     pub argv: &'a [CString],
+    /// The whole environment, `NAME=value`.
+    pub env: &'a [CString],
     /// stdin, stdout, stderr; `None`: /dev/null.
     pub stdio: [Option<BorrowedFd<'a>>; 3],
     /// What the program finds as descriptors 3, 4, 5, ...
@@ -67,7 +69,8 @@ pub fn spawn(program: &Program<'_>) -> Result<Process, Error> {
     sources.extend(program.fds.iter().map(AsRawFd::as_raw_fd));
     let mut argv: Vec<*const c_char> = program.argv.iter().map(|argument| argument.as_ptr()).collect();
     argv.push(std::ptr::null());
-    let env = [std::ptr::null()];
+    let mut env: Vec<*const c_char> = program.env.iter().map(|entry| entry.as_ptr()).collect();
+    env.push(std::ptr::null());
     let mut order = Order {
         executable: program.executable.as_raw_fd(),
         argv: argv.as_ptr(),
@@ -213,7 +216,7 @@ mod tests {
         let executable = crate::memfd::sealed_memfd_of(std::path::Path::new("/bin/busybox")).unwrap();
         let argv = arguments(&["sh", "-c", script]);
         let program =
-            Program { executable: executable.as_fd(), argv: &argv, stdio: [None, Some(out), None], fds, session: Session::Own };
+            Program { executable: executable.as_fd(), argv: &argv, env: &[], stdio: [None, Some(out), None], fds, session: Session::Own };
         wait(spawn(&program).unwrap(), Duration::from_secs(20)).unwrap()
     }
 
@@ -244,7 +247,7 @@ mod tests {
         let not_a_program = std::fs::File::open("/etc/passwd").unwrap();
         let argv = arguments(&["x"]);
         let program =
-            Program { executable: not_a_program.as_fd(), argv: &argv, stdio: [None; 3], fds: &[], session: Session::Inherited };
+            Program { executable: not_a_program.as_fd(), argv: &argv, env: &[], stdio: [None; 3], fds: &[], session: Session::Inherited };
         let error = spawn(&program).unwrap_err();
         assert_eq!(error.to_string(), "spawn: execveat");
         assert_eq!(error.errno(), Some(Errno::ACCESS));
@@ -255,7 +258,7 @@ mod tests {
         let executable = crate::memfd::sealed_memfd_of(std::path::Path::new("/bin/busybox")).unwrap();
         let argv = arguments(&["sleep", "1000"]);
         let program =
-            Program { executable: executable.as_fd(), argv: &argv, stdio: [None; 3], fds: &[], session: Session::Inherited };
+            Program { executable: executable.as_fd(), argv: &argv, env: &[], stdio: [None; 3], fds: &[], session: Session::Inherited };
         let process = spawn(&program).unwrap();
         assert_eq!(wait(&process, Duration::from_millis(10)), Err(Errno::TIMEDOUT));
         crate::process::signal(&process, model::Signal::TERM).unwrap();

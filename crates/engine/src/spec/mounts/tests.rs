@@ -11,6 +11,8 @@ fn mount(target: &str, source: &str) -> BindMount {
         recursive_read_only: false,
         propagation: Propagation::Private,
         selinux_relabel: false,
+        mount_options: Vec::new(),
+        idmap: None,
     }
 }
 
