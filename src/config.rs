@@ -52,12 +52,24 @@ pub(crate) struct Config {
     pub(crate) pids_limit: i64,
     pub(crate) shm_size: u64,
     pub(crate) writable_layer_limit: u64,
+    pub(crate) blockio_config: PathBuf,
     pub(crate) max_requests: usize,
+    pub(crate) pinned_images: Vec<String>,
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
+    pub(crate) hooks_dirs: Vec<PathBuf>,
     pub(crate) registry: Registry,
     pub(crate) network: Network,
     pub(crate) streaming: Streaming,
     pub(crate) nri: Nri,
     pub(crate) handlers: BTreeMap<String, Handler>,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// The section `[checkpoint]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Checkpoint {
+    pub(crate) criu: PathBuf,
 }
 
 /// A section `[handlers.NAME]`.
@@ -372,6 +384,14 @@ impl Config {
 
     fn check(&self) -> Result<(), Error> {
         let wrong = |key, why: String| Err(Error::Value { key, why });
+        for (key, list) in [("cdi_spec_dirs", &self.cdi_spec_dirs), ("hooks_dirs", &self.hooks_dirs)] {
+            if let Some(path) = list.iter().find(|path| !path.is_absolute()) {
+                return wrong(key, format!("{}: not an absolute path", path.display()));
+            }
+        }
+        if let Err(e) = engine::image::Pinned::parse(&self.pinned_images) {
+            return wrong("pinned_images", e);
+        }
         for (key, path) in [
             ("root", &self.root),
             ("run", &self.run),

@@ -25,6 +25,8 @@ const ARENAS: i32 = 2;
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error("blockio_config")]
+    BlockIo(#[from] crate::block_io::Error),
     #[error("take systemd's sockets")]
     Activation(#[source] io::Error),
     #[error("start threads")]
@@ -119,6 +121,9 @@ fn engine_config(config: &Config) -> Result<engine::Config, Error> {
         },
         cgroup_parent: config.cgroup_parent.clone(),
         shim: config.shim_program().map_err(Error::Shim)?,
+        pinned_images: config.pinned_images.clone(),
+        cdi_spec_dirs: config.cdi_spec_dirs.clone(),
+        hooks_dirs: config.hooks_dirs.clone(),
         certs_dir: config.registry.certs_dir.clone(),
         plain_http: config.registry.plain_http.clone(),
         network: match config.network.kind {
@@ -129,11 +134,13 @@ fn engine_config(config: &Config) -> Result<engine::Config, Error> {
             }),
             NetworkKind::Bridge => net::Config::Bridge(bridge_config(config)),
         },
+        criu: config.checkpoint.criu.clone(),
         pids_limit: config.pids_limit,
         shm_size: config.shm_size,
         nri: config.nri.engine(),
         handlers: config.handlers.iter().map(|(name, handler)| (name.clone(), oci_handler(handler))).collect(),
         writable_layer_limit: Some(config.writable_layer_limit).filter(|bytes| *bytes > 0),
+        block_io: crate::block_io::read(&config.blockio_config)?,
     })
 }
 

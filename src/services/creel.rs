@@ -13,19 +13,18 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
-use super::{archive::Archive, convert::Host, features, image, session, status, stream::Streaming};
+use super::{archive::Archive, features, image, session, status, stream::Streaming};
 
 /// The service.
 #[derive(Clone, Debug)]
 pub(crate) struct CreelService {
     engine: Engine,
-    host: Host,
 }
 
 impl CreelService {
     /// Serves this engine.
-    pub(crate) fn new(engine: Engine, host: Host) -> Self {
-        Self { engine, host }
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
     }
 }
 
@@ -61,6 +60,7 @@ fn warnings(info: &engine::Info, handlers: &[engine::Handler]) -> Vec<String> {
     if info.cgroup_version == "v1" {
         warnings.push("cgroup v1: a kubelet from 1.35 on only starts with failCgroupV1: false".to_owned());
     }
+    warnings.extend(info.security.warnings.iter().cloned());
     if info.layer_format == "directory" {
         warnings.push("this kernel does not mount EROFS images from files, so that images are unpacked file by file".to_owned());
     }
@@ -84,7 +84,10 @@ impl Creel for CreelService {
             network: network_name(&info.config.network).to_owned(),
             network_not_ready,
             kernel: features::kernel(),
-            features: features::all(self.host),
+            features: features::all(&info.security)
+                .into_iter()
+                .chain([own::Feature { name: "project quotas".to_owned(), present: info.project_quotas }])
+                .collect(),
             pods: info.pods.1 as u64,
             containers: info.containers.1 as u64,
             containers_running: info.containers.0 as u64,

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{self, Host, resources},
+    checkpoint,
+    convert::{self, resources},
     events, ids, inspect, metrics, stats, status,
     stream::{Streaming, chunks},
     view,
@@ -28,15 +29,14 @@ type Answer<T> = Result<Response<T>, Status>;
 pub(crate) struct Runtime {
     engine: Engine,
     streaming: streaming::Server,
-    host: Host,
     /// True once the daemon is to end.
     ending: watch::Receiver<bool>,
 }
 
 impl Runtime {
     /// Serves this engine.
-    pub(crate) fn new(engine: Engine, streaming: streaming::Server, host: Host, ending: watch::Receiver<bool>) -> Self {
-        Self { engine, streaming, host, ending }
+    pub(crate) fn new(engine: Engine, streaming: streaming::Server, ending: watch::Receiver<bool>) -> Self {
+        Self { engine, streaming, ending }
     }
 
     fn pods(&self, filter: Option<cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {
@@ -118,10 +118,15 @@ impl RuntimeService for Runtime {
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
         let verbose = request.into_inner().verbose;
+        let mut about = BTreeMap::new();
+        if verbose {
+            about = info("config", &super::creel::config_json(&self.engine));
+            about.extend(info("checkpoint", &checkpoint::info(&self.engine).await));
+        }
         let user_namespaces = self.engine.user_namespaces().await.is_ok();
         Ok(Response::new(cri::StatusResponse {
             status: Some(cri::RuntimeStatus { conditions: self.conditions().await }),
-            info: if verbose { info("config", &super::creel::config_json(&self.engine)) } else { BTreeMap::new() },
+            info: about,
             runtime_handlers: self.handlers(user_namespaces).await,
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
@@ -151,7 +156,7 @@ impl RuntimeService for Runtime {
 
     async fn run_pod_sandbox(&self, request: Request<cri::RunPodSandboxRequest>) -> Answer<cri::RunPodSandboxResponse> {
         let request = request.into_inner();
-        let spec = convert::pod::spec(request.config, request.runtime_handler, self.host).map_err(|e| status::of_request(&e))?;
+        let spec = convert::pod::spec(request.config, request.runtime_handler).map_err(|e| status::of_request(&e))?;
         let id = self.engine.run_pod(spec).await.map_err(|e| status::of_engine(&e))?;
         Ok(Response::new(cri::RunPodSandboxResponse { pod_sandbox_id: id.to_string() }))
     }
@@ -204,7 +209,7 @@ impl RuntimeService for Runtime {
     async fn create_container(&self, request: Request<cri::CreateContainerRequest>) -> Answer<cri::CreateContainerResponse> {
         let request = request.into_inner();
         let pod = ids::pod(&self.engine, &request.pod_sandbox_id)?;
-        let spec = convert::container::spec(request.config, &pod.spec, self.host).map_err(|e| status::of_request(&e))?;
+        let spec = convert::container::spec(request.config, &pod.spec).map_err(|e| status::of_request(&e))?;
         let id = self.engine.create_container(pod.id, spec).await.map_err(|e| status::of_engine(&e))?;
         Ok(Response::new(cri::CreateContainerResponse { container_id: id.to_string() }))
     }
@@ -372,16 +377,38 @@ impl RuntimeService for Runtime {
         Ok(Response::new(events::stream(self.engine.clone(), self.ending.clone())))
     }
 
-    async fn checkpoint_container(&self, _: Request<cri::CheckpointContainerRequest>) -> Answer<cri::CheckpointContainerResponse> {
-        Err(status::no_rpc("creel has no checkpoints yet"))
+    async fn checkpoint_container(
+        &self,
+        request: Request<cri::CheckpointContainerRequest>,
+    ) -> Answer<cri::CheckpointContainerResponse> {
+        let deadline = checkpoint::deadline(&request);
+        let request = request.into_inner();
+        let asked = Some(seconds("timeout", request.timeout)?).filter(|timeout| !timeout.is_zero());
+        let location = checkpoint::path("location", request.location)?;
+        let container = ids::container(&self.engine, &request.container_id)?;
+        let made = self.engine.checkpoint_container(container.id, location, checkpoint::shorter(asked, deadline)).await;
+        made.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(cri::CheckpointContainerResponse {}))
     }
 
-    async fn checkpoint_pod(&self, _: Request<cri::CheckpointPodRequest>) -> Answer<cri::CheckpointPodResponse> {
-        Err(status::no_rpc("creel has no checkpoints yet"))
+    async fn checkpoint_pod(&self, request: Request<cri::CheckpointPodRequest>) -> Answer<cri::CheckpointPodResponse> {
+        let deadline = checkpoint::deadline(&request);
+        let request = request.into_inner();
+        checkpoint::no_options(&request.options)?;
+        let output = checkpoint::path("output_path", request.output_path)?;
+        let pod = ids::pod(&self.engine, &request.pod_sandbox_id)?;
+        let containers = checkpoint::containers(&self.engine, &request.container_ids)?;
+        self.engine.checkpoint_pod(pod.id, output, containers, deadline).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(cri::CheckpointPodResponse {}))
     }
 
-    async fn restore_pod(&self, _: Request<cri::RestorePodRequest>) -> Answer<cri::RestorePodResponse> {
-        Err(status::no_rpc("creel has no checkpoints yet"))
+    async fn restore_pod(&self, request: Request<cri::RestorePodRequest>) -> Answer<cri::RestorePodResponse> {
+        let deadline = checkpoint::deadline(&request);
+        let (pod, containers, from) = checkpoint::restore(request.into_inner())?;
+        let restored = self.engine.restore_pod(pod, containers, from, deadline).await.map_err(|e| status::of_engine(&e))?;
+        let containers = restored.1.into_iter();
+        let containers = containers.map(|it| cri::RestoredContainer { name: it.name, container_id: it.id.to_string() });
+        Ok(Response::new(cri::RestorePodResponse { pod_sandbox_id: restored.0.to_string(), restored_containers: containers.collect() }))
     }
 
     async fn list_metric_descriptors(

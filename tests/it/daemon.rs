@@ -25,6 +25,24 @@ pub fn cache(name: &str) -> PathBuf {
     Path::new(&dir).join(name)
 }
 
+/// OCI runtimes that handlers are tested with.
+pub const RUNTIMES: [&str; 2] = ["runc", "crun"];
+
+/// Where Debian's packages put them.
+pub fn oci_runtime(name: &str) -> PathBuf {
+    Path::new("/usr/bin").join(name)
+}
+
+/// The handler of every pod whose test asks for none: the whole suite can be run with another one.
+pub fn handler() -> String {
+    std::env::var("CREEL_TEST_HANDLER").unwrap_or_default()
+}
+
+fn handlers() -> String {
+    let section = |name: &&str| format!("[handlers.{name}]\nruntime = \"{}\"\n", oci_runtime(name).display());
+    RUNTIMES.iter().map(section).collect()
+}
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A daemon and what belongs to it.
@@ -72,7 +90,7 @@ impl Daemon {
             number % 250,
             std::process::id() % 65_536,
         );
-        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        std::fs::write(dir.path().join("config.toml"), config + &handlers()).unwrap();
         let mut args = vec!["--config".into(), at("config.toml"), "--run".into(), at("run")];
         args.extend(["--socket".into(), at("run/creel.sock"), "--cgroup-parent".into(), parent]);
         args.extend(["--certs-dir".into(), at("certs.d")]);
@@ -209,7 +227,7 @@ impl Daemon {
         std::fs::write(dir.join("hosts.toml"), text).unwrap();
     }
 
-    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+    pub async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
         let uri = format!("unix:{}", self.socket().display());
         Endpoint::try_from(uri).unwrap().connect_timeout(Duration::from_secs(5)).connect().await
     }

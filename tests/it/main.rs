@@ -5,17 +5,22 @@
 
 #![allow(unreachable_pub, clippy::print_stderr, clippy::type_complexity, reason = "a program of tests: nobody else sees its items")]
 
+mod cgroup2;
 mod check;
 mod containers;
 mod daemon;
 mod events;
+mod handlers;
 mod image;
 mod images;
+mod imagevolumes;
 mod journeys;
 mod network;
+mod nri;
 mod pods;
 mod recovery;
 mod registry;
 mod rollback;
+mod security;
 mod stats;
 mod streaming;

@@ -72,7 +72,12 @@ pub fn container(name: &str, image: &str, script: &str) -> cri::ContainerConfig 
 }
 
 pub async fn run_pod(runtime: &mut Runtime, config: &cri::PodSandboxConfig) -> Result<String, tonic::Status> {
-    let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+    run_pod_by(runtime, config, &crate::daemon::handler()).await
+}
+
+/// With a runtime handler.
+pub async fn run_pod_by(runtime: &mut Runtime, config: &cri::PodSandboxConfig, handler: &str) -> Result<String, tonic::Status> {
+    let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.to_owned() };
     Ok(runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
 }
 

@@ -15,12 +15,20 @@ pub struct Config {
     pub cgroup_parent: String,
     /// The supervisor's program.
     pub shim: PathBuf,
+    /// Images that are never removed to gain space (see [`crate::image::Pinned`]).
+    pub pinned_images: Vec<String>,
+    /// Directories of CDI specifications, the most important last.
+    pub cdi_spec_dirs: Vec<PathBuf>,
+    /// Directories of OCI hooks, the most important last.
+    pub hooks_dirs: Vec<PathBuf>,
     /// `certs.d` directory with one directory per registry.
     pub certs_dir: PathBuf,
     /// Registries spoken to in plain http.
     pub plain_http: Vec<String>,
     /// The network of pods that have their own namespace.
     pub network: net::Config,
+    /// criu's program: a path, or a name to look for; empty: no checkpoints.
+    pub criu: PathBuf,
     /// Most processes of a container whose client says nothing.
     pub pids_limit: i64,
     /// Size of a pod's /dev/shm in bytes.
@@ -31,6 +39,8 @@ pub struct Config {
     pub handlers: std::collections::BTreeMap<String, crate::OciHandler>,
     /// Bytes that a container may write to its root, at most; `None`: as many as fit. Needs project quotas.
     pub writable_layer_limit: Option<u64>,
+    /// Classes of block I/O that containers can be in.
+    pub block_io: crate::spec::BlockIoClasses,
 }
 
 impl Config {

@@ -50,6 +50,7 @@ pub(crate) struct Inner {
     pub network: net::Network,
     pub cgroups: Hierarchies,
     pub placement: Placement,
+    pub modules: crate::security::Modules,
     pub table: Table,
     pub events: Events,
     pub nri: Nri,
@@ -75,8 +76,12 @@ pub struct Info {
     pub cgroup_driver: CgroupDriver,
     /// Parent cgroup of pods whose client names none.
     pub cgroup_parent: String,
+    /// AppArmor and SELinux.
+    pub security: crate::SecurityInfo,
     /// `erofs` or `directory`.
     pub layer_format: &'static str,
+    /// Whether the file system counts what writable layers take.
+    pub project_quotas: bool,
     /// Pods that are ready, and all.
     pub pods: (usize, usize),
     /// Containers that run, and all.
@@ -91,6 +96,7 @@ impl Engine {
         let config = Arc::new(config);
         let inner = Arc::new(Inner::open(config).await?);
         inner.recover().await?;
+        inner.recover_checkpoints().await;
         inner.start_nri().await?;
         inner.keep_network_whole();
         Ok(Self { inner })
@@ -117,6 +123,10 @@ impl Engine {
     /// Why not.
     pub async fn user_namespaces(&self) -> Result<(), Error> {
         self.inner.user_namespaces().await
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
     /// RunPodSandbox. Repeating it joins the attempt in flight or returns the pod that it made.
@@ -291,7 +301,9 @@ impl Engine {
             },
             cgroup_driver: self.inner.placement.driver,
             cgroup_parent: self.inner.placement.parent.clone(),
+            security: self.inner.modules.info(),
             layer_format: self.inner.images.layer_format(),
+            project_quotas: self.inner.quota != sys::quota::Support::None,
             pods: (pods.iter().filter(|p| matches!(p.state(), PodState::Ready { .. })).count(), pods.len()),
             containers: (
                 containers.iter().filter(|c| matches!(c.state(), ContainerState::Running { .. })).count(),
@@ -330,6 +342,7 @@ impl Inner {
                 network,
                 cgroups,
                 placement,
+                modules: crate::security::Modules::detect(),
                 table: Table::default(),
                 events: Events::default(),
                 nri: Nri::default(),

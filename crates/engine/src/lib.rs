@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod blocking;
+pub mod checkpoint;
 mod clock;
 mod config;
 mod container;
@@ -17,12 +18,15 @@ mod failpoint;
 mod files;
 mod flight;
 mod handlers;
+mod hooks;
 pub mod image;
 mod nri;
 mod oci;
 mod pod;
+mod rdt;
 mod record;
 mod recover;
+mod security;
 pub mod shim;
 pub mod spec;
 mod stats;
@@ -43,6 +47,7 @@ pub use events::{Event, EventKind};
 pub use handlers::{Abilities, BUILT_IN, Handler, OciHandler};
 pub use nri::NriConfig;
 pub use pod::{Pod, update::PodSize};
+pub use security::SecurityInfo;
 pub use stats::{
     ContainerMetrics, ContainerUsage, Disk, InterfaceUsage, PodMetrics, PodUsage, Processes, Traffic, Writable, device_name,
 };

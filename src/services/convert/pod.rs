@@ -5,16 +5,16 @@ use std::{collections::BTreeMap, net::IpAddr};
 use api::runtime as cri;
 use model::pod::{Dns, NamespaceMode, PodKey, PodSpec, PortMapping, Protocol};
 
-use super::{Host, Result, absolute, annotations, invalid, known, labels, no_climbing, resources, security, shown};
+use super::{Result, absolute, annotations, invalid, known, labels, no_climbing, resources, security, shown};
 
 /// The label that `creel run` puts on its pods; its value is the name that a person sees.
 pub(crate) const NAME_LABEL: &str = "creel.name";
 
 /// A pod as asked for.
-pub(crate) fn spec(config: Option<cri::PodSandboxConfig>, runtime_handler: String, host: Host) -> Result<PodSpec> {
+pub(crate) fn spec(config: Option<cri::PodSandboxConfig>, runtime_handler: String) -> Result<PodSpec> {
     let config = config.ok_or_else(|| invalid("config", "missing"))?;
     let linux = config.linux.unwrap_or_default();
-    let security = security::pod(linux.security_context.unwrap_or_default(), host)?;
+    let security = security::pod(linux.security_context.unwrap_or_default())?;
     // Ports of a pod on the host's network are the host's already; Kubernetes fills them in all the same.
     let port_mappings = match security.namespaces.network {
         NamespaceMode::Node => Vec::new(),
@@ -39,7 +39,7 @@ pub(crate) fn spec(config: Option<cri::PodSandboxConfig>, runtime_handler: Strin
         run_as_user: security.run_as_user,
         run_as_group: security.run_as_group,
         userns: security.userns,
-        selinux: None,
+        selinux: security.selinux,
     })
 }
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn converted(config: Config) -> Result<PodSpec> {
-        spec(Some(config), String::new(), Host::default())
+        spec(Some(config), String::new())
     }
 
     fn mapping(container_port: i32, host_port: i32, host_ip: &str) -> cri::PortMapping {
@@ -252,9 +252,9 @@ mod tests {
             let text = converted(bad).unwrap_err().to_string();
             assert!(text.starts_with(&format!("{field}: ")), "{field} <> {text}");
         }
-        assert_eq!(spec(None, String::new(), Host::default()).unwrap_err().to_string(), "config: missing");
-        assert!(spec(Some(good()), "creel".into(), Host::default()).is_ok());
+        assert_eq!(spec(None, String::new()).unwrap_err().to_string(), "config: missing");
+        assert!(spec(Some(good()), "creel".into()).is_ok());
         // Which handlers there are is the engine's to know.
-        assert_eq!(spec(Some(good()), "runc".into(), Host::default()).unwrap().runtime_handler, "runc");
+        assert_eq!(spec(Some(good()), "runc".into()).unwrap().runtime_handler, "runc");
     }
 }

@@ -15,6 +15,7 @@ use super::Container;
 use crate::{
     Inner,
     blocking::blocking,
+    checkpoint::Restoring,
     clock,
     error::{About, Error, Step},
     events::EventKind,
@@ -23,6 +24,7 @@ use crate::{
     nri::{ContainerFacts, RowGuard, Target},
     pod::Pod,
     record::{ContainerPhase, ContainerRecord},
+    shim::Shim,
     spec,
     undo::Undo,
 };
@@ -30,6 +32,25 @@ use crate::{
 impl Inner {
     /// Creates a container, joins an attempt in flight for the same name, or returns what an earlier attempt made.
     pub(crate) async fn create_container(self: &Arc<Self>, pod: PodId, spec: ContainerSpec) -> Result<ContainerId, Error> {
+        self.create(pod, spec, None).await
+    }
+
+    /// The same with processes and files out of a checkpoint.
+    pub(crate) async fn create_restored(
+        self: &Arc<Self>,
+        pod: PodId,
+        spec: ContainerSpec,
+        from: Arc<Restoring>,
+    ) -> Result<ContainerId, Error> {
+        self.create(pod, spec, Some(from)).await
+    }
+
+    async fn create(
+        self: &Arc<Self>,
+        pod: PodId,
+        spec: ContainerSpec,
+        restoring: Option<Arc<Restoring>>,
+    ) -> Result<ContainerId, Error> {
         let pod = self.table.pod(pod)?;
         pod.admit(PodRequest::CreateContainer)?;
         let (inner, key, joined) = (self.clone(), spec.key.clone(), pod.clone());
@@ -38,7 +59,7 @@ impl Inner {
             pod.admit(PodRequest::CreateContainer)?;
             match inner.table.container_by_key(pod.id, &spec.key) {
                 Some(container) => already(&container, &spec),
-                None => Creation::begin(&inner, &pod, spec).await?.run().await,
+                None => Creation::begin(&inner, &pod, spec, restoring).await?.run().await,
             }
         });
         outcome.await.unwrap_or_else(|_| {
@@ -65,11 +86,21 @@ struct Creation {
     rootfs: OwnedFd,
     /// Mounts of its image volumes.
     mounts: Vec<OwnedFd>,
-    /// Devices that NRI plugins have added.
+    /// Devices that CDI specifications and NRI plugins have added.
     rules: Vec<DeviceRule>,
     /// From the plugins' answers until the container is in the table.
     row: Option<RowGuard>,
+    /// What its processes and files come out of, if it does not begin with a program.
+    restoring: Option<Arc<Restoring>>,
     undo: Undo,
+}
+
+/// A container that is asked for.
+#[derive(Clone, Copy)]
+struct Order<'a> {
+    id: ContainerId,
+    spec: &'a ContainerSpec,
+    restoring: Option<&'a Arc<Restoring>>,
 }
 
 /// What has to be there before a plan can be written: the plan names users, and those are in the image.
@@ -83,10 +114,15 @@ struct Ground {
 }
 
 impl Creation {
-    async fn begin(inner: &Arc<Inner>, pod: &Arc<Pod>, spec: ContainerSpec) -> Result<Self, Error> {
+    async fn begin(
+        inner: &Arc<Inner>,
+        pod: &Arc<Pod>,
+        spec: ContainerSpec,
+        restoring: Option<Arc<Restoring>>,
+    ) -> Result<Self, Error> {
         let id = ContainerId::from_bytes(crate::random_id());
         let mut undo = Undo::default();
-        match Self::prepare(inner, pod, &spec, id, &mut undo).await {
+        match Self::prepare(inner, pod, Order { id, spec: &spec, restoring: restoring.as_ref() }, &mut undo).await {
             Ok((ground, prepared)) => {
                 let record = ContainerRecord {
                     id,
@@ -109,7 +145,7 @@ impl Creation {
                     spec,
                 };
                 let Ground { image, pins, rootfs, mounts, .. } = ground;
-                Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, mounts, rules: Vec::new(), row: None, undo })
+                Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, mounts, rules: prepared.rules, row: None, restoring, undo })
             }
             Err(error) => {
                 undo.unwind().await;
@@ -121,12 +157,17 @@ impl Creation {
     async fn prepare(
         inner: &Arc<Inner>,
         pod: &Arc<Pod>,
-        spec: &ContainerSpec,
-        id: ContainerId,
+        order: Order<'_>,
         undo: &mut Undo,
     ) -> Result<(Ground, spec::Prepared), Error> {
-        let ground = Self::ground(inner, pod, spec, id, undo).await?;
+        let Order { id, spec, restoring } = order;
+        let (modules, asked, within) = (inner.clone(), spec.clone(), pod.clone());
+        let confinement = blocking(move || modules.modules.confine(&within.spec, within.selinux_level.as_deref(), &asked));
+        let confinement = confinement.await.step(id, "security context")?;
+        let mut ground = Self::ground(inner, pod, order, confinement.files.clone(), undo).await?;
+        let restoring = restoring.cloned();
         failpoint::hit("ctr.plan", id)?;
+        let modules = inner.clone();
         let handler = inner.handlers.find(&pod.spec.runtime_handler)?.cloned();
         let (config, pod, spec, writable) = (inner.config.clone(), pod.clone(), spec.clone(), inner.store.container_path(id));
         blocking(move || {
@@ -144,6 +185,18 @@ impl Creation {
                 pids_limit: config.pids_limit,
             };
             let mut prepared = spec::container_plan(&request).step(id, "container configuration")?;
+            if let Some(class) = &spec.block_io_class {
+                let block_io = spec::block_io::resolve(&config.block_io, class).step(id, "container configuration")?;
+                prepared.resources.block_io = Some(block_io);
+            }
+            if let Some(class) = &spec.rdt_class {
+                crate::rdt::check(crate::rdt::ROOT.as_ref(), id, class)?;
+            }
+            let edits = cdi::resolve(&config.cdi_spec_dirs, &spec.cdi_devices).step(id, "find devices")?;
+            prepared.inject(&edits, &pod.spec).step(id, "add devices")?;
+            if let Some(restoring) = restoring {
+                restoring.fill_mounts(&mut prepared.plan, &mut ground.mounts, &writable, id)?;
+            }
             prepared.plan.oci = handler.map(|handler| OciPlan {
                 handler: pod.spec.runtime_handler.clone(),
                 runtime: handler.runtime.to_string_lossy().into_owned(),
@@ -151,6 +204,9 @@ impl Creation {
                 bundle: pod.paths.dir.join("oci").join(id.to_string()).to_string_lossy().into_owned(),
                 config: Vec::new().into(),
             });
+            confinement.apply(&mut prepared.plan);
+            let ours = [pod.paths.dir.as_path(), writable.as_path()];
+            modules.modules.relabel(&spec, &prepared.plan, ours).step(id, "security context")?;
             Ok((ground, prepared))
         })
         .await
@@ -160,10 +216,11 @@ impl Creation {
     async fn ground(
         inner: &Arc<Inner>,
         pod: &Pod,
-        spec: &ContainerSpec,
-        id: ContainerId,
+        order: Order<'_>,
+        label: Option<String>,
         undo: &mut Undo,
     ) -> Result<Ground, Error> {
+        let Order { id, spec, restoring } = order;
         let missing = || Error::new(ErrorKind::NotFound, About::Image(spec.image.clone()), "no such image: pull it first");
         let image = inner.images.status(&spec.image).ok_or_else(missing)?;
         let volumes = inner.volume_images(&spec.image_volumes)?;
@@ -176,10 +233,19 @@ impl Creation {
         failpoint::hit("ctr.rootfs", id)?;
         let claiming = inner.clone();
         blocking(move || claiming.claim_project(id)).await?;
+        if let Some(restoring) = restoring.cloned() {
+            restoring.check_image(&image)?;
+            let store = inner.clone();
+            blocking(move || {
+                let dir = store.store.container_dir(id).step(id, "make the writable layer")?;
+                restoring.fill_root(&dir.upper, id)
+            })
+            .await?;
+        }
         let (images, wanted, durable) = (inner.clone(), image.clone(), pod.spec.user_made);
         let idmap = pod.idmap().await?.map(Arc::new);
         let (mapped, durability) = (idmap.clone(), crate::image::Durability::of_user(durable));
-        let rootfs = blocking(move || images.images.rootfs(&wanted, id, durability, mapped.as_deref()))
+        let rootfs = blocking(move || images.images.rootfs(&wanted, id, durability, (mapped.as_deref(), label.as_deref())))
             .await
             .step(id, "mount the root file system")?;
         let mounts = inner.mount_volumes(&spec.image_volumes, &volumes, idmap.as_ref()).await?;
@@ -228,9 +294,9 @@ impl Creation {
         let (id, pod, created_at) = (*id, self.pod.id, *created_at);
         let facts = ContainerFacts { id, pod, spec, plan, resources, image, user, created_at, state: None };
         let outcome = plugins.create_container(&self.pod, facts, &mut self.undo).await?;
-        let (mut record, pod, pids_limit) = (self.record.clone(), self.pod.clone(), self.inner.config.pids_limit);
+        let (mut record, mut rules) = (self.record.clone(), self.rules.clone());
+        let (pod, pids_limit) = (self.pod.clone(), self.inner.config.pids_limit);
         let adjusted = blocking(move || {
-            let mut rules = Vec::new();
             let (plan, resources) = (&mut record.plan, &mut record.resources);
             let annotations = &record.spec.annotations;
             let mut target = Target { annotations, plan, resources, rules: &mut rules, pod: &pod.spec, pod_cgroup: &pod.cgroup, pids_limit };
@@ -290,12 +356,37 @@ impl Creation {
         });
         failpoint::hit("ctr.process", id)?;
         let plan = self.full_plan().await?;
-        let warnings = shim
-            .create(&plan, std::os::fd::AsFd::as_fd(&self.rootfs), &self.mounts)
-            .await
-            .step(id, "create the container's process")?;
+        let rootfs = std::os::fd::AsFd::as_fd(&self.rootfs);
+        let warnings = match self.restoring.clone() {
+            None => shim.create(&plan, rootfs, &self.mounts).await.step(id, "create the container's process")?,
+            Some(restoring) => {
+                let images = self.inner.store.container_path(id).join("restore");
+                let stage = self.pod.paths.dir.join("stage");
+                let (plan, images) = blocking({
+                    let (restoring, images, stage) = (restoring.clone(), images.clone(), stage.clone());
+                    move || {
+                        std::fs::create_dir_all(&stage).step(id, "make a directory to restore in")?;
+                        restoring.take_images(&images, &plan).map(|()| (plan, images))
+                    }
+                })
+                .await?;
+                let restore = restoring.plan(&images, &stage);
+                let made = shim.restore(&plan, restore, rootfs, &self.mounts).await.step(id, "restore the container's processes");
+                blocking(move || std::fs::remove_dir_all(images)).await.step(id, "remove the images")?;
+                made?
+            }
+        };
         self.record.warnings.extend(warnings);
-        Ok(())
+        self.join_rdt_class(&shim).await
+    }
+
+    /// Before the process has run anything: what it starts is in its class by itself.
+    async fn join_rdt_class(&self, shim: &Shim) -> Result<(), Error> {
+        let (id, Some(class)) = (self.record.id, self.record.spec.rdt_class.clone()) else { return Ok(()) };
+        let report = shim.container(id).await.step(id, "find the container's process")?;
+        let gone = || Error::new(ErrorKind::FailedPrecondition, About::Container(id), "its process is gone");
+        let pid = report.ok_or_else(gone)?.pid;
+        blocking(move || crate::rdt::join(crate::rdt::ROOT.as_ref(), id, &class, pid)).await
     }
 
     /// With what an OCI runtime reads; the record keeps what that follows from.

@@ -86,8 +86,16 @@ impl Setup {
     fn new(inner: &Arc<Inner>, spec: PodSpec) -> Result<Self, Error> {
         let id = PodId::from_bytes(crate::random_id());
         let cgroup = spec::cgroup::pod(&spec.cgroup_parent, &inner.placement, id).step(id, "cgroup parent")?;
-        let plan =
+        let mut plan =
             spec::pod_plan(&spec, &spec::cgroup::supervisor(&cgroup, id), inner.config.shm_size).step(id, "pod configuration")?;
+        let selinux_level = inner.modules.level(id, &spec);
+        plan.mount_label = match inner.modules.pod_files(&spec, selinux_level.as_deref()) {
+            Err(e) => {
+                inner.modules.release(id);
+                return Err(e).step(id, "security context");
+            }
+            Ok(label) => label,
+        };
         let owes_network = spec.namespaces.network == NamespaceMode::Pod;
         let record = PodRecord {
             id,
@@ -98,6 +106,7 @@ impl Setup {
             network: if owes_network { NetworkDebt::Begun } else { NetworkDebt::None },
             cgroup,
             own_cgroup: false,
+            selinux_level,
             size: None,
         };
         Ok(Self { inner: inner.clone(), paths: PodPaths::new(&inner.config.run, id), record, plan, undo: Undo::default() })
@@ -137,6 +146,7 @@ impl Setup {
         let there = inner.group(&self.record.cgroup).step(id, "cgroup parent")?.exists();
         self.record.own_cgroup = !there || inner.is_ours(&self.record.cgroup);
         self.undo.push("pod record", move || async move {
+            inner.modules.release(id);
             blocking(move || inner.store.remove_pod(id)).await.map_err(|e| crate::chain(&e))
         });
         let (dir, log) = (self.paths.dir.clone(), PathBuf::from(&self.record.spec.log_directory));

@@ -13,6 +13,9 @@ pub(crate) fn cut(text: &str) -> String {
 /// Why what a client asks for cannot become a plan. `why` says what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A class of block I/O that the configuration does not have.
+    #[error("block I/O class {0:?} is not in the engine's configuration (blockio_config)")]
+    BlockIoClass(String),
     /// A user or group that cannot be.
     #[error("user {user:?}: {why}")]
     User {
@@ -127,6 +130,14 @@ pub enum Error {
         /// The rule.
         why: &'static str,
     },
+    /// Something that a CDI specification asks for and cannot be had.
+    #[error("CDI {field}: {why}")]
+    Cdi {
+        /// As it is called there.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A limit that cannot be.
     #[error("resource {field} {value:?}: {why}")]
     Resource {
@@ -216,7 +227,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoName { .. } => ErrorKind::NotFound,
-            Self::RecursiveReadOnly { .. } => ErrorKind::Unsupported,
+            Self::RecursiveReadOnly { .. } | Self::Cdi { .. } => ErrorKind::Unsupported,
             Self::Privileged => ErrorKind::PermissionDenied,
             Self::HostPath { source, .. } | Self::SeccompFile { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -227,6 +238,7 @@ impl Error {
             Self::Kernel { .. } => ErrorKind::Internal,
             Self::Database { .. } | Self::DatabaseForm { .. } => ErrorKind::FailedPrecondition,
             Self::User { .. }
+            | Self::BlockIoClass(_)
             | Self::Env { .. }
             | Self::NotText(_)
             | Self::Command(_)

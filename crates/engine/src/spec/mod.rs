@@ -3,7 +3,9 @@
 //! A plan follows from the specs, the image's defaults, its user databases and the host's files, and from nothing
 //! else. **Invariant:** labels and annotations are not read in this module (R17, EX-21).
 
+pub(crate) mod block_io;
 mod caps;
+mod cdi;
 pub mod cgroup;
 mod command;
 mod defaults;
@@ -30,10 +32,13 @@ use std::{os::fd::BorrowedFd, path::Path};
 use model::{
     ContainerId, PodId, Resources, Signal,
     container::{ContainerSpec, ImageDefaults, ResolvedUser},
-    plan::{ContainerPlan, PodPlan, ProcessPlan},
+    plan::{ContainerPlan, Hook, PodPlan, ProcessPlan},
     pod::{NamespaceMode, PidMode, PodSpec},
 };
 
+pub use block_io::{BlockIoClasses, BlockIoRule};use sys::cgroup::DeviceRule;
+
+pub(crate) use cdi::{HOOK_LIMIT, HOOK_TIMEOUT};
 pub use defaults::{default_masked_paths, default_readonly_paths, possible_cpus};
 pub use devices::device_rules;
 pub(crate) use devices::node_path as device_path;
@@ -112,6 +117,21 @@ pub struct Prepared {
     pub resources: Resources,
     /// Directories made for the image's VOLUMEs, filled.
     pub volumes: Vec<Volume>,
+    /// What its cgroup allows besides what [`device_rules`] says.
+    pub rules: Vec<DeviceRule>,
+    /// Programs to be run at points of its life.
+    pub hooks: Vec<Hook>,
+}
+
+impl Prepared {
+    /// Does what the specifications of its CDI devices say.
+    ///
+    /// # Errors
+    /// What of it cannot be, by its name. Nothing of this is of use then.
+    pub fn inject(&mut self, edits: &::cdi::Edits, pod: &PodSpec) -> Result<(), Error> {
+        let mut target = cdi::Target { plan: &mut self.plan, rules: &mut self.rules, pod, hooks: &mut self.hooks };
+        target.apply(edits, &mut self.user)
+    }
 }
 
 /// Decides everything about a container. Makes the missing directories of bind mounts and logs, and the image's volumes.
@@ -151,6 +171,7 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
         stdin: spec.stdin,
         stdin_once: spec.stdin_once,
         root_propagation: mounts.root_propagation,
+        hooks: None,
         annotations: None,
         oci: None,
         mount_label: None,
@@ -158,7 +179,7 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
     let stop_signal = stop_signal(spec, image)?;
     // Last, because it is the one step that copies.
     volumes::prepare(request.rootfs, &mounts.volumes)?;
-    Ok(Prepared { plan, user, stop_signal, resources, volumes: mounts.volumes })
+    Ok(Prepared { plan, user, stop_signal, resources, volumes: mounts.volumes, rules: Vec::new(), hooks: Vec::new() })
 }
 
 fn process(request: &ContainerRequest<'_>, user: &ResolvedUser) -> Result<ProcessPlan, Error> {

@@ -36,12 +36,17 @@ impl Lab {
             certs_dir: dir.path().join("certs.d"),
             plain_http: Vec::new(),
             network: net::Config::Cni(Default::default()),
+            criu: std::path::PathBuf::new(),
             pids_limit: 100,
             shm_size: 1 << 20,
             cgroup_driver: None,
             handlers: std::collections::BTreeMap::new(),
             nri: None,
             writable_layer_limit: None,
+            block_io: Default::default(),
+            pinned_images: Vec::new(),
+            cdi_spec_dirs: Vec::new(),
+            hooks_dirs: Vec::new(),
         };
         let images = Images::open(&config, store.clone()).unwrap();
         Self { _dir: dir, store, images, server: Server::start() }
