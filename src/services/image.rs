@@ -33,9 +33,13 @@ impl Images {
     fn list(&self, filter: Option<cri::ImageFilter>) -> Vec<cri::Image> {
         let name = filter.and_then(|filter| filter.image).map(|spec| spec.image).unwrap_or_default();
         match name.as_str() {
-            "" => self.engine.images().list().iter().map(|image| to_proto(image)).collect(),
-            name => find(&self.engine, name).iter().map(|image| to_proto(image)).collect(),
+            "" => self.engine.images().list().iter().map(|image| self.to_proto(image)).collect(),
+            name => find(&self.engine, name).iter().map(|image| self.to_proto(image)).collect(),
         }
+    }
+
+    fn to_proto(&self, image: &ImageInfo) -> cri::Image {
+        cri::Image { pinned: self.engine.images().is_pinned(image), ..to_proto(image) }
     }
 }
 
@@ -144,9 +148,13 @@ impl ImageService for Images {
 
     async fn image_status(&self, request: Request<cri::ImageStatusRequest>) -> Answer<cri::ImageStatusResponse> {
         let request = request.into_inner();
+        // An image is the same for all handlers, so it has none in a list: a kubelet that keeps images by handler
+        // (RuntimeClassInImageCriApi) counts one for all. Who asks for one handler's is told that it is.
+        let spec = request.image.as_ref().filter(|spec| !spec.runtime_handler.is_empty());
+        let spec = spec.map(|spec| cri::ImageSpec { annotations: Default::default(), ..spec.clone() });
         let image = find(&self.engine, &named(request.image)?);
         Ok(Response::new(cri::ImageStatusResponse {
-            image: image.as_deref().map(to_proto),
+            image: image.as_deref().map(|image| cri::Image { spec, ..self.to_proto(image) }),
             info: image.as_deref().filter(|_| request.verbose).map(info).unwrap_or_default(),
         }))
     }

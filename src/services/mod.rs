@@ -1,6 +1,7 @@
 //! What creeld serves: proto in, engine call, proto out.
 
 mod archive;
+mod checkpoint;
 pub(crate) mod convert;
 mod creel;
 mod events;

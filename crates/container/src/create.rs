@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{
-    plan::{ContainerPlan, MountKind},
+    plan::{ContainerPlan, HookStage, MountKind},
     pod::PidMode,
 };
 use sys::{
@@ -16,10 +16,13 @@ use sys::{
 };
 
 use crate::{
-    Error, PodEnv, StartError, Stdio,
-    error::Failure,
-    init::{self, Material},
-    report::{self, Listener, Message},
+    Error, Hooks, PodEnv, StartError, Stdio,
+    error::{At, Failure},
+    identity,
+    init::{self, Ground, Material},
+    mounts::Given,
+    report::{self, Listener, Message, Reporter},
+    userns::UserNamespace,
 };
 
 /// From fork to ready, and from start to execve. Sources on a dead NFS server are the slowest thing there is.
@@ -47,8 +50,12 @@ pub struct Created {
     listener: Listener,
     /// Master of its terminal, if it has one.
     pub console: Option<OwnedFd>,
+    /// The other end, for a process that gets it from here.
+    slave: Option<OwnedFd>,
     /// What was asked for and is not so.
     pub warnings: Vec<String>,
+    /// Other people's programs, some of which the process waits for.
+    hooks: Option<Hooks>,
 }
 
 /// Makes a container. On an error nothing is left of it.
@@ -60,15 +67,13 @@ pub fn create(env: &PodEnv, plan: &ContainerPlan, parts: Parts<'_>) -> Result<Cr
     let join = group.open_join().map_err(Error::host("open container's cgroup"))?;
     let wants_shm = plan.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Shm));
     let shm = if wants_shm { Some(env.shm()?) } else { None };
-    let material = Material { rootfs: parts.rootfs, mounts: parts.mounts, stdio: parts.stdio, shm, join };
-    let (listener, reporter) = report::pair()?;
-    let process = match fork(env, plan.pid, parts.target)? {
-        Fork::Child => init::run(env, plan, material, reporter),
-        Fork::Parent(process) => process,
+    let ground = Ground { rootfs: parts.rootfs, given: Given { shm, detached: parts.mounts } };
+    let material = Material { ground, stdio: parts.stdio, join };
+    let mut created = match &env.userns {
+        Some(userns) if plan.pid == PidMode::Container => begin_inside(env, userns, plan, material)?,
+        Some(_) | None => begin(env, plan, material, parts.target)?,
     };
-    drop((material, reporter));
-    let mut created = Created { process, listener, console: None, warnings: Vec::new() };
-    match created.listen() {
+    match created.listen_with(env) {
         Ok(Heard::Ready) => Ok(created),
         Ok(Heard::Closed) => Err(Error::Died { exit: created.kill() }),
         Err(error) => {
@@ -76,6 +81,63 @@ pub fn create(env: &PodEnv, plan: &ContainerPlan, parts: Parts<'_>) -> Result<Cr
             Err(error)
         }
     }
+}
+
+fn begin(env: &PodEnv, plan: &ContainerPlan, material: Material, target: Option<BorrowedFd<'_>>) -> Result<Created, Error> {
+    let (listener, reporter) = report::pair()?;
+    match fork(env, plan.pid, target)? {
+        Fork::Child => init::run(env, plan, material, reporter),
+        Fork::Parent(process) => Ok(Created { hooks: Hooks::of(plan), ..Created::new(process, listener) }),
+    }
+}
+
+/// A PID namespace belongs to the user namespace of the process that makes it, and the container's first process is the one
+/// in it. So that is born inside, where it can mount nothing of the host's; a builder beside it, which is not inside, makes
+/// its mounts.
+fn begin_inside(env: &PodEnv, userns: &UserNamespace, plan: &ContainerPlan, material: Material) -> Result<Created, Error> {
+    let Material { ground, stdio, join } = material;
+    let (listener, reporter) = report::pair()?;
+    let outside = |between: &Reporter| {
+        identity::set_oom_score(&plan.process, &env.proc, between)?;
+        join.join().at(|| format!("join cgroup {:?}", plan.cgroup))
+    };
+    let mut created = match userns.fork(New::NEWPID, outside)? {
+        Fork::Child => init::run_member(plan, stdio, reporter),
+        Fork::Parent(process) => Created { hooks: Hooks::of(plan), ..Created::new(process, listener) },
+    };
+    drop(reporter);
+    match furnish(env, plan, (ground, &stdio), &mut created) {
+        Ok(()) => Ok(created),
+        Err(error) => {
+            created.kill();
+            Err(error)
+        }
+    }
+}
+
+/// Has a builder make the container's mounts, and gives them to its first process.
+fn furnish(env: &PodEnv, plan: &ContainerPlan, (ground, stdio): (Ground, &Stdio), created: &mut Created) -> Result<(), Error> {
+    let (listener, reporter) = report::pair()?;
+    let process = match fork_into(env, created.process.pidfd.as_fd(), New::NEWNS)? {
+        Fork::Child => init::run_builder(env, plan, ground, stdio, &reporter),
+        Fork::Parent(process) => process,
+    };
+    drop((ground, reporter));
+    let mut builder = Created { hooks: Hooks::of(plan), ..Created::new(process, listener) };
+    let heard = builder.listen_with(env);
+    let mounts = ns::of(builder.pid(), "mnt");
+    created.warnings.append(&mut builder.warnings);
+    created.console = builder.console.take();
+    let slave = builder.slave.take();
+    let exit = builder.kill();
+    match heard? {
+        Heard::Ready => {}
+        Heard::Closed => return Err(Error::Died { exit }),
+    }
+    let mounts = mounts.map_err(Error::call("open mount namespace"))?;
+    // EPIPE: it has died meanwhile, which its listener says better.
+    let _ = created.listener.give_mounts(&mounts, slave.as_ref());
+    Ok(())
 }
 
 /// What came first.
@@ -87,7 +149,7 @@ pub(crate) enum Heard {
 
 impl Created {
     pub(crate) fn new(process: Process, listener: Listener) -> Self {
-        Self { process, listener, console: None, warnings: Vec::new() }
+        Self { process, listener, console: None, slave: None, warnings: Vec::new(), hooks: None }
     }
 
     /// Process id of the container's first process on the host.
@@ -120,17 +182,41 @@ impl Created {
         start_error(error)
     }
 
+    /// As [`Self::listen`], with the hooks that the process waits for.
+    fn listen_with(&mut self, env: &PodEnv) -> Result<Heard, Error> {
+        loop {
+            if let Some(heard) = self.hear()? {
+                return Ok(heard);
+            }
+            let hooks = self.hooks.as_ref().ok_or(Error::Report)?;
+            for stage in [HookStage::Prestart, HookStage::CreateRuntime] {
+                hooks.run(env, stage, Some(self.process.pid))?;
+            }
+            // EPIPE: it has died meanwhile, which the listener says better.
+            let _ = self.listener.go();
+        }
+    }
+
     /// Takes in messages up to the one that decides.
     pub(crate) fn listen(&mut self) -> Result<Heard, Error> {
-        let until = Instant::now() + LIMIT;
+        self.hear()?.ok_or(Error::Report)
+    }
+
+    /// `None`: it waits for the supervisor's hooks.
+    fn hear(&mut self) -> Result<Option<Heard>, Error> {
+        // Hooks that the process runs itself have their own limits.
+        let inside = [HookStage::CreateContainer, HookStage::StartContainer];
+        let limit = LIMIT + self.hooks.as_ref().map_or(Duration::ZERO, |hooks| hooks.time(&inside));
+        let until = Instant::now() + limit;
         loop {
             match self.listener.next(until) {
                 Ok(Some(Message::Warning(text))) => self.warnings.push(text),
-                Ok(Some(Message::Console(master))) => self.console = Some(master),
-                Ok(Some(Message::Ready)) => return Ok(Heard::Ready),
+                Ok(Some(Message::Console(master, slave))) => (self.console, self.slave) = (Some(master), Some(slave)),
+                Ok(Some(Message::Ready)) => return Ok(Some(Heard::Ready)),
+                Ok(Some(Message::Hooks)) => return Ok(None),
                 Ok(Some(Message::Failed(failure))) => return Err(failed(failure)),
-                Ok(None) => return Ok(Heard::Closed),
-                Err(sys::Errno::TIMEDOUT) => return Err(Error::Deadline { what: "setting up the new process", limit: LIMIT }),
+                Ok(None) => return Ok(Some(Heard::Closed)),
+                Err(sys::Errno::TIMEDOUT) => return Err(Error::Deadline { what: "setting up the new process", limit }),
                 Ok(Some(Message::Child(_))) | Err(_) => return Err(Error::Report),
             }
         }

@@ -92,6 +92,7 @@ fn prepare(env: &PodEnv, target: BorrowedFd<'_>, plan: &ExecPlan, material: Mate
     process::reset_signals();
     let program = Program::new(&plan.process)?;
     identity::set_oom_score(&plan.process, &env.proc, reporter)?;
+    identity::set_labels(&plan.process, &env.proc)?;
     rustix::process::setsid().at(|| "setsid".to_owned())?;
     material.join.join().at(|| format!("join cgroup {:?}", plan.cgroup))?;
     if let Stdio::Io(io) = &material.stdio {

@@ -5,10 +5,10 @@ use rustix::{
     process::{Signal, set_parent_process_death_signal, umask},
     thread::{Gid, Uid, set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
-use sys::{Errno, caps, proc::Proc, rlimit, seccomp};
+use sys::{Errno, caps, proc::Proc, rlimit, sched, seccomp};
 
 use crate::{
-    error::{At, Step},
+    error::{At, Step, refuse},
     report::Reporter,
 };
 
@@ -25,6 +25,30 @@ pub(crate) fn set_oom_score(plan: &ProcessPlan, proc: &Proc, reporter: &Reporter
     }
 }
 
+/// Says what execve(2) turns the process into for AppArmor and SELinux. No program runs before the container's, so it does
+/// not matter how early; but `proc` must still show the calling process, and nothing of the container be mounted over it
+/// (R04). What was written is read again: a process that would run unconfined must not run.
+pub(crate) fn set_labels(plan: &ProcessPlan, proc: &Proc) -> Step<()> {
+    if let Some(profile) = &plan.apparmor {
+        let step = || format!("set AppArmor profile {profile:?}");
+        // A directory of its own since Linux 5.1, beside SELinux's files.
+        let file = match proc.read("self/attr/apparmor/exec") {
+            Ok(_) => "self/attr/apparmor/exec",
+            Err(_) => "self/attr/exec",
+        };
+        proc.write(file, &format!("exec {profile}")).at(step)?;
+        let now = proc.read(file).at(step)?;
+        if now.trim_end().rsplit_once(" (").is_none_or(|(name, _)| name != profile) {
+            return refuse(step(), format!("the kernel says {:?}", now.trim_end()));
+        }
+    }
+    let Some(label) = &plan.selinux else { return Ok(()) };
+    let step = || format!("set SELinux label {label:?}");
+    proc.write("self/attr/exec", label).at(step)?;
+    let now = proc.read("self/attr/exec").at(step)?;
+    if now.trim_end_matches(['\0', '\n']) == label { Ok(()) } else { refuse(step(), format!("the kernel says {now:?}")) }
+}
+
 /// Becomes who the plan says. With no_new_privs the filter comes later ([`confine`]), as close to execve as can be;
 /// without, it can be installed only while the process still has CAP_SYS_ADMIN, so the filter has to allow what follows.
 pub(crate) fn assume(plan: &ProcessPlan, reporter: &Reporter) -> Step<()> {
@@ -32,6 +56,7 @@ pub(crate) fn assume(plan: &ProcessPlan, reporter: &Reporter) -> Step<()> {
         rlimit::set(limit.resource, limit.soft, limit.hard)
             .at(|| format!("set rlimit {} to {}:{}", limit.resource, limit.soft, limit.hard))?;
     }
+    schedule(plan)?;
     let wanted = plan.capabilities;
     caps::bound(wanted.bounding).at(|| "drop bounding set".to_owned())?;
     if !plan.no_new_privs {
@@ -47,6 +72,18 @@ pub(crate) fn assume(plan: &ProcessPlan, reporter: &Reporter) -> Step<()> {
     umask(rustix::fs::Mode::from_raw_mode(plan.umask.unwrap_or(0o022)));
     // After the change of user, which clears it (prctl(2)).
     set_parent_process_death_signal(Some(Signal::KILL)).at(|| "prctl(PR_SET_PDEATHSIG)".to_owned())
+}
+
+/// While the process may: both can need CAP_SYS_NICE.
+fn schedule(plan: &ProcessPlan) -> Step<()> {
+    if let Some(model::plan::Scheduler { policy, flags, nice, priority, runtime, deadline, period }) = plan.scheduler {
+        let attributes = sched::Attributes { size: 0, policy, flags, nice, priority, runtime, deadline, period };
+        sched::set(attributes).at(|| format!("sched_setattr(policy {policy}, nice {nice}, priority {priority})"))?;
+    }
+    match plan.io_priority {
+        Some(io) => sched::set_io_priority(io.class, io.level).at(|| format!("ioprio_set(class {}, {})", io.class, io.level)),
+        None => Ok(()),
+    }
 }
 
 /// The filter of a process with no_new_privs: nothing of ours but execve and the report of its failure comes after it.

@@ -34,9 +34,19 @@ pub struct PodEnv {
     pub(crate) hierarchies: Hierarchies,
     /// The supervisor's own PID namespace, to come back to.
     pub(crate) pid_namespace: OwnedFd,
+    /// Where hooks run.
+    pub(crate) started_in: StartedIn,
     pub(crate) userns: Option<UserNamespace>,
     shm: Shm,
     init: Option<Process>,
+}
+
+/// Namespaces that the supervisor was started in.
+#[derive(Debug)]
+pub(crate) struct StartedIn {
+    pub(crate) net: OwnedFd,
+    pub(crate) ipc: OwnedFd,
+    pub(crate) uts: OwnedFd,
 }
 
 /// The pod's /dev/shm.
@@ -66,12 +76,14 @@ impl PodEnv {
         join.join().map_err(Error::call("join supervisor's cgroup"))?;
         let proc = Proc::new().map_err(Error::host("mount private procfs"))?;
         let pid_namespace = ns::own("pid").map_err(Error::call("open own pid namespace"))?;
+        let own = |name| ns::own(name).map_err(Error::call("open own namespaces"));
+        let started_in = StartedIn { net: own("net")?, ipc: own("ipc")?, uts: own("uts")? };
         sysctl::check(plan)?;
         let userns = enter_namespaces(plan, &proc)?;
         let owner = userns.as_ref().map_or((0, 0), UserNamespace::root);
-        let shm = if plan.own_ipc { Shm::new(plan.shm_size, owner, run_dir)? } else { Shm::Host };
+        let shm = if plan.own_ipc { Shm::new(plan, owner, run_dir)? } else { Shm::Host };
         let init = if plan.shared_pid { Some(start_init(userns.as_ref())?) } else { None };
-        Ok(Self { proc, hierarchies, pid_namespace, userns, shm, init })
+        Ok(Self { proc, hierarchies, pid_namespace, started_in, userns, shm, init })
     }
 
     /// The init of the pod's shared PID namespace, as the host numbers it.
@@ -150,10 +162,11 @@ impl PodEnv {
 
 impl Shm {
     /// R23: of limited size, and charged to whoever touches its pages, so to the pod.
-    fn new(size: u64, (uid, gid): (u32, u32), run_dir: &Path) -> Result<Self, Error> {
+    fn new(plan: &PodPlan, (uid, gid): (u32, u32), run_dir: &Path) -> Result<Self, Error> {
         let flags = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
         let (uid, gid) = (uid.to_string(), gid.to_string());
-        let options = [("mode", "1777".to_owned()), ("size", size.to_string()), ("uid", uid), ("gid", gid)];
+        let mut options = vec![("mode", "1777".to_owned()), ("size", plan.shm_size.to_string()), ("uid", uid), ("gid", gid)];
+        options.extend(plan.mount_label.clone().map(|label| ("context", label)));
         let tmpfs =
             options.iter().try_fold(Filesystem::open("tmpfs").map_err(Error::host("mount /dev/shm"))?, |tmpfs, (key, value)| {
                 tmpfs.set(key, value.as_str()).map_err(Error::host("mount /dev/shm"))
@@ -220,8 +233,10 @@ fn collect_until(last: Pid) -> Result<(), Error> {
 fn start_init(userns: Option<&UserNamespace>) -> Result<Process, Error> {
     let (listener, reporter) = report::pair()?;
     let new = New::NEWPID | New::NEWNS;
-    let forked =
-        userns.map_or_else(|| process::fork(new, None).map_err(Error::call("clone3 for pod init")), |userns| userns.fork(new))?;
+    let forked = userns.map_or_else(
+        || process::fork(new, None).map_err(Error::call("clone3 for pod init")),
+        |userns| userns.fork(new, |_| Ok(())),
+    )?;
     match forked {
         Fork::Child => run_init(&reporter),
         Fork::Parent(init) => {

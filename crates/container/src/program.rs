@@ -56,6 +56,13 @@ impl Program {
         Ok(Self { name: name.clone(), candidates: vec![path], argv, env: vec![no_nul(&format!("PATH={DEFAULT_PATH}"))?] })
     }
 
+    /// A program by its path, with exactly these arguments and this environment.
+    pub(crate) fn exactly(path: &str, args: &[String], env: &[String]) -> Step<Self> {
+        let no_nul = |text: &str| CString::new(text).or_else(|_| refuse("program", "contains a NUL byte"));
+        let list = |texts: &[String]| texts.iter().map(|text| no_nul(text)).collect::<Step<_>>();
+        Ok(Self { name: path.to_owned(), candidates: vec![no_nul(path)?], argv: list(args)?, env: list(env)? })
+    }
+
     /// Runs it. Comes back only with the reason why not, as execvp(3) would decide: a file that may not be run counts
     /// only if no other one is found.
     pub(crate) fn run(&self) -> Failure {

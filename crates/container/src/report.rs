@@ -22,10 +22,12 @@ const MAX_TEXT: usize = 3 << 10;
 pub(crate) enum Message {
     /// Something asked for is not so, but the container can live.
     Warning(String),
-    /// The master of its terminal.
-    Console(OwnedFd),
+    /// Master and slave of its terminal.
+    Console(OwnedFd, OwnedFd),
     /// A process that it has made, a child of the supervisor.
     Child(Process),
+    /// The hooks of the supervisor's are due.
+    Hooks,
     /// All done but the start.
     Ready,
     /// It could not go on.
@@ -51,8 +53,8 @@ impl Reporter {
         self.say(b'W', cut(text, MAX_TEXT).as_bytes());
     }
 
-    pub(crate) fn console(&self, master: &OwnedFd) -> Result<(), Errno> {
-        sock::send(&self.0, b"C", &[master.as_fd()])
+    pub(crate) fn console(&self, master: &OwnedFd, slave: &OwnedFd) -> Result<(), Errno> {
+        sock::send(&self.0, b"C", &[master.as_fd(), slave.as_fd()])
     }
 
     /// If it cannot be said, the supervisor hears the end of this process.
@@ -60,6 +62,12 @@ impl Reporter {
         let mut packet = vec![b'P'];
         packet.extend(child.pid.as_raw_nonzero().get().to_le_bytes());
         let _ = sock::send(&self.0, &packet, &[child.as_fd()]);
+    }
+
+    /// Waits until the supervisor has run its hooks; `false`: it wants no container any more.
+    pub(crate) fn hooks(&self) -> bool {
+        self.say(b'H', &[]);
+        self.wait_go()
     }
 
     pub(crate) fn ready(&self) {
@@ -90,6 +98,18 @@ impl Reporter {
         }
     }
 
+    /// Waits for [`Listener::give_mounts`]: a mount namespace, and the slave of a terminal.
+    pub(crate) fn wait_mounts(&self) -> Option<(OwnedFd, Option<OwnedFd>)> {
+        let packet = loop {
+            match sock::receive(&self.0, &mut [0]) {
+                Err(Errno::INTR) => {}
+                other => break other.ok()?,
+            }
+        };
+        let mut fds = packet.fds.into_iter();
+        Some((fds.next()?, fds.next()))
+    }
+
     /// Closes all other descriptors of the process.
     pub(crate) fn alone(self) -> Result<Self, Errno> {
         process::keep_only(self.0).map(Self)
@@ -115,13 +135,20 @@ impl Listener {
         let Some((tag, body)) = buffer[..packet.length].split_first() else { return Ok(None) };
         let message = match tag {
             b'W' => Some(Message::Warning(String::from_utf8_lossy(body).into_owned())),
-            b'C' => packet.fds.pop().map(Message::Console),
+            b'C' => packet.fds.pop().zip(packet.fds.pop()).map(|(slave, master)| Message::Console(master, slave)),
             b'P' => packet.fds.pop().and_then(|pidfd| Some(Message::Child(Process { pid: pid(body)?, pidfd }))),
+            b'H' => Some(Message::Hooks),
             b'R' => Some(Message::Ready),
             b'F' => failure(body).map(Message::Failed),
             _ => None,
         };
         message.map(Some).ok_or(Errno::BADMSG)
+    }
+
+    /// Gives a process what was made for it.
+    pub(crate) fn give_mounts(&self, mounts: &OwnedFd, slave: Option<&OwnedFd>) -> Result<(), Errno> {
+        let fds: Vec<_> = std::iter::once(mounts).chain(slave).map(AsFd::as_fd).collect();
+        sock::send(&self.0, b"M", &fds)
     }
 
     pub(crate) fn go(&self) -> Result<(), Errno> {

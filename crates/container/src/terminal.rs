@@ -57,14 +57,24 @@ impl Terminal {
         Self::new(devpts, uid)
     }
 
-    /// Hands the master to the supervisor and makes the slave the controlling terminal and the standard files of the
-    /// calling process, which leads a session without a terminal.
-    pub(crate) fn install(self, reporter: &Reporter) -> Step<()> {
-        reporter.console(&self.master).at(|| "hand over terminal".to_owned())?;
-        rustix::process::ioctl_tiocsctty(&self.slave).at(|| "set controlling terminal".to_owned())?;
-        let copy = || self.slave.try_clone().map_err(|_| sys::Errno::MFILE).at(|| "dup(terminal)".to_owned());
-        Io { stdin: copy()?, stdout: copy()?, stderr: copy()? }.install()
+    /// Hands both ends to the supervisor.
+    pub(crate) fn hand_over(&self, reporter: &Reporter) -> Step<()> {
+        reporter.console(&self.master, &self.slave).at(|| "hand over terminal".to_owned())
     }
+
+    /// Hands the ends over and takes the slave for the calling process.
+    pub(crate) fn install(self, reporter: &Reporter) -> Step<()> {
+        self.hand_over(reporter)?;
+        control(&self.slave)
+    }
+}
+
+/// Makes a slave the controlling terminal and the standard files of the calling process, which leads a session without a
+/// terminal.
+pub(crate) fn control(slave: &OwnedFd) -> Step<()> {
+    rustix::process::ioctl_tiocsctty(slave).at(|| "set controlling terminal".to_owned())?;
+    let copy = || slave.try_clone().map_err(|_| sys::Errno::MFILE).at(|| "dup(terminal)".to_owned());
+    Io { stdin: copy()?, stdout: copy()?, stderr: copy()? }.install()
 }
 
 fn is_devpts(fd: impl AsFd) -> Step<bool> {

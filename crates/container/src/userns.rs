@@ -89,11 +89,12 @@ impl UserNamespace {
     }
 
     /// As [`process::fork`], with the new process inside, as root, and its new namespaces belonging to this one. A process
-    /// between goes inside and makes it, as a child of the calling one.
-    pub(crate) fn fork(&self, new: New) -> Result<Fork, Error> {
+    /// between goes inside and makes it, as a child of the calling one; before that it does `outside`, of which the new one
+    /// inherits what is inherited.
+    pub(crate) fn fork(&self, new: New, outside: impl FnOnce(&Reporter) -> Step<()>) -> Result<Fork, Error> {
         let (listener, reporter) = report::pair()?;
         match process::fork(New::empty(), None).map_err(Error::call("clone3"))? {
-            Fork::Child => match self.enter().and_then(|()| process::fork_sibling(new).at(|| "clone3(CLONE_PARENT)".to_owned())) {
+            Fork::Child => match outside(&reporter).and_then(|()| self.fork_sibling(new)) {
                 Ok(Fork::Child) => Ok(Fork::Child),
                 Ok(Fork::Parent(child)) => {
                     reporter.child(&child);
@@ -106,7 +107,12 @@ impl UserNamespace {
             },
             Fork::Parent(between) => {
                 drop(reporter);
-                let message = listener.next(Instant::now() + LIMIT);
+                let message = loop {
+                    match listener.next(Instant::now() + LIMIT) {
+                        Ok(Some(Message::Warning(_))) => {}
+                        other => break other,
+                    }
+                };
                 let _ = process::signal(&between, model::Signal::KILL);
                 let exit = process::wait(&between, LIMIT).ok();
                 match message {
@@ -115,6 +121,13 @@ impl UserNamespace {
                 }
             }
         }
+    }
+}
+
+impl UserNamespace {
+    fn fork_sibling(&self, new: New) -> Step<Fork> {
+        self.enter()?;
+        process::fork_sibling(new).at(|| "clone3(CLONE_PARENT)".to_owned())
     }
 }
 

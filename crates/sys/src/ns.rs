@@ -48,6 +48,7 @@ pub fn enter_link(namespace: impl AsFd, kind: Kinds) -> Result<(), Errno> {
         ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME => LinkNameSpaceType::HostNameAndNISDomainName,
         ThreadNameSpaceType::CONTROL_GROUP => LinkNameSpaceType::ControlGroup,
         ThreadNameSpaceType::USER => LinkNameSpaceType::User,
+        ThreadNameSpaceType::MOUNT => LinkNameSpaceType::Mount,
         _ => return Err(Errno::INVAL),
     };
     move_into_link_name_space(namespace.as_fd(), Some(kind))
@@ -81,6 +82,18 @@ pub fn own(name: &str) -> Result<OwnedFd, Errno> {
         return Err(Errno::INVAL);
     }
     openat(CWD, format!("/proc/thread-self/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// A namespace of another process, `name` as for [`own`]. The caller makes sure that the process is still the one it means.
+///
+/// # Errors
+/// open(2).
+pub fn of(process: crate::process::Pid, name: &str) -> Result<OwnedFd, Errno> {
+    if name.contains('/') {
+        return Err(Errno::INVAL);
+    }
+    let path = format!("/proc/{}/ns/{name}", process.as_raw_nonzero());
+    openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Switches the loopback interface of the calling thread's network namespace on (netdevice(7)).

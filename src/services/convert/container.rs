@@ -1,5 +1,7 @@
 //! Containers: a ContainerConfig becomes a `ContainerSpec`.
 
+use std::collections::BTreeMap;
+
 use api::runtime as cri;
 use model::{
     ImageId,
@@ -8,29 +10,33 @@ use model::{
 };
 
 use super::{
-    Host, Result, absolute, annotations, invalid, labels, mount, no_climbing, plain, resources, security, shown, signal,
-    unsupported, userns,
+    Result, absolute, annotations, invalid, labels, mount, no_climbing, plain, resources, security, shown, signal,
+    userns,
 };
+
+/// CDI devices of one container at most.
+const CDI_DEVICES_MAX: usize = 1024;
 
 /// A container as asked for, in this pod. The request's own copy of the pod's configuration is not trusted: only what
 /// the pod was made with counts.
-pub(crate) fn spec(config: Option<cri::ContainerConfig>, pod: &PodSpec, host: Host) -> Result<ContainerSpec> {
+pub(crate) fn spec(config: Option<cri::ContainerConfig>, pod: &PodSpec) -> Result<ContainerSpec> {
     let config = config.ok_or_else(|| invalid("config", "missing"))?;
     let image = config.image.filter(|image| !image.image.is_empty()).ok_or_else(|| invalid("config.image", "missing"))?;
-    if !config.cdi_devices.is_empty() {
-        return Err(unsupported("config.CDI_devices", "creel does not read CDI specifications yet"));
-    }
     let linux = config.linux.unwrap_or_default();
     let context = linux.security_context.unwrap_or_default();
     userns::check_container("linux.security_context", context.namespace_options.as_ref(), pod.userns)?;
     userns::check_mounts("config.mounts", &config.mounts, pod.userns)?;
-    let security = security::container(context, pod.namespaces.pid, host)?;
+    let security = security::container(context, pod.namespaces.pid)?;
     if security.privileged && !pod.privileged {
         return Err(invalid("config.linux.security_context.privileged", "the pod was not made for privileged containers"));
     }
     let (mounts, image_volumes) = volumes(config.mounts)?;
+    let key = key(config.metadata)?;
+    let class = |kind| class(kind, &key.name, &config.annotations, &pod.annotations);
     Ok(ContainerSpec {
-        key: key(config.metadata)?,
+        block_io_class: class("blockio"),
+        rdt_class: class("rdt"),
+        key,
         image: image.image,
         user_specified_image: image.user_specified_image,
         command: words("config.command", config.command)?,
@@ -39,6 +45,7 @@ pub(crate) fn spec(config: Option<cri::ContainerConfig>, pod: &PodSpec, host: Ho
         envs: config.envs.into_iter().map(env).collect::<Result<_>>()?,
         mounts,
         image_volumes,
+        cdi_devices: cdi_devices(config.cdi_devices)?,
         devices: numbered("config.devices", config.devices, mount::device)?,
         labels: labels("config.labels", config.labels)?,
         annotations: annotations("config.annotations", config.annotations)?,
@@ -60,6 +67,18 @@ pub(crate) fn mounts(spec: &ContainerSpec, images: &[ImageId]) -> Vec<cri::Mount
     spec.mounts.iter().map(mount::to_proto).chain(volumes).collect()
 }
 
+/// Devices by their CDI names. Annotations that say such names (`cdi.k8s.io/..`) are not read: anybody who may annotate a
+/// pod would be given devices (CVE-2026-53492).
+fn cdi_devices(asked: Vec<cri::CdiDevice>) -> Result<Vec<String>> {
+    if asked.len() > CDI_DEVICES_MAX {
+        return Err(invalid("config.CDI_devices", format_args!("{} devices, more than {CDI_DEVICES_MAX}", asked.len())));
+    }
+    match asked.iter().find(|device| device.name.is_empty() || device.name.len() > 1024) {
+        Some(bad) => Err(invalid("config.CDI_devices", format_args!("{}: not the name of a device", shown(&bad.name)))),
+        None => Ok(asked.into_iter().map(|device| device.name).collect()),
+    }
+}
+
 /// Mounts of the host's files, and those of images.
 fn volumes(asked: Vec<cri::Mount>) -> Result<(Vec<BindMount>, Vec<ImageVolume>)> {
     let (mut mounts, mut images) = (Vec::new(), Vec::new());
@@ -71,6 +90,19 @@ fn volumes(asked: Vec<cri::Mount>) -> Result<(Vec<BindMount>, Vec<ImageVolume>)>
         }
     }
     Ok((mounts, images))
+}
+
+/// The class of a container by the annotations that Kubernetes has for it: CRI has no field. The administrator says what
+/// a class is; nothing else in annotations means anything to this engine.
+fn class(
+    kind: &str,
+    container: &str,
+    own: &BTreeMap<String, String>,
+    pod: &BTreeMap<String, String>,
+) -> Option<String> {
+    let of_pod = |key: &str| pod.get(&format!("{kind}.resources.beta.kubernetes.io/{key}"));
+    let class = own.get(&format!("io.kubernetes.cri.{kind}-class"));
+    class.or_else(|| of_pod(&format!("container.{container}"))).or_else(|| of_pod("pod")).cloned()
 }
 
 fn key(metadata: Option<cri::ContainerMetadata>) -> Result<ContainerKey> {
@@ -127,7 +159,7 @@ mod tests {
     fn pod(privileged: bool) -> PodSpec {
         let metadata = cri::PodSandboxMetadata { name: "n".into(), ..Default::default() };
         let config = cri::PodSandboxConfig { metadata: Some(metadata), ..Default::default() };
-        PodSpec { privileged, ..super::super::pod::spec(Some(config), String::new(), Host::default()).unwrap() }
+        PodSpec { privileged, ..super::super::pod::spec(Some(config), String::new()).unwrap() }
     }
 
     fn good() -> Config {
@@ -139,7 +171,7 @@ mod tests {
     }
 
     fn converted(config: Config) -> Result<ContainerSpec> {
-        spec(Some(config), &pod(false), Host::default())
+        spec(Some(config), &pod(false))
     }
 
     fn env(key: &str, value: &[u8]) -> Config {
@@ -161,6 +193,19 @@ mod tests {
         assert_eq!(spec.envs[0].value.as_slice(), b"\xff=x");
         assert_eq!(spec.stop_signal.map(Signal::number), Some(10));
         assert_eq!((spec.security.seccomp.clone(), mounts(&spec, &[]).len()), (SeccompSpec::Unconfined, 1));
+    }
+
+    #[test]
+    fn classes_come_from_annotations() {
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let (pod_wide, of_one) = ("blockio.resources.beta.kubernetes.io/pod", "blockio.resources.beta.kubernetes.io/container.c");
+        let (none, own) = (BTreeMap::new(), map(&[("io.kubernetes.cri.blockio-class", "own")]));
+        let pod: BTreeMap<_, _> = map(&[(pod_wide, "all"), (of_one, "one")]);
+        let of = |kind, name, own, pod| class(kind, name, own, pod);
+        assert_eq!(of("blockio", "c", &own, &pod).as_deref(), Some("own"));
+        assert_eq!(of("blockio", "c", &none, &pod).as_deref(), Some("one"));
+        assert_eq!(of("blockio", "d", &none, &pod).as_deref(), Some("all"));
+        assert_eq!((of("rdt", "c", &own, &pod), of("blockio", "c", &none, &none)), (None, None));
     }
 
     #[test]
@@ -189,7 +234,7 @@ mod tests {
             let text = converted(bad).unwrap_err().to_string();
             assert!(text.starts_with(&format!("{field}: ")), "{field} <> {text}");
         }
-        assert_eq!(spec(None, &pod(false), Host::default()).unwrap_err().to_string(), "config: missing");
+        assert_eq!(spec(None, &pod(false)).unwrap_err().to_string(), "config: missing");
     }
 
     #[test]
@@ -197,7 +242,7 @@ mod tests {
         let context = cri::LinuxContainerSecurityContext { privileged: true, ..Default::default() };
         let linux = cri::LinuxContainerConfig { security_context: Some(context), ..Default::default() };
         let config = Config { linux: Some(linux), ..good() };
-        assert!(spec(Some(config.clone()), &pod(true), Host::default()).unwrap().security.privileged);
+        assert!(spec(Some(config.clone()), &pod(true)).unwrap().security.privileged);
         assert!(converted(config).unwrap_err().to_string().starts_with("config.linux.security_context.privileged: "));
     }
 }

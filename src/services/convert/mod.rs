@@ -4,16 +4,17 @@
 
 pub(crate) mod container;
 mod id;
+mod lsm;
 mod mount;
 pub(crate) mod pod;
 pub(crate) mod resources;
 mod security;
 pub(crate) mod signal;
+pub(crate) mod userns;
 
 use std::{collections::BTreeMap, fmt::Display};
 
 pub(crate) use id::{container_target, is_id_prefix};
-pub(crate) use security::Host;
 
 /// Why a request is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

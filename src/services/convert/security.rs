@@ -1,68 +1,13 @@
 //! Security contexts. Unknown values are refused, never taken for something weaker.
 
 use api::runtime as cri;
-use model::container::{SeccompSpec, SecuritySpec, UserSpec};
+use model::container::{SeccompSpec, SecuritySpec, SelinuxSpec, UserSpec};
 use model::pod::{NamespaceMode, PidMode, PodNamespaces, UserNamespace};
 
-use super::{Result, absolute, container_target, invalid, known, no_climbing, shown, uid, unsupported, userns};
-
-/// Which security modules this machine's kernel enforces. creel applies none of them yet: where one is on, asking for
-/// it is refused; where it is off, asking for its default means nothing, as with other runtimes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Host {
-    /// AppArmor is enabled.
-    pub(crate) apparmor: bool,
-    /// SELinux has a policy loaded.
-    pub(crate) selinux: bool,
-}
-
-impl Host {
-    /// Looks at the kernel: AppArmor's module parameter, and selinuxfs, which is mounted once there is a policy.
-    pub(crate) fn detect() -> Self {
-        let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-        Self {
-            apparmor: enabled.is_ok_and(|text| text.trim() == "Y"),
-            selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
-        }
-    }
-
-    fn selinux(self, field: &str, options: Option<&cri::SeLinuxOption>) -> Result<()> {
-        let asked = options.is_some_and(|o| *o != cri::SeLinuxOption::default());
-        if self.selinux && asked {
-            return Err(unsupported(format_args!("{field}.selinux_options"), "creel does not set SELinux labels"));
-        }
-        Ok(())
-    }
-
-    /// The field wins over its deprecated twin, which is text: `unconfined`, `runtime/default`, `localhost/NAME`.
-    fn apparmor(self, field: &str, profile: Option<&cri::SecurityProfile>, deprecated: &str) -> Result<()> {
-        let (field, kind, name) = match (profile, deprecated) {
-            (Some(profile), _) => {
-                let field = format!("{field}.apparmor");
-                let kind = known(format_args!("{field}.profile_type"), profile.profile_type)?;
-                (field, kind, profile.localhost_ref.as_str())
-            }
-            (None, text) => {
-                let field = format!("{field}.apparmor_profile");
-                let (kind, name) = old_profile(&field, text, cri::security_profile::ProfileType::Unconfined)?;
-                (field, kind, name)
-            }
-        };
-        use cri::security_profile::ProfileType;
-        match kind {
-            ProfileType::Unconfined => Ok(()),
-            ProfileType::RuntimeDefault if !self.apparmor => Ok(()),
-            ProfileType::RuntimeDefault => Err(unsupported(field, "creel has no AppArmor profile of its own")),
-            ProfileType::Localhost if name.is_empty() => Err(invalid(field, "a profile of the host needs a name")),
-            ProfileType::Localhost => {
-                Err(unsupported(field, format_args!("{}: creel does not apply AppArmor profiles", shown(name))))
-            }
-        }
-    }
-}
+use super::{Result, absolute, container_target, invalid, known, lsm, no_climbing, shown, uid, userns};
 
 /// The old way to name a profile. `empty` is what no text means.
-fn old_profile<'t>(
+pub(super) fn old_profile<'t>(
     field: &str,
     text: &'t str,
     empty: cri::security_profile::ProfileType,
@@ -107,18 +52,18 @@ pub(super) struct PodSecurity {
     pub(super) privileged: bool,
     pub(super) run_as_user: Option<u32>,
     pub(super) run_as_group: Option<u32>,
+    pub(super) selinux: Option<SelinuxSpec>,
     pub(super) userns: Option<UserNamespace>,
 }
 
-/// The security context of a pod. It has no process of its own but the supervisor, so seccomp is only checked for form
+/// The security context of a pod. It has no process of its own but the supervisor, so seccomp and AppArmor are only checked for form
 /// and `readonly_rootfs` and groups mean nothing.
-pub(super) fn pod(asked: cri::LinuxSandboxSecurityContext, host: Host) -> Result<PodSecurity> {
+pub(super) fn pod(asked: cri::LinuxSandboxSecurityContext) -> Result<PodSecurity> {
     const FIELD: &str = "linux.security_context";
     #[expect(deprecated, reason = "old clients send it")]
     let old_seccomp = &asked.seccomp_profile_path;
     seccomp(FIELD, asked.seccomp.as_ref(), old_seccomp)?;
-    host.apparmor(FIELD, asked.apparmor.as_ref(), "")?;
-    host.selinux(FIELD, asked.selinux_options.as_ref())?;
+    lsm::apparmor(FIELD, asked.apparmor.as_ref(), "")?;
     let options = asked.namespace_options.unwrap_or_default();
     let mode = |name: &str, number: i32| known::<cri::NamespaceMode>(format_args!("{FIELD}.namespace_options.{name}"), number);
     let shared = |name: &str, number: i32| match mode(name, number)? {
@@ -145,19 +90,17 @@ pub(super) fn pod(asked: cri::LinuxSandboxSecurityContext, host: Host) -> Result
         privileged: asked.privileged,
         run_as_user: number("run_as_user", asked.run_as_user)?,
         run_as_group: number("run_as_group", asked.run_as_group)?,
+        selinux: lsm::selinux(FIELD, asked.selinux_options.as_ref())?,
     })
 }
 
 /// The security context of a container. `pod_pid` is what it gets if it does not say whose PID namespace it wants.
-pub(super) fn container(asked: cri::LinuxContainerSecurityContext, pod_pid: NamespaceMode, host: Host) -> Result<SecuritySpec> {
+pub(super) fn container(asked: cri::LinuxContainerSecurityContext, pod_pid: NamespaceMode) -> Result<SecuritySpec> {
     const FIELD: &str = "linux.security_context";
     #[expect(deprecated, reason = "old clients send them")]
     let (old_seccomp, old_apparmor) = (&asked.seccomp_profile_path, &asked.apparmor_profile);
     let seccomp = seccomp(FIELD, asked.seccomp.as_ref(), old_seccomp)?;
-    if !asked.privileged {
-        host.apparmor(FIELD, asked.apparmor.as_ref(), old_apparmor)?;
-    }
-    host.selinux(FIELD, asked.selinux_options.as_ref())?;
+    let apparmor = lsm::apparmor(FIELD, asked.apparmor.as_ref(), old_apparmor)?;
     let pid = pid_mode(FIELD, asked.namespace_options.as_ref(), pod_pid)?;
     let policy: cri::SupplementalGroupsPolicy =
         known(format_args!("{FIELD}.supplemental_groups_policy"), asked.supplemental_groups_policy)?;
@@ -185,8 +128,8 @@ pub(super) fn container(asked: cri::LinuxContainerSecurityContext, pod_pid: Name
         // Privileged means that nothing confines, whatever else is said.
         seccomp: if asked.privileged { SeccompSpec::Unconfined } else { seccomp },
         pid,
-        apparmor: None,
-        selinux: None,
+        apparmor,
+        selinux: lsm::selinux(FIELD, asked.selinux_options.as_ref())?,
     })
 }
 

@@ -10,7 +10,7 @@ use sys::{
     mount::{self, Change, Depth},
 };
 
-use super::{attributes, filesystem, make_readonly};
+use super::{attributes, filesystem, labelled, make_readonly};
 use crate::error::{At, Step};
 
 /// The mounts of the view.
@@ -47,7 +47,9 @@ impl View {
                 if plan.own_cgroup_namespace { (plan.cgroup.as_str(), Depth::Top) } else { ("/", Depth::Recursive) };
             return bind(root, path, depth).map(Self::V2);
         }
-        let tmpfs = filesystem("tmpfs", &[("mode", "755")], MountFlags { readonly: false, ..flags }).at(step)?;
+        let mut options = vec![("mode", "755")];
+        options.extend(labelled(plan.mount_label.as_deref()));
+        let tmpfs = filesystem("tmpfs", &options, MountFlags { readonly: false, ..flags }).at(step)?;
         let mut binds = Vec::new();
         for (root, controllers) in hierarchies.mounts() {
             let name = root.file_name().map_or_else(|| controllers.join(","), |name| name.to_string_lossy().into_owned());

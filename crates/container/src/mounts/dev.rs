@@ -10,7 +10,7 @@ use sys::{
     path::{Links, Root},
 };
 
-use super::filesystem;
+use super::{filesystem, labelled};
 use crate::{
     PodEnv,
     error::{At, Step, refuse},
@@ -45,7 +45,9 @@ impl Dev {
         let step = || format!("make {:?}", mount.target);
         // Nodes have to work, and mount points have to be made in it, whatever the plan's flags say.
         let flags = MountFlags { nodev: false, readonly: false, ..mount.flags };
-        let tmpfs = filesystem("tmpfs", &[("mode", "755"), ("size", "65536k")], flags).at(step)?;
+        let mut options = vec![("mode", "755"), ("size", "65536k")];
+        options.extend(labelled(plan.mount_label.as_deref()));
+        let tmpfs = filesystem("tmpfs", &options, flags).at(step)?;
         for (name, major, minor) in NODES {
             make_node(&tmpfs, name, FileType::CharacterDevice, (major, minor, 0o666)).at(step)?;
         }
@@ -60,7 +62,7 @@ impl Dev {
                 make_device(&below, &format!("/{path}"), device)?;
             }
         }
-        Ok(Self { tmpfs, devpts: devpts(env)? })
+        Ok(Self { tmpfs, devpts: devpts(env, plan.mount_label.as_deref())? })
     }
 
     pub(super) fn attach(&self, target: &OwnedFd) -> Step<()> {
@@ -91,10 +93,11 @@ impl Dev {
     }
 }
 
-fn devpts(env: &PodEnv) -> Step<OwnedFd> {
+fn devpts(env: &PodEnv, label: Option<&str>) -> Step<OwnedFd> {
     let step = || "make /dev/pts".to_owned();
     let group = env.userns.as_ref().map_or(Ok(TTY_GROUP), |userns| userns.gid(TTY_GROUP))?.to_string();
-    let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", group.as_str())];
+    let mut options = vec![("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", group.as_str())];
+    options.extend(labelled(label));
     let mut devpts = mount::Filesystem::open("devpts").at(step)?;
     for (key, value) in options {
         devpts = if value.is_empty() { devpts.flag(key) } else { devpts.set(key, value) }.at(step)?;

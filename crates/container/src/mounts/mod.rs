@@ -85,7 +85,9 @@ impl<'p> Sources<'p> {
                 MountKind::Sysfs => Source::Mount(filesystem("sysfs", &[], mount.flags).at(step)?),
                 MountKind::Mqueue => Source::Mount(filesystem("mqueue", &[], mount.flags).at(step)?),
                 MountKind::HostSysfs => Source::Mount(env.as_host(|| bind::host_sysfs(mount.flags).at(step))?),
-                MountKind::Tmpfs { size, mode } => Source::Mount(tmpfs(*size, *mode, mount.flags).at(step)?),
+                MountKind::Tmpfs { size, mode } => {
+                    Source::Mount(tmpfs((*size, *mode), mount.flags, plan.mount_label.as_deref()).at(step)?)
+                }
                 MountKind::Dev => Source::Dev(dev::Dev::build(env, plan, mount)?),
                 MountKind::Cgroup => Source::Cgroup(cgroup::View::prepare(&env.hierarchies, plan, mount.flags)?),
                 MountKind::Shm => match shm.take() {
@@ -237,12 +239,18 @@ fn filesystem(kind: &str, options: &[(&str, &str)], flags: MountFlags) -> Result
     filesystem.mount(attributes(flags))
 }
 
+/// The option that gives all files of a file system one SELinux label.
+fn labelled(label: Option<&str>) -> Option<(&str, &str)> {
+    label.map(|label| ("context", label))
+}
+
 /// Read-only comes later ([`Attached::seal`]), because mount points may have to be made in it.
-fn tmpfs(size: Option<u64>, mode: u32, flags: MountFlags) -> Result<OwnedFd, sys::Error> {
+fn tmpfs((size, mode): (Option<u64>, u32), flags: MountFlags, label: Option<&str>) -> Result<OwnedFd, sys::Error> {
     let mode = format!("{:o}", mode & 0o7777);
     let size = size.map(|size| size.to_string());
     let mut options = vec![("mode", mode.as_str())];
     options.extend(size.as_deref().map(|size| ("size", size)));
+    options.extend(labelled(label));
     filesystem("tmpfs", &options, MountFlags { readonly: false, ..flags })
 }
 

@@ -152,6 +152,7 @@ impl World {
             root_propagation: Propagation::Private,
             annotations: None,
             oci: None,
+            hooks: None,
             mount_label: None,
         }
     }

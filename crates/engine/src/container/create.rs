@@ -5,7 +5,7 @@ use std::{os::fd::OwnedFd, sync::Arc};
 use model::{
     ContainerId, ErrorKind, PodId,
     container::{ContainerImage, ContainerSpec, ContainerState},
-    plan::{ContainerPlan, OciPlan},
+    plan::{ContainerPlan, Hook, OciPlan},
     pod::{PodRequest, Reason},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     clock,
     error::{About, Error, Step},
     events::EventKind,
-    failpoint,
+    failpoint, hooks,
     image::ImageInfo,
     nri::{ContainerFacts, RowGuard, Target},
     pod::Pod,
@@ -88,6 +88,8 @@ struct Creation {
     mounts: Vec<OwnedFd>,
     /// Devices that CDI specifications and NRI plugins have added.
     rules: Vec<DeviceRule>,
+    /// Hooks of its devices, until they are in its plan.
+    hooks: Vec<Hook>,
     /// From the plugins' answers until the container is in the table.
     row: Option<RowGuard>,
     /// What its processes and files come out of, if it does not begin with a program.
@@ -145,7 +147,7 @@ impl Creation {
                     spec,
                 };
                 let Ground { image, pins, rootfs, mounts, .. } = ground;
-                Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, mounts, rules: prepared.rules, row: None, restoring, undo })
+                Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, mounts, rules: prepared.rules, hooks: prepared.hooks, row: None, restoring, undo })
             }
             Err(error) => {
                 undo.unwind().await;
@@ -273,6 +275,7 @@ impl Creation {
     async fn steps(&mut self) -> Result<(), Error> {
         let id = self.record.id;
         self.ask_plugins().await?;
+        self.choose_hooks().await?;
         let inner = self.inner.clone();
         self.undo.push("container record", move || async move {
             blocking(move || inner.store.remove_container(id)).await.map_err(|e| e.to_string())
@@ -305,6 +308,16 @@ impl Creation {
         (self.record, self.rules) = adjusted.await.step(id, "adjust the container as NRI plugins want it")?;
         self.inner.update_others(About::Container(id), outcome.updates).await?;
         self.inner.evict("CreateContainer", outcome.evict);
+        Ok(())
+    }
+
+    async fn choose_hooks(&mut self) -> Result<(), Error> {
+        let (directories, directory) = (self.inner.config.hooks_dirs.clone(), self.pod.paths.dir.clone());
+        let (hooks, plan) = (std::mem::take(&mut self.hooks), self.record.plan.clone());
+        let mut annotations = self.pod.spec.annotations.clone();
+        annotations.extend(plan.annotations.clone().unwrap_or_else(|| self.record.spec.annotations.clone()));
+        let chosen = blocking(move || hooks::plan((&directories, &directory), hooks, &plan, annotations)).await;
+        self.record.plan.hooks = chosen.step(self.record.id, "choose hooks")?;
         Ok(())
     }
 
@@ -389,10 +402,14 @@ impl Creation {
         blocking(move || crate::rdt::join(crate::rdt::ROOT.as_ref(), id, &class, pid)).await
     }
 
-    /// With what an OCI runtime reads; the record keeps what that follows from.
+    /// With what an OCI runtime or hooks read; the record keeps what that follows from.
     async fn full_plan(&self) -> Result<ContainerPlan, Error> {
         let (mut plan, pod, spec) = (self.record.plan.clone(), self.pod.clone(), self.record.spec.clone());
-        let Some(mut oci) = plan.oci.take() else { return Ok(plan) };
+        let bundle = match (&plan.oci, &plan.hooks) {
+            (Some(oci), _) => oci.bundle.clone(),
+            (None, Some(hooks)) => hooks.bundle.clone(),
+            (None, None) => return Ok(plan),
+        };
         let devices = self.device_rules();
         let written = blocking(move || -> Result<ContainerPlan, spec::Error> {
             // Its cgroup is nobody's here: only the namespaces count.
@@ -403,10 +420,15 @@ impl Creation {
                 pod: &pod_plan,
                 devices: &devices,
                 seccomp: seccomp.as_ref(),
-                bundle: std::path::Path::new(&oci.bundle),
+                bundle: std::path::Path::new(&bundle),
             };
-            oci.config = crate::oci::config(&request)?.to_string().into_bytes().into();
-            Ok(ContainerPlan { oci: Some(oci), ..plan })
+            let config = crate::oci::config(&request)?.to_string().into_bytes().into();
+            match (&mut plan.oci, &mut plan.hooks) {
+                (Some(oci), _) => oci.config = config,
+                (None, Some(hooks)) => hooks.config = config,
+                (None, None) => {}
+            }
+            Ok(plan)
         });
         written.await.step(self.record.id, "write the runtime's configuration")
     }

@@ -110,6 +110,11 @@ impl Container {
         self.plan.log_path.clone().unwrap_or_default()
     }
 
+    /// The directory of its writable layer.
+    pub(crate) fn writable(&self, inner: &Inner) -> std::path::PathBuf {
+        inner.store.container_path(self.id)
+    }
+
     pub(crate) fn subscribe(&self) -> watch::Receiver<ContainerState> {
         self.state.subscribe()
     }

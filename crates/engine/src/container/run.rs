@@ -42,7 +42,7 @@ impl Inner {
         let _ops = container.ops.lock().await;
         // Again: it may have ended while plugins thought.
         startable(container)?;
-        match container.pod.shim()?.start(container.id).await {
+        match container.pod.shim()?.start(container.id, container.plan.hooks.as_ref()).await {
             Ok(at) => self.move_container(container, ContainerEvent::Started { at }).await,
             Err(e) => {
                 self.end_unanswered(container, &e).await;

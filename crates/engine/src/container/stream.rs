@@ -109,7 +109,10 @@ impl Inner {
         let group = ExecGroup::create(self, plan.cgroup.clone()).await.step(id, "make the exec's cgroup")?;
         let shim = container.pod.shim()?;
         let io = if options.stdin { shim.exec_with_stdin(&plan).await } else { shim.exec(&plan).await };
-        let ExecIo { stdin, stdout, stderr, exit } = io.step(id, "exec")?;
+        let ExecIo { stdin, stdout, stderr, exit } = match io {
+            Ok(io) => io,
+            Err(e) => return not_run(e, options).step(id, "exec"),
+        };
         let streams = if options.tty { on_terminal(stdin) } else { on_pipes(stdin, stdout, stderr) };
         let mut streams = streams.step(id, "exec: streams")?;
         if !options.stdin {
@@ -146,7 +149,7 @@ impl Inner {
         Ok(streams)
     }
 
-    pub(super) fn running(&self, id: ContainerId) -> Result<Arc<Container>, Error> {
+    pub(crate) fn running(&self, id: ContainerId) -> Result<Arc<Container>, Error> {
         let container = self.table.container(id)?;
         match container.state() {
             ContainerState::Running { .. } => Ok(container),
@@ -156,6 +159,16 @@ impl Inner {
             }
         }
     }
+}
+
+/// A program that is not there (127) or cannot be run (126) is an outcome, as in a shell and as with ExecSync.
+fn not_run(error: crate::shim::Error, options: StreamOptions) -> Result<(ProcessStreams, Ended), crate::shim::Error> {
+    let Some(code) = error.exit_code() else { return Err(error) };
+    let end = if options.tty { "\r\n" } else { "\n" };
+    let said: StreamOut = Box::new(io::Cursor::new(format!("{}{end}", crate::chain(&error)).into_bytes()));
+    let (stdout, stderr) = if options.tty { (Some(said), None) } else { (None, Some(said)) };
+    let streams = ProcessStreams { stdout, stderr, ..ProcessStreams::default() };
+    Ok((streams, Box::pin(std::future::ready(Ok(code)))))
 }
 
 fn on_pipes(stdin: Option<OwnedFd>, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) -> io::Result<ProcessStreams> {

@@ -3,9 +3,14 @@
 mod config;
 mod import;
 mod joint;
+mod names;
+mod pinned;
 mod pull;
 mod idmap;
+mod removal;
+mod remove;
 mod rootfs;
+mod save;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -14,8 +19,10 @@ mod volume;
 use std::sync::Arc;
 
 use model::{ErrorKind, ImageId};
+pub use pinned::Pinned;
 pub use pull::{LayerProgress, Phase, PullRequest};
 pub use registry::{Credentials, Secret};
+pub use remove::{Gone, PruneImages, Pruned};
 pub use rootfs::Durability;
 pub use view::ImageInfo;
 
@@ -44,6 +51,7 @@ struct Shared {
     format: layer::Format,
     pulls: pull::Pulls,
     mounts: Arc<rootfs::Mounts>,
+    pinned: Pinned,
 }
 
 impl Images {
@@ -53,6 +61,8 @@ impl Images {
             plain_http: config.plain_http.clone(),
             ..registry::Config::new(&config.certs_dir)
         });
+        let pinned = Pinned::parse(&config.pinned_images)
+            .map_err(|why| Error::new(ErrorKind::InvalidArgument, About::Engine, format!("pinned images: {why}")))?;
         let format = layer::probe(store.root()).format;
         if let Some(rebuilt) = store.rebuilt() {
             let store::Rebuilt { why, moved_to, images } = rebuilt;
@@ -61,7 +71,7 @@ impl Images {
         let mounts = Arc::new(rootfs::Mounts::default());
         let freed = mounts.clone();
         store.on_freed(move |layers| freed.forget(layers));
-        Ok(Self { shared: Arc::new(Shared { store, registry, format, pulls: pull::Pulls::default(), mounts }) })
+        Ok(Self { shared: Arc::new(Shared { store, registry, format, pulls: pull::Pulls::default(), mounts, pinned }) })
     }
 
     /// `erofs` or `directory`: how this kernel lets layers be kept.
@@ -70,6 +80,11 @@ impl Images {
             layer::Format::Erofs => "erofs",
             layer::Format::Directory => "directory",
         }
+    }
+
+    /// Whether an image is never to be removed to gain space.
+    pub fn is_pinned(&self, image: &ImageInfo) -> bool {
+        self.shared.pinned.has(image)
     }
 
     /// All images, by id.

@@ -94,14 +94,14 @@ impl Error {
 }
 
 impl Images {
-    /// Mounts the root of a container, detached, with owners as its pod's user namespace has them. Its layers are pinned by
-    /// the caller.
+    /// Mounts the root of a container, detached, with owners as its pod's user namespace has them, and an SELinux label. Its
+    /// layers are pinned by the caller.
     pub(crate) fn rootfs(
         &self,
         image: &ImageInfo,
         container: ContainerId,
         durability: Durability,
-        idmap: Option<&Idmap>,
+        (idmap, label): (Option<&Idmap>, Option<&str>),
     ) -> Result<OwnedFd, Error> {
         let shared = &self.shared;
         let dir = shared.store.container_dir(container).map_err(Error::Writable)?;
@@ -127,8 +127,8 @@ impl Images {
         let upper = Upper { upper: upper.as_fd(), work: work.as_fd(), durability };
         let overlay = Overlay { lowers: &lowers, upper: Some(upper) };
         let mounted = match idmap {
-            None => overlay.mount(),
-            Some(idmap) => idmap.as_root(|| overlay.mount()).map_err(Error::Credentials)?,
+            None => overlay.mount_labelled(label),
+            Some(idmap) => idmap.as_root(|| overlay.mount_labelled(label)).map_err(Error::Credentials)?,
         };
         mounted.map_err(|e| Error::Overlay(lowers.len(), Box::new(e)))
     }

@@ -65,6 +65,8 @@ pub struct Pod {
     /// Its cgroup, parent of its containers' and its supervisor's.
     pub(crate) cgroup: String,
     pub(crate) own_cgroup: bool,
+    /// SELinux level of its containers, where SELinux is on.
+    pub(crate) selinux_level: Option<String>,
     state: watch::Sender<PodState>,
     network: Mutex<NetworkDebt>,
     supervisor: RwLock<Supervisor>,
@@ -105,6 +107,7 @@ impl Pod {
             paths,
             cgroup: record.cgroup,
             own_cgroup: record.own_cgroup,
+            selinux_level: record.selinux_level,
             state: watch::Sender::new(state),
             network: Mutex::new(record.network),
             supervisor: RwLock::new(supervisor),
@@ -175,6 +178,7 @@ impl Pod {
             network: self.network_debt(),
             cgroup: self.cgroup.clone(),
             own_cgroup: self.own_cgroup,
+            selinux_level: self.selinux_level.clone(),
             size: Some(self.size()).filter(|size| *size != update::PodSize::of(&self.spec)),
         }
     }

@@ -157,6 +157,7 @@ impl Inner {
         let plugins = {
             let _row = self.nri.row().await;
             self.table.remove_pod(pod);
+        self.modules.release(id);
             self.nri.members()
         };
         self.events.of_pod(EventKind::Deleted, pod);

@@ -13,7 +13,7 @@ mod tests;
 
 use std::{
     fs::File,
-    io::Read,
+    io::{self, Read},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -187,6 +187,16 @@ impl Shim {
     /// Its pidfd.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// The user namespace that owns the pod's namespaces: the pod's own, if it has one.
+    ///
+    /// # Errors
+    /// The supervisor has ended.
+    pub fn userns(&self) -> io::Result<OwnedFd> {
+        // The supervisor itself stays outside of it, and there is no pod with one that has no IPC namespace of its own.
+        let ipc = File::open(format!("/proc/{}/ns/ipc", self.pid))?;
+        Ok(sys::ns::owner(ipc)?)
     }
 
     /// The pod's network namespace as a file.

@@ -7,7 +7,8 @@ use std::{
 
 use model::{
     ContainerId, ExecId, Signal,
-    plan::{ContainerPlan, ExecPlan, PodPlan},
+    checkpoint::{CapturePlan, RestorePlan},
+    plan::{ContainerPlan, ExecPlan, HookStage, HooksPlan, PodPlan},
     pod::Timestamp,
 };
 use shim_proto::{ExecPlanWithStdin, FdRole, REVISION, Reply, Request, Scope, State, VERSION};
@@ -57,18 +58,22 @@ impl Shim {
     pub async fn create(&self, plan: &ContainerPlan, rootfs: BorrowedFd<'_>, mounts: &[OwnedFd]) -> Result<Vec<String>, Error> {
         let fds = std::iter::once(rootfs).chain(mounts.iter().map(AsFd::as_fd)).map(|fd| fd.try_clone_to_owned());
         let fds = fds.collect::<Result<_, _>>().map_err(|source| Error::Sys { pod: self.pod, step: "dup", source })?;
-        match self.connection.ask(&Request::Create(plan.clone()), fds, LONG).await?.0 {
+        let stages = [HookStage::Prestart, HookStage::CreateRuntime, HookStage::CreateContainer, HookStage::Poststop];
+        let limit = LONG + plan.hooks.as_ref().map_or(Duration::ZERO, |hooks| hooks.time(&stages));
+        match self.connection.ask(&Request::Create(plan.clone()), fds, limit).await?.0 {
             Reply::Created { warnings, .. } => Ok(warnings),
             _ => Err(self.wrong("create container")),
         }
     }
 
-    /// Lets it run its program; returns once that has begun, with the time.
+    /// Lets it run its program; returns once that has begun, with the time. Its hooks may take their time.
     ///
     /// # Errors
     /// What the supervisor says ([`Error::exit_code`] for a program that could not be run), or that it does not.
-    pub async fn start(&self, container: ContainerId) -> Result<Timestamp, Error> {
-        match self.connection.ask(&Request::Start { container }, Vec::new(), LONG).await?.0 {
+    pub async fn start(&self, container: ContainerId, hooks: Option<&HooksPlan>) -> Result<Timestamp, Error> {
+        let stages = [HookStage::StartContainer, HookStage::Poststart, HookStage::Poststop];
+        let limit = LONG + hooks.map_or(Duration::ZERO, |hooks| hooks.time(&stages));
+        match self.connection.ask(&Request::Start { container }, Vec::new(), limit).await?.0 {
             Reply::Started { at } => Ok(at),
             _ => Err(self.wrong("start container")),
         }
@@ -205,6 +210,53 @@ impl Shim {
     /// Something does not die, or the supervisor does not answer.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.plain(Request::Shutdown, SHUTDOWN).await
+    }
+
+    /// Freezes containers, until [`Self::thaw`] or until the connection is lost.
+    ///
+    /// # Errors
+    /// What the supervisor says, or that it does not.
+    pub async fn freeze(&self, containers: Vec<ContainerId>) -> Result<(), Error> {
+        self.plain(Request::Freeze { containers }, SHORT).await
+    }
+
+    /// Ends a capture, and lets everything that was frozen run.
+    ///
+    /// # Errors
+    /// What the supervisor says, or that it does not.
+    pub async fn thaw(&self) -> Result<(), Error> {
+        self.plain(Request::Thaw, LONG).await
+    }
+
+    /// Runs criu and waits for its end; its exit code.
+    ///
+    /// # Errors
+    /// What the supervisor says, or that it does not.
+    pub async fn capture(&self, plan: CapturePlan, limit: Duration) -> Result<i32, Error> {
+        match self.connection.ask(&Request::Capture(plan), Vec::new(), limit + SHORT).await?.0 {
+            Reply::Captured { code } => Ok(code),
+            _ => Err(self.wrong("capture container")),
+        }
+    }
+
+    /// As [`Self::create`], with processes out of images.
+    ///
+    /// # Errors
+    /// What the supervisor says, or that it does not.
+    pub async fn restore(
+        &self,
+        plan: &ContainerPlan,
+        restore: RestorePlan,
+        rootfs: BorrowedFd<'_>,
+        mounts: &[OwnedFd],
+    ) -> Result<Vec<String>, Error> {
+        let fds = std::iter::once(rootfs).chain(mounts.iter().map(AsFd::as_fd)).map(|fd| fd.try_clone_to_owned());
+        let fds = fds.collect::<Result<_, _>>().map_err(|source| Error::Sys { pod: self.pod, step: "dup", source })?;
+        let limit = LONG + Duration::from_millis(restore.limit);
+        match self.connection.ask(&Request::Restore { plan: plan.clone(), restore }, fds, limit).await?.0 {
+            Reply::Created { warnings, .. } => Ok(warnings),
+            _ => Err(self.wrong("restore container")),
+        }
     }
 
     async fn plain(&self, request: Request, limit: Duration) -> Result<(), Error> {

@@ -108,6 +108,7 @@ impl Place {
             root_propagation: Propagation::Private,
             annotations: None,
             oci: None,
+            hooks: None,
             mount_label: None,
         };
         let rootfs = sys::mount::clone_path(root.as_path(), sys::mount::Depth::Top).unwrap();
@@ -195,7 +196,7 @@ async fn a_pod_from_its_start_to_its_shutdown() {
     assert_ne!(fs::read_link(shim.netns()).unwrap(), fs::read_link("/proc/self/ns/net").unwrap());
     assert_eq!(fs::metadata(place.pod_dir()).unwrap().mode() & 0o777, 0o700);
     let plan = place.create(&shim, "echo out; exit 3").await;
-    let started = shim.start(plan.id).await.unwrap();
+    let started = shim.start(plan.id, None).await.unwrap();
     let exited = exit(&shim, &mut events).await;
     assert_eq!((exited.container, exited.status.code), (plan.id, 3));
     assert!(exited.at >= started);
@@ -212,11 +213,11 @@ async fn a_pod_from_its_start_to_its_shutdown() {
     wrong.process.args = vec!["/no/such".into()];
     let rootfs = sys::mount::clone_path(place.dir.join("root").as_path(), sys::mount::Depth::Top).unwrap();
     shim.create(&wrong, rootfs.as_fd(), &[]).await.unwrap();
-    let error = shim.start(wrong.id).await.unwrap_err();
+    let error = shim.start(wrong.id, None).await.unwrap_err();
     assert_eq!((error.exit_code(), error.kind()), (Some(127), ErrorKind::NotFound), "{error}");
     // What runs is killed by a shutdown, reported before its answer; no zombie is left.
     let plan = place.create(&shim, "sleep 1000").await;
-    shim.start(plan.id).await.unwrap();
+    shim.start(plan.id, None).await.unwrap();
     shim.shutdown().await.unwrap();
     let ShimEvent::Exited(exited) = next(&mut events).await else { panic!("not an exit") };
     assert_eq!((exited.container, exited.status.code), (plan.id, 137));
@@ -234,7 +235,7 @@ async fn a_daemon_that_comes_back_finds_everything() {
     let pid = shim.pid();
     let ends = place.create(&shim, "sleep 0.2; exit 4").await;
     let stays = place.create(&shim, "sleep 1000").await;
-    let started = [shim.start(ends.id).await.unwrap(), shim.start(stays.id).await.unwrap()];
+    let started = [shim.start(ends.id, None).await.unwrap(), shim.start(stays.id, None).await.unwrap()];
     drop((shim, events));
     while exit_record(&place.pod_dir(), ends.id).is_none() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -260,7 +261,7 @@ async fn f_06_a_supervisor_that_is_killed_is_lost_and_leaves_no_zombie() {
     let place = Place::new();
     let (shim, mut events) = place.pod().await;
     let plan = place.create(&shim, "sleep 1000").await;
-    shim.start(plan.id).await.unwrap();
+    shim.start(plan.id, None).await.unwrap();
     let main = shim.container(plan.id).await.unwrap().unwrap().pid;
     let exec = shim.exec(&exec_plan(&plan, "sleep 1000")).await.unwrap();
     sys::process::signal(shim.pidfd(), Signal::KILL).unwrap();
@@ -289,7 +290,7 @@ async fn execs_at_the_same_time() {
     let place = Place::new();
     let (shim, mut events) = place.pod().await;
     let plan = place.create(&shim, "sleep 1000").await;
-    shim.start(plan.id).await.unwrap();
+    shim.start(plan.id, None).await.unwrap();
     let run = async |n: i32| {
         let io = shim.exec_with_stdin(&exec_plan(&plan, &format!("cat; exit {n}"))).await.unwrap();
         fs::File::from(io.stdin.unwrap()).write_all(n.to_string().as_bytes()).unwrap();

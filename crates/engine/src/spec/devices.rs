@@ -103,7 +103,11 @@ fn host_path(device: &DeviceSpec) -> Result<String, Error> {
     real.into_os_string().into_string().map_err(|_| refuse(given, "is not UTF-8"))
 }
 
-fn bound(source: String, target: String) -> Result<MountPlan, Error> {
+/// A device of the host, mounted at a place that is not in /dev.
+///
+/// # Errors
+/// It is not there, or is no device.
+pub(crate) fn bound(source: String, target: String) -> Result<MountPlan, Error> {
     let failed = |error| Error::HostPath { operation: "find device", path: source.clone().into(), source: error };
     let found = fs::symlink_metadata(&source).map_err(failed)?;
     if !is_device(&found) {
@@ -152,6 +156,19 @@ fn collect(host: &Path, target: &str, depth: usize, nodes: &mut Vec<DeviceNode>)
         return Err(refuse(target, "is a directory without devices"));
     }
     Ok(())
+}
+
+/// Whether every /dev has it.
+pub(crate) fn is_standard(path: &str) -> bool {
+    STANDARD.contains(&path)
+}
+
+/// The device at a path of the host, as a node elsewhere; `None`: something is there that is no device.
+///
+/// # Errors
+/// stat(2).
+pub(crate) fn host_node(host: &Path, target: &str) -> std::io::Result<Option<DeviceNode>> {
+    Ok(Some(fs::metadata(host)?).filter(is_device).map(|found| node(&found, target)))
 }
 
 fn node(found: &Metadata, target: &str) -> DeviceNode {

@@ -96,13 +96,17 @@ pub(crate) fn plan(
     list.extend(binds);
     // Stable, so mounts of one depth stay in the order in which they were asked for.
     list.sort_by_key(|mount| mount.target.matches('/').count());
-    let travels = |wanted| spec.mounts.iter().any(|mount| mount.propagation == wanted);
-    let root_propagation = match (travels(Propagation::Bidirectional), travels(Propagation::HostToContainer)) {
-        (true, _) => Propagation::Bidirectional,
-        (false, true) => Propagation::HostToContainer,
-        (false, false) => Propagation::Private,
-    };
+    let root_propagation = spec.mounts.iter().map(|mount| mount.propagation).fold(Propagation::Private, further);
     Ok(Mounts { list, root_propagation, volumes, foreign_dev })
+}
+
+/// What the root needs for two mounts, of which one needs this and one that.
+pub(crate) fn further(one: Propagation, other: Propagation) -> Propagation {
+    match (one, other) {
+        (Propagation::Bidirectional, _) | (_, Propagation::Bidirectional) => Propagation::Bidirectional,
+        (Propagation::HostToContainer, _) | (_, Propagation::HostToContainer) => Propagation::HostToContainer,
+        (Propagation::Private, Propagation::Private) => Propagation::Private,
+    }
 }
 
 fn plain_bind(source: String, target: &str, flags: MountFlags) -> MountPlan {

@@ -78,6 +78,9 @@ pub(super) fn container() -> ContainerSpec {
         security: security(),
         image_annotations: Default::default(),
         image_volumes: Vec::new(),
+        block_io_class: None,
+        rdt_class: None,
+        cdi_devices: Vec::new(),
     }
 }
 
