@@ -2,12 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, Metadata},
+    fs::{self, File},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     rc::Rc,
 };
+
+use sys::path::only_root_writes;
 
 use crate::{Edits, Error, Format, Name, Problem, Spec, spec::parse};
 
@@ -110,7 +112,8 @@ fn read(directory: &Path, problems: &mut Vec<Problem>) -> Vec<(PathBuf, Spec)> {
 }
 
 fn list(directory: &Path) -> io::Result<Vec<(PathBuf, Format)>> {
-    trusted(&fs::metadata(directory)?)?;
+    // A specification decides what runs as root on the host.
+    only_root_writes(&fs::metadata(directory)?)?;
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -128,25 +131,11 @@ fn list(directory: &Path) -> io::Result<Vec<(PathBuf, Format)>> {
     Ok(files)
 }
 
-/// A specification decides what runs as root on the host, so nobody but root may have written it.
-fn trusted(found: &Metadata) -> io::Result<()> {
-    let others = found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && found.gid() != 0);
-    if found.uid() != 0 || others {
-        let why = format!(
-            "belongs to uid {} with mode {:o}: nobody but root may be able to write it",
-            found.uid(),
-            found.mode() & 0o7777
-        );
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    }
-    Ok(())
-}
-
 fn load(path: &Path, format: Format) -> Result<Spec, String> {
     let open = || -> io::Result<Vec<u8>> {
         let file = File::options().read(true).custom_flags(NONBLOCK).open(path)?;
         let found = file.metadata()?;
-        trusted(&found)?;
+        only_root_writes(&found)?;
         if !found.is_file() {
             return Err(io::Error::other("not a regular file"));
         }

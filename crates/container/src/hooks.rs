@@ -73,7 +73,8 @@ impl Hooks {
     /// # Errors
     /// mkdir(2) and what else.
     pub fn write_bundle(&self) -> Result<(), Error> {
-        let failed = |error: std::io::Error| Error::call("make bundle for hooks")(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        let failed =
+            |error: std::io::Error| Error::call("make bundle for hooks")(Errno::from_io_error(&error).unwrap_or(Errno::IO));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(self.root()).map_err(failed)?;
         fs::write(Path::new(&self.plan.bundle).join("config.json"), &*self.plan.config).map_err(failed)
     }
@@ -319,8 +320,11 @@ impl PodEnv {
     /// Back into the namespaces that the supervisor was started in.
     fn leave_pod(&self) -> Step<()> {
         let started = &self.started_in;
-        for (namespace, kind) in [(&started.net, Kinds::NETWORK), (&started.ipc, Kinds::INTER_PROCESS_COMMUNICATION), (&started.uts, Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME)]
-        {
+        for (namespace, kind) in [
+            (&started.net, Kinds::NETWORK),
+            (&started.ipc, Kinds::INTER_PROCESS_COMMUNICATION),
+            (&started.uts, Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME),
+        ] {
             ns::enter_link(namespace, kind).at(|| format!("setns({kind:?})"))?;
         }
         Ok(())
@@ -349,7 +353,9 @@ mod tests {
         let id = "07".repeat(32);
         assert_eq!(
             text(HookStage::CreateRuntime, 5),
-            format!(r#"{{"ociVersion":"1.0.2","id":"{id}","status":"creating","pid":5,"bundle":"/run/b","annotations":{{"k":"v\""}}}}"#)
+            format!(
+                r#"{{"ociVersion":"1.0.2","id":"{id}","status":"creating","pid":5,"bundle":"/run/b","annotations":{{"k":"v\""}}}}"#
+            )
         );
         assert!(text(HookStage::Poststop, 0).contains(r#""status":"stopped","bundle""#));
     }

@@ -95,13 +95,17 @@ macro_rules! kinded {
     )* };
 }
 kinded!(
+    cdi::Error,
+    crate::hooks::Error,
     ::nri::Error,
     crate::nri::Refusal,
     crate::image::PullError,
     crate::image::RootfsError,
+    crate::security::Error,
     crate::image::VolumeError,
     crate::shim::Error,
     crate::spec::Error,
+    layer::Error,
     net::Error,
     registry::Error,
     store::Error,
@@ -112,6 +116,12 @@ kinded!(
 impl Kinded for crate::image::UnusableConfig {
     fn kind(&self) -> ErrorKind {
         ErrorKind::InvalidArgument
+    }
+}
+
+impl Kinded for crate::checkpoint::images::Refused {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::FailedPrecondition
     }
 }
 

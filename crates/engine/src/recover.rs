@@ -50,6 +50,7 @@ impl Inner {
         }
         for pod in &found {
             self.table.restore_pod(pod.pod.clone());
+            self.modules.keep(pod.pod.id, pod.pod.selinux_level.as_deref());
         }
         for pod in found {
             self.adopt(pod).await;
@@ -73,17 +74,33 @@ impl Inner {
         for (id, bytes) in pods {
             match minicbor::decode::<PodRecord>(&bytes) {
                 Ok(record) => known.push(record),
-                Err(e) => tracing::warn!(pod = %id.short(), error = %e, "pod record not understood"),
+                Err(e) => self.not_understood("pod", id.short(), &e, move |store| store.quarantine_pod(id)).await,
             }
         }
         let mut by_pod: HashMap<PodId, Vec<ContainerRecord>> = HashMap::new();
         for (id, bytes) in containers {
             match minicbor::decode::<ContainerRecord>(&bytes) {
                 Ok(record) => by_pod.entry(record.pod).or_default().push(record),
-                Err(e) => tracing::warn!(container = %id.short(), error = %e, "container record not understood"),
+                Err(e) => self.not_understood("container", id.short(), &e, move |store| store.quarantine_container(id)).await,
             }
         }
         Ok((known, by_pod))
+    }
+
+    /// A record that is intact, and of something else than we know: it is put aside, where a person or the creel that
+    /// wrote it finds it. What it was about is treated as anything without a record.
+    async fn not_understood(
+        self: &Arc<Self>,
+        what: &'static str,
+        id: impl std::fmt::Display,
+        why: &minicbor::decode::Error,
+        aside: impl FnOnce(&store::Store) -> Result<std::path::PathBuf, store::Error> + Send + 'static,
+    ) {
+        let inner = self.clone();
+        match blocking(move || aside(&inner.store)).await {
+            Ok(path) => tracing::warn!(what, %id, error = %why, now = %path.display(), "record not understood: put aside"),
+            Err(e) => tracing::warn!(what, %id, error = %why, aside = crate::chain(&e), "record not understood"),
+        }
     }
 
     /// Finds out what became of one pod. `None`: its set-up was never finished, and it is undone now.
@@ -93,7 +110,7 @@ impl Inner {
         containers.iter().for_each(|c| clock::seen(c.created_at));
         let same_boot = record.boot == self.boot;
         let connected = match same_boot {
-            true => tokio::time::timeout(ANSWER, Shim::connect(&paths.dir, record.id)).await.ok().and_then(Result::ok),
+            true => tokio::time::timeout(patience(&paths.dir), Shim::connect(&paths.dir, record.id)).await.ok().and_then(Result::ok),
             false => None,
         };
         let Some(state) = record.phase.state() else {
@@ -274,6 +291,12 @@ impl Inner {
             }
         }
     }
+}
+
+/// While a hook runs, the supervisor does nothing else.
+fn patience(dir: &Path) -> Duration {
+    let hooks = std::fs::read_dir(crate::hooks::bundles(dir)).is_ok_and(|mut bundles| bundles.next().is_some());
+    if hooks { ANSWER + Duration::from_secs(spec::HOOK_LIMIT.into()) } else { ANSWER }
 }
 
 /// Ends a supervisor of which nothing is known but its directory, with all its containers. Without its record nobody

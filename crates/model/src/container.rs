@@ -287,6 +287,15 @@ pub struct ContainerSpec {
     /// Images mounted as volumes.
     #[cbor(n(19), default)]
     pub image_volumes: Vec<ImageVolume>,
+    /// Class of block I/O, by its name in the engine's configuration.
+    #[n(22)]
+    pub block_io_class: Option<String>,
+    /// RDT class: a group of resctrl.
+    #[n(23)]
+    pub rdt_class: Option<String>,
+    /// Devices by their CDI names, `VENDOR/CLASS=DEVICE`.
+    #[cbor(n(20), default)]
+    pub cdi_devices: Vec<String>,
 }
 
 /// The user a container's process really has.

@@ -4,7 +4,7 @@
 //! A plan contains no policy and nothing that has to be looked up: users are numbers, seccomp is a program, paths are
 //! absolute. Paths *inside* the root are resolved by the executor within that root, never on the host.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 
@@ -87,6 +87,9 @@ pub struct ContainerPlan {
     /// Propagation of the container's root mount: `Bidirectional` and `HostToContainer` if any mount needs it.
     #[n(13)]
     pub root_propagation: Propagation,
+    /// Programs to be run at points of its life; `None`: there are none.
+    #[n(17)]
+    pub hooks: Option<HooksPlan>,
     /// SELinux label of the file systems that are made for it; `None`: those that the policy gives them.
     #[n(31)]
     pub mount_label: Option<String>,
@@ -96,6 +99,76 @@ pub struct ContainerPlan {
     /// Made by an OCI runtime and not by the executor.
     #[n(24)]
     pub oci: Option<OciPlan>,
+}
+
+/// Hooks of the OCI runtime specification, and what they find.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HooksPlan {
+    /// The programs; those of one stage in order.
+    #[n(0)]
+    pub list: Vec<Hook>,
+    /// Directory of the host that the state names as the bundle; made with `config` in it as `config.json`, and with an empty
+    /// directory `rootfs` on which hooks inside of the container's namespaces find its root.
+    #[n(1)]
+    pub bundle: String,
+    /// The container as config.json of the OCI runtime specification; empty in records.
+    #[n(2)]
+    pub config: ByteVec,
+    /// Annotations in the state.
+    #[n(3)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl HooksPlan {
+    /// How long those of these points may take together.
+    pub fn time(&self, stages: &[HookStage]) -> Duration {
+        let hooks = self.list.iter().filter(|hook| stages.contains(&hook.stage));
+        hooks.map(|hook| Duration::from_secs(hook.timeout.into())).sum()
+    }
+}
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hook {
+    /// When.
+    #[n(0)]
+    pub stage: HookStage,
+    /// Its program, absolute: on the host, for [`HookStage::StartContainer`] in the container.
+    #[n(1)]
+    pub path: String,
+    /// argv, its own name first; never empty.
+    #[n(2)]
+    pub args: Vec<String>,
+    /// All of its environment, `NAME=value`.
+    #[n(3)]
+    pub env: Vec<String>,
+    /// Seconds that it may take.
+    #[n(4)]
+    pub timeout: u32,
+}
+
+/// Points of a container's life (OCI runtime specification, config.md, POSIX-platform hooks).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum HookStage {
+    /// The namespaces are there, the root is not changed yet; in the supervisor's namespaces. Older name of the next.
+    #[n(0)]
+    Prestart,
+    /// As before.
+    #[n(1)]
+    CreateRuntime,
+    /// The same point, in the container's namespaces with the host's root.
+    #[n(2)]
+    CreateContainer,
+    /// Before the program runs, in the container.
+    #[n(3)]
+    StartContainer,
+    /// The program runs; in the supervisor's namespaces.
+    #[n(4)]
+    Poststart,
+    /// The container is gone; in the supervisor's namespaces.
+    #[n(5)]
+    Poststop,
 }
 
 /// One process, main or exec.

@@ -91,6 +91,7 @@ impl Supervisor {
         }
         let exit = self.table.add_exit(|sequence| shim_proto::Exit::Container { sequence, record }).clone();
         self.tell(&Event::Exited(exit));
+        self.stopped(id);
     }
 
     /// Closes everything of a container that is over.

@@ -5,9 +5,9 @@ use std::{
     path::Path,
 };
 
-use container::{Bundle, Created, Io, Parts, PodEnv, Stdio};
+use container::{Bundle, Created, Hooks, Io, Parts, PodEnv, Stdio};
 use model::{
-    plan::{ContainerPlan, ExecPlan, OciPlan, PodPlan},
+    plan::{ContainerPlan, HookStage, ExecPlan, OciPlan, PodPlan},
     pod::PidMode,
 };
 use rustix::{
@@ -164,6 +164,11 @@ impl Pod {
         };
         let pod = ["net", "ipc", "uts"].map(|name| (name, own));
         Ok(pod.into_iter().chain(holder.map(|pid| ("pid", pid))).collect())
+    }
+
+    /// Runs the hooks of a container that are the supervisor's, of one point in its life.
+    pub(crate) fn run_hooks(&self, hooks: &Hooks, stage: HookStage, pid: Option<Pid>) -> Result<(), Error> {
+        hooks.run(&self.env, stage, pid).map_err(|source| Error::Executor { step: "run hooks", source })
     }
 
     /// Begins to remove what a runtime keeps of a container that has ended.

@@ -12,6 +12,7 @@ mod console;
 mod drain;
 mod error;
 mod executor;
+mod hooks;
 mod exits;
 mod lines;
 mod log;

@@ -17,6 +17,7 @@ use shim_proto::{ExecPlanWithStdin, Failure, FdRole, REVISION, Reply, Request, S
 use crate::{
     error::Error,
     executor::Pod,
+    hooks,
     log::Log,
     output::Output,
     supervisor::Supervisor,
@@ -89,10 +90,17 @@ impl Supervisor {
         }
         let log = plan.log_path.as_deref().map(Log::open).transpose()?;
         let oom_before = self.cgroups.oom_before(&plan.cgroup);
+        let hooks = hooks::prepare(&plan)?;
         let made = match restore {
-            None => pod.create(&plan, fds, &self.table)?,
-            Some(restore) => pod.restore(&plan, restore, fds)?,
+            None => pod.create(&plan, fds, &self.table),
+            Some(restore) => pod.restore(&plan, restore, fds),
         };
+        let undo = |_: &Error| {
+            if let Some(error) = hooks.as_ref().and_then(|hooks| hooks::finish(pod, hooks).err()) {
+                crate::complain(&error.chain());
+            }
+        };
+        let made = made.inspect_err(undo)?;
         let failed = |step| move |source| Error::Sys { step, source };
         let output = Output::new(log, made.stdout, made.stderr).map_err(failed("fcntl(O_NONBLOCK)"))?;
         let (pid, warnings) = (made.pid, made.warnings);
@@ -108,6 +116,7 @@ impl Supervisor {
             stdin: made.stdin,
             terminal: made.terminal,
             runtime: made.runtime,
+            hooks,
             oom_before,
         };
         self.watch_output(&container).map_err(failed("epoll_ctl"))?;
@@ -128,12 +137,14 @@ impl Supervisor {
             Ok(()) => {
                 let at = time::now();
                 container.phase = Phase::Running { started_at: at };
+                self.started(id);
                 Ok((Reply::Started { at }, Vec::new()))
             }
             Err(error) => {
                 let failure = error.failure("start container");
                 let exit = ExitStatus { code: failure.exit_code.unwrap_or(128), ..ExitStatus::default() };
                 self.close_container(id, End { started_at: None, finished_at: time::now(), exit });
+                self.stopped(id);
                 Ok((Reply::Failed(failure), Vec::new()))
             }
         }
@@ -244,6 +255,7 @@ impl Supervisor {
             }
             let exit = ExitStatus { code: 137, signal: Some(Signal::KILL), ..ExitStatus::default() };
             self.close_container(id, End { started_at: None, finished_at: time::now(), exit });
+            self.stopped(id);
             self.table.containers.remove(&id);
         }
         self.finish_deletion(id);

@@ -55,6 +55,8 @@ pub(crate) struct Container {
     pub(crate) cgroup: String,
     /// It has a PID namespace of its own: the kernel kills everything in it with the main process.
     pub(crate) own_pids: bool,
+    /// Other people's programs, until they have been told of its end.
+    pub(crate) hooks: Option<container::Hooks>,
     /// The OCI runtime that made it and still knows of it.
     pub(crate) runtime: Option<Runtime>,
     pub(crate) phase: Phase,

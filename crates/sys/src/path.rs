@@ -193,6 +193,21 @@ fn is_link(fd: &OwnedFd) -> Result<bool, Errno> {
     Ok(rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode).is_symlink())
 }
 
+/// Whether nobody but root can write a file or directory that decides what runs on the host as root.
+///
+/// # Errors
+/// PermissionDenied, with the owner and the mode.
+pub fn only_root_writes(found: &std::fs::Metadata) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let others = found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && found.gid() != 0);
+    if found.uid() == 0 && !others {
+        return Ok(());
+    }
+    let (uid, mode) = (found.uid(), found.mode() & 0o7777);
+    let why = format!("belongs to uid {uid} with mode {mode:o}: nobody but root may be able to write it");
+    Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, why))
+}
+
 /// Whether two descriptors are of the same file, through the same mount.
 ///
 /// # Errors

@@ -297,15 +297,24 @@ impl Creation {
         let (id, pod, created_at) = (*id, self.pod.id, *created_at);
         let facts = ContainerFacts { id, pod, spec, plan, resources, image, user, created_at, state: None };
         let outcome = plugins.create_container(&self.pod, facts, &mut self.undo).await?;
-        let (mut record, mut rules) = (self.record.clone(), self.rules.clone());
-        let (pod, pids_limit) = (self.pod.clone(), self.inner.config.pids_limit);
+        let (mut record, mut rules, mut hooks) = (self.record.clone(), self.rules.clone(), self.hooks.clone());
+        let (pod, config) = (self.pod.clone(), self.inner.config.clone());
         let adjusted = blocking(move || {
-            let (plan, resources) = (&mut record.plan, &mut record.resources);
-            let annotations = &record.spec.annotations;
-            let mut target = Target { annotations, plan, resources, rules: &mut rules, pod: &pod.spec, pod_cgroup: &pod.cgroup, pids_limit };
-            target.adjust(outcome.adjust).map(|()| (record, rules))
+            let mut target = Target {
+                annotations: &record.spec.annotations,
+                plan: &mut record.plan,
+                resources: &mut record.resources,
+                rules: &mut rules,
+                pod: &pod.spec,
+                pod_cgroup: &pod.cgroup,
+                pids_limit: config.pids_limit,
+                hooks: &mut hooks,
+                user: &mut record.user,
+                cdi_spec_dirs: &config.cdi_spec_dirs,
+            };
+            target.adjust(outcome.adjust).map(|()| (record, rules, hooks))
         });
-        (self.record, self.rules) = adjusted.await.step(id, "adjust the container as NRI plugins want it")?;
+        (self.record, self.rules, self.hooks) = adjusted.await.step(id, "adjust the container as NRI plugins want it")?;
         self.inner.update_others(About::Container(id), outcome.updates).await?;
         self.inner.evict("CreateContainer", outcome.evict);
         Ok(())

@@ -42,7 +42,10 @@ impl Target<'_> {
     /// What of it cannot be, by its name. The plan is of no use then.
     pub(crate) fn apply(&mut self, edits: &Edits, user: &mut ResolvedUser) -> Result<(), Error> {
         if let Some(device) = edits.net_devices.first() {
-            let why = format!("interface {:?} of the host cannot be moved: a pod's network is made by its network plugin", cut(&device.host_name));
+            let why = format!(
+                "interface {:?} of the host cannot be moved: a pod's network is made by its network plugin",
+                cut(&device.host_name)
+            );
             return Err(Error::Cdi { field: "netDevices", why });
         }
         if edits.intel_rdt.is_some() {
@@ -148,7 +151,11 @@ impl Target<'_> {
 
     /// Unlike a client's, its source has to be there: a driver that is not installed shall not be an empty directory.
     fn bind(&self, wanted: &cdi::Mount) -> Result<MountPlan, Error> {
-        let failed = |source: io::Error| Error::HostPath { operation: "find CDI mount source", path: wanted.host_path.clone().into(), source };
+        let failed = |source: io::Error| Error::HostPath {
+            operation: "find CDI mount source",
+            path: wanted.host_path.clone().into(),
+            source,
+        };
         fs::metadata(&wanted.host_path).map_err(failed)?;
         let mut bind = BindMount {
             container_path: wanted.container_path.clone(),
@@ -170,7 +177,8 @@ impl Target<'_> {
                 "slave" | "rslave" => bind.propagation = Propagation::HostToContainer,
                 "shared" | "rshared" => bind.propagation = Propagation::Bidirectional,
                 // What a bind has anyway, and times of access that it takes from the file system below it.
-                "bind" | "rbind" | "suid" | "dev" | "exec" | "relatime" | "norelatime" | "noatime" | "nodiratime" | "strictatime" => {}
+                "bind" | "rbind" | "suid" | "dev" | "exec" | "relatime" | "norelatime" | "noatime" | "nodiratime"
+                | "strictatime" => {}
                 other => {
                     let why = format!("on {:?}: option {:?} is not known", cut(&wanted.container_path), cut(other));
                     return Err(Error::Cdi { field: "mounts", why });

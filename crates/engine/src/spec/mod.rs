@@ -23,7 +23,7 @@ mod profile;
 mod resources;
 mod sysctls;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod user;
 mod volumes;
 
@@ -38,7 +38,7 @@ use model::{
 
 pub use block_io::{BlockIoClasses, BlockIoRule};use sys::cgroup::DeviceRule;
 
-pub(crate) use cdi::{HOOK_LIMIT, HOOK_TIMEOUT};
+pub(crate) use cdi::{HOOK_LIMIT, HOOK_TIMEOUT, Target as CdiTarget};
 pub use defaults::{default_masked_paths, default_readonly_paths, possible_cpus};
 pub use devices::device_rules;
 pub(crate) use devices::node_path as device_path;

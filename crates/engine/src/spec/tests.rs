@@ -11,7 +11,7 @@ use model::{
 
 use super::*;
 
-pub(super) fn pod() -> PodSpec {
+pub(crate) fn pod() -> PodSpec {
     PodSpec {
         key: PodKey { namespace: "ns".into(), name: "web".into(), uid: "u".into(), attempt: 0 },
         hostname: "web-0".into(),
@@ -56,7 +56,7 @@ pub(super) fn security() -> SecuritySpec {
     }
 }
 
-pub(super) fn container() -> ContainerSpec {
+pub(crate) fn container() -> ContainerSpec {
     ContainerSpec {
         key: ContainerKey { name: "app".into(), attempt: 0 },
         image: "busybox".into(),
@@ -85,7 +85,7 @@ pub(super) fn container() -> ContainerSpec {
 }
 
 /// The plan of a container of a small image with a shell.
-pub(super) fn container_plan_of(spec: &ContainerSpec) -> ContainerPlan {
+pub(crate) fn container_plan_of(spec: &ContainerSpec) -> ContainerPlan {
     Setting::new().plan(&pod(), spec).unwrap().plan
 }
 

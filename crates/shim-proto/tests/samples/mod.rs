@@ -105,6 +105,7 @@ pub(crate) fn container_plan() -> ContainerPlan {
         root_propagation: Propagation::HostToContainer,
         annotations: None,
         oci: None,
+        hooks: None,
         mount_label: None,
     }
 }

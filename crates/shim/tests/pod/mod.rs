@@ -137,6 +137,7 @@ impl Pod {
             root_propagation: Propagation::Private,
             annotations: None,
             oci: None,
+            hooks: None,
             mount_label: None,
         })
     }

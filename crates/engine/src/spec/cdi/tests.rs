@@ -45,7 +45,13 @@ fn injected(edits: &Edits) -> Result<Prepared, Error> {
 
 #[test]
 fn env_groups_and_hooks() {
-    let hook = cdi::Hook { stage: cdi::HookStage::Poststop, path: "/bin/x".into(), args: vec![], env: vec!["A=b".into()], timeout: Some(9999) };
+    let hook = cdi::Hook {
+        stage: cdi::HookStage::Poststop,
+        path: "/bin/x".into(),
+        args: vec![],
+        env: vec!["A=b".into()],
+        timeout: Some(9999),
+    };
     let edits = Edits {
         env: vec!["LANG=vendor".into(), "NEW=a=b".into()],
         additional_gids: vec![44, 1000],
@@ -56,7 +62,10 @@ fn env_groups_and_hooks() {
     let has = |text: &str| plan.process.env.iter().filter(|variable| variable.as_slice() == text.as_bytes()).count();
     assert_eq!((has("LANG=vendor"), has("LANG=C"), has("NEW=a=b")), (1, 0, 1));
     assert!(plan.process.groups.ends_with(&[44]) && user.groups == [1000, 44]);
-    assert_eq!((hooks[0].stage, hooks[0].args.as_slice(), hooks[0].timeout), (HookStage::Poststop, ["/bin/x".to_owned()].as_slice(), HOOK_LIMIT));
+    assert_eq!(
+        (hooks[0].stage, hooks[0].args.as_slice(), hooks[0].timeout),
+        (HookStage::Poststop, ["/bin/x".to_owned()].as_slice(), HOOK_LIMIT)
+    );
 }
 
 #[test]
@@ -69,7 +78,8 @@ fn nodes_are_as_on_the_host_or_as_said() {
         gid: Some(4),
         ..node("/dev/vendor/b", "/dev/nowhere")
     };
-    let edits = Edits { device_nodes: vec![node("/dev/vendor/a", "/dev/zero"), said, node("/opt/null", "/dev/null")], ..Edits::default() };
+    let edits =
+        Edits { device_nodes: vec![node("/dev/vendor/a", "/dev/zero"), said, node("/opt/null", "/dev/null")], ..Edits::default() };
     let Prepared { plan, rules, .. } = injected(&edits).unwrap();
     let [a, b] = plan.devices.as_slice() else { panic!("{:?}", plan.devices) };
     assert_eq!((a.path.as_str(), a.block, a.major, a.minor, a.mode, a.uid), ("/dev/vendor/a", false, 1, 5, 0o666, 1000));
@@ -93,12 +103,16 @@ fn nodes_are_as_on_the_host_or_as_said() {
 
 #[test]
 fn mounts_have_their_options_and_their_sources() {
-    let edits = Edits { mounts: vec![mount(&["ro", "nosuid", "rbind", "rprivate"], "none"), mount(&["bind", "noexec"], "")], ..Edits::default() };
+    let edits = Edits {
+        mounts: vec![mount(&["ro", "nosuid", "rbind", "rprivate"], "none"), mount(&["bind", "noexec"], "")],
+        ..Edits::default()
+    };
     let plan = injected(&edits).unwrap().plan;
     let found: Vec<_> = plan.mounts.iter().filter(|mount| mount.target == "/run/vendor").collect();
     assert_eq!(found.len(), 1, "the last one");
     assert_eq!((found[0].flags.noexec, found[0].flags.readonly, found[0].flags.nodev), (true, false, false));
-    let plan = injected(&Edits { mounts: vec![mount(&["size=1024", "mode=700", "nosuid"], "tmpfs")], ..Edits::default() }).unwrap().plan;
+    let plan =
+        injected(&Edits { mounts: vec![mount(&["size=1024", "mode=700", "nosuid"], "tmpfs")], ..Edits::default() }).unwrap().plan;
     let found = plan.mounts.iter().find(|mount| mount.target == "/run/vendor").unwrap();
     assert_eq!(found.kind, MountKind::Tmpfs { size: Some(1024), mode: 0o700 });
     for (bad, why) in [
