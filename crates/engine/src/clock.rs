@@ -23,6 +23,22 @@ pub(crate) fn now() -> Timestamp {
     }
 }
 
+/// An instant as RFC 3339 writes it, in UTC.
+pub(crate) fn rfc3339(at: Timestamp) -> String {
+    let (seconds, nanos) = (at.div_euclid(1_000_000_000), at.rem_euclid(1_000_000_000));
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days since 0000-03-01, in eras of 400 years: leap days come last in such years.
+    let days = days + 719_468;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
 /// Makes sure that `now` stays behind a time read from a record.
 pub(crate) fn seen(at: Timestamp) {
     LAST.fetch_max(at, Ordering::Relaxed);
@@ -30,6 +46,13 @@ pub(crate) fn seen(at: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn instants_are_written_for_people() {
+        assert_eq!(super::rfc3339(0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(super::rfc3339(951_827_696_789_000_000), "2000-02-29T12:34:56.789000000Z");
+        assert_eq!(super::rfc3339(-1), "1969-12-31T23:59:59.999999999Z");
+    }
+
     #[test]
     fn strictly_increasing() {
         let times: Vec<_> = (0..1000).map(|_| super::now()).collect();
