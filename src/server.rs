@@ -13,7 +13,7 @@ use tonic::transport::Server;
 
 use crate::{
     edge::EdgeLayer,
-    services::{CreelService, Images, Runtime, convert::Host},
+    services::{CreelService, Images, Runtime},
     socket::Socket,
 };
 
@@ -55,9 +55,8 @@ pub(crate) async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|e| Error::Reflection(Box::new(e)))?;
-    let host = Host::detect();
     let (stopping, mut told_to_stop) = watch::channel(false);
-    let runtime = Runtime::new(engine.clone(), streaming, host, told_to_stop.clone());
+    let runtime = Runtime::new(engine.clone(), streaming, told_to_stop.clone());
     let router = Server::builder()
         .layer(EdgeLayer::new(max_requests))
         .add_service(
@@ -68,7 +67,7 @@ pub(crate) async fn serve(
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
         )
-        .add_service(CreelServer::new(CreelService::new(engine, host)).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(CreelServer::new(CreelService::new(engine)).max_decoding_message_size(MAX_MESSAGE))
         .add_service(health_service)
         .add_service(reflection);
     let serving = router.serve_with_incoming_shutdown(socket.connections(), async {

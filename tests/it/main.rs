@@ -7,6 +7,7 @@
 
 mod cgroup2;
 mod check;
+mod checkpoint;
 mod containers;
 mod daemon;
 mod events;
@@ -24,3 +25,4 @@ mod rollback;
 mod security;
 mod stats;
 mod streaming;
+mod userns;

@@ -35,6 +35,9 @@ pub(crate) struct PodRecord {
     /// What it may use, if that has changed since it was made.
     #[n(20)]
     pub size: Option<PodSize>,
+    /// SELinux level of its containers, where SELinux is on.
+    #[n(24)]
+    pub selinux_level: Option<String>,
 }
 
 /// Where a pod is in its life, on disk.
@@ -246,6 +249,7 @@ pub(crate) mod tests {
             cgroup: "/x".into(),
             own_cgroup: true,
             size: None,
+            selinux_level: None,
         }
     }
 

@@ -81,18 +81,26 @@ impl Overlay<'_> {
     /// # Errors
     /// [`Error::Mount`], and [`Error::TooManyLayers`] on kernels before 6.8 whose one option cannot name them all.
     pub fn mount(&self) -> Result<OwnedFd, Error> {
-        match self.mount_naming(Naming::Descriptors) {
+        self.mount_labelled(None)
+    }
+
+    /// The same with one SELinux label for all files.
+    ///
+    /// # Errors
+    /// As [`Self::mount`]; `EINVAL` for a label that the policy does not know.
+    pub fn mount_labelled(&self, label: Option<&str>) -> Result<OwnedFd, Error> {
+        match self.mount_naming(Naming::Descriptors, label) {
             Err(Error::Mount { source: Errno::INVAL, .. }) => {}
             other => return other,
         }
         // EINVAL says that the kernel does not know the way, or that it does not like the layers; the next way tells.
-        match self.mount_naming(Naming::Single) {
-            Err(Error::Mount { source: Errno::INVAL, .. }) => self.mount_naming(Naming::Joined),
+        match self.mount_naming(Naming::Single, label) {
+            Err(Error::Mount { source: Errno::INVAL, .. }) => self.mount_naming(Naming::Joined, label),
             other => other,
         }
     }
 
-    fn mount_naming(&self, naming: Naming) -> Result<OwnedFd, Error> {
+    fn mount_naming(&self, naming: Naming, label: Option<&str>) -> Result<OwnedFd, Error> {
         // Overlayfs wants one lower directory, and two when there is no upper one.
         let wanted = if self.upper.is_some() { 1 } else { 2 };
         let empty = if self.lowers.len() < wanted { Some(empty_root()?) } else { None };
@@ -119,6 +127,9 @@ impl Overlay<'_> {
         // although its inode numbers, offsets in units of 32, are small.
         for (key, value) in [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"), ("xino", "on")] {
             fsconfig_set_string(&context, key, value).map_err(|e| failed(key, e))?;
+        }
+        if let Some(label) = label {
+            fsconfig_set_string(&context, "context", label).map_err(|e| failed("context", e))?;
         }
         fsconfig_create(&context).map_err(|e| failed("create", e))?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(|e| failed("fsmount", e))
@@ -184,7 +195,7 @@ mod tests {
         let (_dir, files) = layers(5);
         let lowers: Vec<_> = files.iter().map(AsFd::as_fd).collect();
         for naming in [Naming::Descriptors, Naming::Single, Naming::Joined] {
-            let root = match (Overlay { lowers: &lowers, upper: None }).mount_naming(naming) {
+            let root = match (Overlay { lowers: &lowers, upper: None }).mount_naming(naming, None) {
                 Err(Error::Mount { source: Errno::INVAL, .. }) if naming != Naming::Joined => {
                     continue; // A kernel without it; mount() goes on to the next one.
                 }
@@ -199,7 +210,7 @@ mod tests {
     fn old_kernels_refuse_what_one_option_cannot_name() {
         let (_dir, files) = layers(30);
         let lowers: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        let error = Overlay { lowers: &lowers, upper: None }.mount_naming(Naming::Joined).unwrap_err();
+        let error = Overlay { lowers: &lowers, upper: None }.mount_naming(Naming::Joined, None).unwrap_err();
         assert!(matches!(error, Error::TooManyLayers { layers: 30, .. }), "{error}");
     }
 }

@@ -63,6 +63,12 @@ pub(crate) fn process(plan: &ProcessPlan) -> Result<Value, NotText> {
         "rlimits": limits.collect::<Vec<_>>(),
         "noNewPrivileges": plan.no_new_privs,
     });
+    if let Some(profile) = &plan.apparmor {
+        process["apparmorProfile"] = profile.as_str().into();
+    }
+    if let Some(label) = &plan.selinux {
+        process["selinuxLabel"] = label.as_str().into();
+    }
     if let Some(priority) = plan.io_priority {
         process["ioPriority"] = io_priority(priority);
     }
