@@ -1,6 +1,7 @@
 //! creeld: the daemon. It may end and be replaced at any time without a container noticing.
 #![forbid(unsafe_code)]
 
+mod block_io;
 mod config;
 mod edge;
 mod server;

@@ -22,5 +22,5 @@ pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
 pub use error::ErrorKind;
 pub use id::{ContainerId, ExecId, IdError, PodId};
 pub use reference::{At, Host, ImageRef, ReferenceError, Repository, Tag};
-pub use resources::Resources;
+pub use resources::{BlockDevice, BlockIo, Resources};
 pub use signal::{Signal, SignalError};

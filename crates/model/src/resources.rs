@@ -40,6 +40,46 @@ pub struct Resources {
     /// The OOM killer's preference, -1000 to 1000.
     #[n(10)]
     pub oom_score_adj: Option<i32>,
+    /// Block I/O.
+    #[n(11)]
+    pub block_io: Option<BlockIo>,
+}
+
+/// Weights and rates of block I/O (OCI runtime spec, config-linux.md#block-io).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct BlockIo {
+    /// Weight on every device that has none of its own, 10 to 1000.
+    #[n(0)]
+    pub weight: Option<u16>,
+    /// Devices.
+    #[n(1)]
+    pub devices: Vec<BlockDevice>,
+}
+
+/// What a container may do to one block device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct BlockDevice {
+    /// Major number.
+    #[n(0)]
+    pub major: u32,
+    /// Minor number.
+    #[n(1)]
+    pub minor: u32,
+    /// Weight, 10 to 1000.
+    #[n(2)]
+    pub weight: Option<u16>,
+    /// Bytes read per second.
+    #[n(3)]
+    pub read_bps: Option<u64>,
+    /// Bytes written per second.
+    #[n(4)]
+    pub write_bps: Option<u64>,
+    /// Reads per second.
+    #[n(5)]
+    pub read_iops: Option<u64>,
+    /// Writes per second.
+    #[n(6)]
+    pub write_iops: Option<u64>,
 }
 
 impl Resources {
@@ -56,7 +96,8 @@ impl Resources {
             cpuset_cpus,
             cpuset_mems,
             pids_limit,
-            oom_score_adj
+            oom_score_adj,
+            block_io
         );
         merged.hugepage_limits.extend(newer.hugepage_limits.clone());
         merged.unified.extend(newer.unified.clone());

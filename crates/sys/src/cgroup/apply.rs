@@ -31,10 +31,20 @@ impl Group {
     /// write(2), with the file and the value; Invalid for values that contradict each other.
     pub fn apply(&self, resources: &Resources) -> Result<Vec<Refused>, Error> {
         check(resources)?;
+        if self.all.version() == Version::V1
+            && let Some(file) = resources.unified.keys().next()
+        {
+            // What asks for these counts on them (memory QoS), so running without is not what was asked for.
+            let why = "this machine has cgroup v1, which has no such files";
+            return Err(Error::Invalid { what: "unified", value: file.clone(), why });
+        }
         let mut refused = Vec::new();
         match self.all.version() {
             Version::V1 => self.apply_v1(resources, &mut refused)?,
             Version::V2 => self.apply_v2(resources, &mut refused)?,
+        }
+        if let Some(block_io) = &resources.block_io {
+            self.apply_block_io(block_io)?;
         }
         Ok(refused)
     }
@@ -89,7 +99,6 @@ impl Group {
             let file = self.directory("hugetlb").map(|d| d.join(format!("hugetlb.{size}.limit_in_bytes")));
             hugepages(file, size, *limit, refused)?;
         }
-        refused.extend(resources.unified.keys().map(|file| Refused::new(file, "this machine has cgroup v1")));
         Ok(())
     }
 

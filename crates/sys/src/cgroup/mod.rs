@@ -2,6 +2,7 @@
 //! changed, but for `cgroup.subtree_control` of its ancestors on v2.
 
 mod apply;
+mod block_io;
 mod detail;
 mod device_program;
 mod devices;
