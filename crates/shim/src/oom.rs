@@ -38,7 +38,7 @@ fn read<T: Default>(all: &Hierarchies, path: &str, what: fn(&Group) -> Result<T,
 impl Before {
     /// The counters now.
     pub(crate) fn of(all: &Hierarchies, container: &str) -> Self {
-        let pod = above(container).next().unwrap_or_default();
+        let pod = pod_of(container).unwrap_or_default();
         Self {
             kills: read(all, container, Group::oom_kills),
             container: read(all, container, Group::memory_limit_hits),
@@ -62,8 +62,7 @@ impl Before {
     }
 
     fn from_counters(self, all: &Hierarchies, container: &str, now: Self) -> (OomScope, Option<String>) {
-        let mut above = above(container);
-        let pod = above.next().unwrap_or_default();
+        let pod = pod_of(container).unwrap_or_default();
         if now.container > self.container {
             return (OomScope::Container, Some(container.to_owned()));
         }
@@ -71,7 +70,7 @@ impl Before {
             return (OomScope::Pod, Some(pod.to_owned()));
         }
         let full = |path: &&str| read(all, path, Group::memory_limit).is_some() && read(all, path, Group::memory_limit_hits) > 0;
-        match above.find(full) {
+        match above(container).skip_while(|group| within(group, pod)).find(full) {
             Some(path) => (OomScope::Above, Some(path.to_owned())),
             None => (OomScope::Node, None),
         }
@@ -91,10 +90,16 @@ fn within(path: &str, group: &str) -> bool {
     path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// The group of the pod, where its limit is. With systemd's cgroup driver a pod is a scope, and the limit is on the slice
+/// that a kubelet has made for it.
+fn pod_of(container: &str) -> Option<&str> {
+    above(container).find(|group| !group.ends_with(".scope"))
+}
+
 fn scope_of(group: &str, container: &str) -> OomScope {
     if within(group, container) {
         OomScope::Container
-    } else if above(container).next() == Some(group) {
+    } else if pod_of(container).is_some_and(|pod| within(group, pod)) {
         OomScope::Pod
     } else {
         OomScope::Above
@@ -173,6 +178,14 @@ mod tests {
             ("/kubepods", OomScope::Above),
         ] {
             assert_eq!(scope_of(group, CONTAINER), scope, "{group}");
+        }
+        let systemd = "/kubepods.slice/kubepods-pod1.slice/creel-ab.scope/c1";
+        for (group, scope) in [
+            ("/kubepods.slice/kubepods-pod1.slice/creel-ab.scope", OomScope::Pod),
+            ("/kubepods.slice/kubepods-pod1.slice", OomScope::Pod),
+            ("/kubepods.slice", OomScope::Above),
+        ] {
+            assert_eq!(scope_of(group, systemd), scope, "{group}");
         }
     }
 }
