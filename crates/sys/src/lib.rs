@@ -16,6 +16,7 @@ pub mod proc;
 pub mod process;
 pub mod quota;
 pub mod rlimit;
+pub mod sched;
 pub mod seccomp;
 pub mod sock;
 pub mod userns;

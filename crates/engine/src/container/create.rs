@@ -15,7 +15,7 @@ use super::Container;
 use crate::{
     Inner,
     blocking::blocking,
-    checkpoint::Restoring,
+    checkpoint::{Restoring, Scratch},
     clock,
     error::{About, Error, Step},
     events::EventKind,
@@ -382,7 +382,9 @@ impl Creation {
         let warnings = match self.restoring.clone() {
             None => shim.create(&plan, rootfs, &self.mounts).await.step(id, "create the container's process")?,
             Some(restoring) => {
-                let images = self.inner.store.container_path(id).join("restore");
+                let inner = self.inner.clone();
+                let scratch = blocking(move || Scratch::new(&inner, id)).await?;
+                let images = scratch.path().join("images");
                 let stage = self.pod.paths.dir.join("stage");
                 let (plan, images) = blocking({
                     let (restoring, images, stage) = (restoring.clone(), images.clone(), stage.clone());
@@ -394,7 +396,7 @@ impl Creation {
                 .await?;
                 let restore = restoring.plan(&images, &stage);
                 let made = shim.restore(&plan, restore, rootfs, &self.mounts).await.step(id, "restore the container's processes");
-                blocking(move || std::fs::remove_dir_all(images)).await.step(id, "remove the images")?;
+                blocking(move || drop(scratch)).await;
                 made?
             }
         };

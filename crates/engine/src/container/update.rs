@@ -38,10 +38,19 @@ impl Inner {
             }
             let merged = container.resources().updated_by(&newer);
             let merged = spec::effective_resources(&merged, inner.config.pids_limit).step(id, "update resources")?;
-            let (group, wanted) = (container.plan.cgroup.clone(), merged.clone());
+            let (group, wanted, before) = (container.plan.cgroup.clone(), merged.clone(), container.resources());
             let cgroups = inner.clone();
-            let refused =
-                blocking(move || cgroups.group(&group)?.apply(&wanted)).await.step(id, "update the container's cgroup")?;
+            let applied = blocking(move || {
+                let group = cgroups.group(&group)?;
+                group.apply(&wanted).inspect_err(|_| {
+                    // What was written before the kernel refused something: all or nothing. Unless the container has
+                    // outgrown its old limits meanwhile they fit.
+                    if let Err(e) = group.apply(&before) {
+                        tracing::warn!(container = %id.short(), error = crate::chain(&e), "limits are half updated");
+                    }
+                })
+            });
+            let refused = applied.await.step(id, "update the container's cgroup")?;
             for refusal in refused {
                 tracing::warn!(container = %id.short(), what = refusal.what, why = refusal.why, "tolerated");
             }

@@ -1,13 +1,13 @@
 //! What plugins want to be different about a container, carried over into its plan before anything of it is made.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use ::nri::proto as p;
 use minicbor::bytes::ByteVec;
 use model::{
     ErrorKind, Resources,
-    container::{BindMount, EnvVar, Propagation},
-    plan::{ContainerPlan, DeviceNode, MountFlags, MountKind, MountPlan, Rlimit},
+    container::{BindMount, EnvVar, Propagation, ResolvedUser},
+    plan::{ContainerPlan, DeviceNode, Hook, HookStage, IoPriority, MountFlags, MountKind, MountPlan, Rlimit, Scheduler},
     pod::{PidMode, PodSpec},
 };
 use sys::cgroup::{Access, DeviceKind, DeviceRule};
@@ -54,6 +54,9 @@ pub(crate) enum Refusal {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A vendor's device.
+    #[error("NRI plugins ask for CDI_devices")]
+    Cdi(#[source] cdi::Error),
     /// The same from a client would be refused too.
     #[error("NRI plugins ask for {field}")]
     Spec {
@@ -69,6 +72,7 @@ impl Refusal {
         match self {
             Self::Unsupported { .. } | Self::Value { .. } => ErrorKind::InvalidArgument,
             Self::Spec { source, .. } => source.kind(),
+            Self::Cdi(source) => source.kind(),
         }
     }
 
@@ -97,6 +101,10 @@ pub(crate) struct Target<'a> {
     pub pod: &'a PodSpec,
     pub pod_cgroup: &'a str,
     pub pids_limit: i64,
+    /// Those to be run, in order.
+    pub hooks: &'a mut Vec<Hook>,
+    pub user: &'a mut ResolvedUser,
+    pub cdi_spec_dirs: &'a [PathBuf],
 }
 
 impl Target<'_> {
@@ -105,12 +113,6 @@ impl Target<'_> {
     /// # Errors
     /// Names the field. The plan is of no use then.
     pub(crate) fn adjust(&mut self, adjust: p::ContainerAdjustment) -> Result<(), Refusal> {
-        if adjust.hooks.is_some_and(|hooks| hooks != p::Hooks::default()) {
-            return unsupported("hooks");
-        }
-        if !adjust.cdi_devices.is_empty() {
-            return unsupported("CDI_devices");
-        }
         if !adjust.annotations.is_empty() {
             let known = self.plan.annotations.take().unwrap_or_else(|| self.annotations.clone());
             self.plan.annotations = Some(annotations(known, adjust.annotations));
@@ -121,7 +123,38 @@ impl Target<'_> {
         self.env(adjust.env)?;
         self.mounts(adjust.mounts)?;
         self.rlimits(adjust.rlimits)?;
+        self.cdi_devices(&adjust.cdi_devices)?;
+        if let Some(hooks) = adjust.hooks {
+            self.hooks(hooks)?;
+        }
         adjust.linux.map_or(Ok(()), |linux| self.linux(linux))
+    }
+
+    fn cdi_devices(&mut self, devices: &[p::CdiDevice]) -> Result<(), Refusal> {
+        let names: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let edits = cdi::resolve(self.cdi_spec_dirs, &names).map_err(Refusal::Cdi)?;
+        let Self { plan, rules, pod, hooks, user, .. } = self;
+        spec::CdiTarget { plan, rules, pod, hooks }.apply(&edits, user).map_err(Refusal::spec("CDI_devices"))
+    }
+
+    fn hooks(&mut self, hooks: p::Hooks) -> Result<(), Refusal> {
+        let p::Hooks { prestart, create_runtime, create_container, start_container, poststart, poststop } = hooks;
+        for (stage, list) in [
+            (HookStage::Prestart, prestart),
+            (HookStage::CreateRuntime, create_runtime),
+            (HookStage::CreateContainer, create_container),
+            (HookStage::StartContainer, start_container),
+            (HookStage::Poststart, poststart),
+            (HookStage::Poststop, poststop),
+        ] {
+            for hook in list {
+                self.hooks.push(one_hook(stage, hook)?);
+            }
+        }
+        Ok(())
     }
 
     fn linux(&mut self, linux: p::LinuxContainerAdjustment) -> Result<(), Refusal> {
@@ -130,8 +163,8 @@ impl Target<'_> {
             (!linux.net_devices.is_empty(), "linux.net_devices"),
             (linux.rdt.is_some(), "linux.rdt"),
             (linux.memory_policy.is_some(), "linux.memory_policy"),
-            (linux.io_priority.is_some(), "linux.io_priority"),
-            (linux.scheduler.is_some(), "linux.scheduler"),
+            (linux.io_priority.is_some() && self.plan.oci.is_some(), "linux.io_priority with a handler that is an OCI runtime"),
+            (linux.scheduler.is_some() && self.plan.oci.is_some(), "linux.scheduler with a handler that is an OCI runtime"),
         ] {
             if asked {
                 return unsupported(field);
@@ -150,6 +183,12 @@ impl Target<'_> {
         }
         if !linux.cgroups_path.is_empty() {
             self.plan.cgroup = self.cgroup(linux.cgroups_path)?;
+        }
+        if let Some(priority) = linux.io_priority {
+            self.plan.process.io_priority = Some(io_priority(priority)?);
+        }
+        if let Some(wanted) = linux.scheduler {
+            self.plan.process.scheduler = Some(scheduler(&wanted)?);
         }
         if let Some(policy) = linux.seccomp_policy {
             self.seccomp(&policy)?;
@@ -264,6 +303,20 @@ impl Target<'_> {
         }
         Ok(())
     }
+}
+
+fn one_hook(stage: HookStage, hook: p::Hook) -> Result<Hook, Refusal> {
+    let refuse = |why| Err(Refusal::value("hooks", &hook.path, why));
+    if !hook.path.starts_with('/') {
+        return refuse("its path must be absolute");
+    }
+    if [&hook.args, &hook.env].into_iter().flatten().chain([&hook.path]).any(|text| text.contains('\0')) {
+        return refuse("has a NUL");
+    }
+    let timeout = hook.timeout.and_then(|timeout| u32::try_from(timeout.value).ok()).filter(|seconds| *seconds > 0);
+    let timeout = timeout.unwrap_or(spec::HOOK_TIMEOUT).min(spec::HOOK_LIMIT);
+    let args = if hook.args.is_empty() { vec![hook.path.clone()] } else { hook.args };
+    Ok(Hook { stage, path: hook.path, args, env: hook.env, timeout })
 }
 
 fn annotations(mut known: BTreeMap<String, String>, wanted: BTreeMap<String, String>) -> BTreeMap<String, String> {
@@ -394,6 +447,44 @@ fn device(wanted: &p::LinuxDevice) -> Result<DeviceNode, Refusal> {
         uid: wanted.uid.map_or(0, |uid| uid.value),
         gid: wanted.gid.map_or(0, |gid| gid.value),
     })
+}
+
+/// The numbers of the interface are the kernel's.
+fn io_priority(wanted: p::LinuxIoPriority) -> Result<IoPriority, Refusal> {
+    let class = u8::try_from(wanted.class).ok().filter(|class| (1..=3).contains(class));
+    let level = u8::try_from(wanted.priority).ok().filter(|level| *level < 8);
+    match (class, level) {
+        (Some(class), Some(level)) => Ok(IoPriority { class, level }),
+        _ => {
+            let value = format!("class {}, priority {}", wanted.class, wanted.priority);
+            Err(Refusal::value("linux.io_priority", &value, "must be class 1 to 3 and priority 0 to 7"))
+        }
+    }
+}
+
+fn scheduler(wanted: &p::LinuxScheduler) -> Result<Scheduler, Refusal> {
+    use p::LinuxSchedulerPolicy as Policy;
+    let refuse = |value: &str, why| Err(Refusal::value("linux.scheduler", value, why));
+    let policy = match wanted.policy() {
+        Policy::SchedOther => 0,
+        Policy::SchedFifo => 1,
+        Policy::SchedRr => 2,
+        Policy::SchedBatch => 3,
+        Policy::SchedIdle => 5,
+        Policy::SchedDeadline => 6,
+        other @ (Policy::SchedNone | Policy::SchedIso) => return refuse(other.as_str_name(), "is no policy of Linux"),
+    };
+    if !(-20..=19).contains(&wanted.nice) {
+        return refuse(&format!("nice {}", wanted.nice), "must be -20 to 19");
+    }
+    let Some(priority) = u32::try_from(wanted.priority).ok().filter(|priority| *priority <= 99) else {
+        return refuse(&format!("priority {}", wanted.priority), "must be 0 to 99");
+    };
+    // The interface counts the bits of sched.h.
+    let flags = wanted.flags.iter().try_fold(0, |flags, bit| Some(flags | 1_u64.checked_shl(u32::try_from(*bit).ok()?)?));
+    let Some(flags) = flags.filter(|flags| *flags < 1 << 7) else { return refuse("flags", "are not known") };
+    let p::LinuxScheduler { nice, runtime, deadline, period, .. } = *wanted;
+    Ok(Scheduler { policy, flags, nice, priority, runtime, deadline, period })
 }
 
 /// As `LinuxSeccomp` of the OCI runtime spec.

@@ -3,9 +3,9 @@
 use std::{
     ffi::CString,
     fs::File,
-    io,
+    io::{self, Read},
     os::{fd::AsFd, unix::ffi::OsStrExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -18,6 +18,9 @@ use crate::error::{About, Error, Step};
 /// How often a plugin that is to end is looked after.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Longest first line of a script (execve(2)).
+const LONGEST_LINE: u64 = 256;
+
 /// Its process.
 #[derive(Debug)]
 pub(super) struct Launched(Process);
@@ -28,12 +31,14 @@ impl Launched {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().step(About::Engine, "make a plugin's socket")?;
         ours.set_nonblocking(true).step(About::Engine, "make a plugin's socket")?;
         let stream = UnixStream::from_std(ours).step(About::Engine, "make a plugin's socket")?;
-        let executable = File::open(path).step(About::Engine, "open the plugin")?;
+        let (program, before) = interpreter(path).step(About::Engine, "read the plugin")?;
+        let executable = File::open(program).step(About::Engine, "open the plugin")?;
         let text = |bytes: &[u8]| {
             let nul = |_| Error::new(ErrorKind::InvalidArgument, About::Engine, format!("plugin {}: a NUL byte", path.display()));
             CString::new(bytes).map_err(nul)
         };
-        let argv = [text(path.as_os_str().as_bytes())?];
+        let mut argv = before.iter().map(|word| text(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        argv.push(text(path.as_os_str().as_bytes())?);
         let env = [
             text(format!("NRI_PLUGIN_NAME={name}").as_bytes())?,
             text(format!("NRI_PLUGIN_IDX={index}").as_bytes())?,
@@ -70,6 +75,19 @@ impl Launched {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// The program that runs the plugin, and the words before the plugin's path: a script's interpreter, as execve(2) finds it.
+/// The kernel itself cannot, because the script's descriptor is closed when the interpreter wants to open it.
+fn interpreter(path: &Path) -> io::Result<(PathBuf, Vec<String>)> {
+    let mut head = Vec::new();
+    File::open(path)?.take(LONGEST_LINE).read_to_end(&mut head)?;
+    let line = head.strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+    let Some(line) = line else { return Ok((path.to_owned(), Vec::new())) };
+    let line = String::from_utf8_lossy(line).trim().to_owned();
+    let (program, argument) = line.split_once([' ', '\t']).map_or((line.as_str(), ""), |(program, rest)| (program, rest.trim()));
+    let words = [program, argument].into_iter().filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    Ok((PathBuf::from(program), words))
 }
 
 impl Drop for Launched {

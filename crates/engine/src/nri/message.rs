@@ -56,8 +56,13 @@ pub(super) fn pod(pod: &Pod) -> p::PodSandbox {
         PodState::Ready { network } => Some(network),
         PodState::NotReady { .. } => None,
     };
-    let (spec, cgroup) = (&pod.spec, pod.cgroup.as_str());
-    PodFacts { id: pod.id, spec, cgroup, pid: pod.supervisor_pid(), network: network.as_ref() }.message()
+    let (spec, cgroup, size) = (&pod.spec, pod.cgroup.as_str(), pod.size());
+    let facts = PodFacts { id: pod.id, spec, cgroup, pid: pod.supervisor_pid(), network: network.as_ref() };
+    let mut pod = facts.message();
+    let linux = pod.linux.get_or_insert_default();
+    linux.pod_overhead = Some(super::resources::message(&size.overhead));
+    linux.pod_resources = Some(super::resources::message(&size.resources));
+    pod
 }
 
 fn pod_namespaces(spec: &PodSpec, pid: Option<u32>) -> Vec<p::LinuxNamespace> {

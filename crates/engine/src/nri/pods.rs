@@ -4,11 +4,11 @@ use std::sync::{Arc, atomic::Ordering};
 
 use ::nri::proto as p;
 
-use super::{Members, PodFacts, message};
+use super::{Members, PodFacts, message, resources};
 use crate::{
     Inner,
     error::{Error, Step},
-    pod::Pod,
+    pod::{Pod, update::PodSize},
     undo::Undo,
 };
 
@@ -32,6 +32,24 @@ impl Members {
 }
 
 impl Inner {
+    /// Asks whether a pod may be resized.
+    pub(crate) async fn ask_pod_update(&self, pod: &Pod, size: &PodSize) -> Result<(), Error> {
+        let Some(members) = self.nri.members() else { return Ok(()) };
+        let request = p::UpdatePodSandboxRequest {
+            pod: Some(message::pod(pod)),
+            overhead_linux_resources: Some(resources::message(&size.overhead)),
+            linux_resources: Some(resources::message(&size.resources)),
+        };
+        members.ask(&request).await.map(drop).step(pod.id, "ask the NRI plugins")
+    }
+
+    /// Tells that a pod was resized.
+    pub(crate) async fn tell_pod_updated(&self, pod: &Pod) {
+        if let Some(members) = self.nri.members() {
+            members.tell(&p::PostUpdatePodSandboxRequest { pod: Some(message::pod(pod)) }).await;
+        }
+    }
+
     /// Tells, once, that a pod's containers have ended and that its network is about to.
     pub(crate) async fn tell_pod_stops(self: &Arc<Self>, pod: &Arc<Pod>) {
         for container in self.table.containers_of(pod.id) {

@@ -77,6 +77,7 @@ impl Inner {
             let limits = size.limits();
             let checked = spec::effective_resources(&limits, inner.config.pids_limit).step(id, "update resources")?;
             let limits = Resources { pids_limit: None, ..checked };
+            inner.ask_pod_update(&pod, &size).await?;
             if pod.own_cgroup {
                 let (cgroups, group) = (inner.clone(), pod.cgroup.clone());
                 let refused = blocking(move || cgroups.group(&group)?.apply(&limits)).await.step(id, "update the pod's cgroup")?;
@@ -85,7 +86,9 @@ impl Inner {
                 }
             }
             *pod.size.lock().unwrap_or_else(PoisonError::into_inner) = size;
-            pod.persist(&inner).await
+            pod.persist(&inner).await?;
+            inner.tell_pod_updated(&pod).await;
+            Ok(())
         })
         .await
     }
