@@ -106,6 +106,28 @@ impl Store {
         self.load(CONTAINERS)
     }
 
+    /// Puts a pod's record aside that was read and not understood. Says where it is now.
+    ///
+    /// # Errors
+    /// What rename(2) says.
+    pub fn quarantine_pod(&self, id: PodId) -> Result<PathBuf, Error> {
+        self.put_aside(PODS, &id.to_string())
+    }
+
+    /// Puts a container's record aside that was read and not understood. Says where it is now.
+    ///
+    /// # Errors
+    /// What rename(2) says.
+    pub fn quarantine_container(&self, id: ContainerId) -> Result<PathBuf, Error> {
+        self.put_aside(CONTAINERS, &id.to_string())
+    }
+
+    fn put_aside(&self, directory: &str, name: &str) -> Result<PathBuf, Error> {
+        let aside = self.shared.layout.quarantine(&format!("{}-{name}", directory.replace('/', "-")));
+        disk::rename(&self.shared.layout.at(directory).join(name), &aside)?;
+        Ok(aside)
+    }
+
     fn put(&self, directory: &str, name: &str, payload: &[u8], sync: Sync) -> Result<(), Error> {
         let layout = &self.shared.layout;
         let (path, bytes) = (layout.at(directory).join(name), envelope::seal(payload));
@@ -128,8 +150,7 @@ impl Store {
             match read {
                 Ok(record) => good.push(record),
                 Err(why) => {
-                    let aside = self.shared.layout.quarantine(&format!("{}-{name}", directory.replace('/', "-")));
-                    let moved_to = disk::rename(&path, &aside).is_ok().then_some(aside);
+                    let moved_to = self.put_aside(directory, &name).ok();
                     damaged.push(Damaged { name: format!("{directory}/{name}"), why, moved_to });
                 }
             }
