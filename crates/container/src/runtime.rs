@@ -2,7 +2,8 @@
 //!
 //! The namespace is a slave of the host's: what is attached in it never shows on the host, and what the host mounts later
 //! still travels into volumes that ask for it. Volumes from which mounts shall travel back are attached ready-made, as
-//! peers of the host's.
+//! peers of the host's. A cgroup v2 mount beside v1 is not in it: no limit is set there, runc would make groups in it that
+//! nobody removes, and crun refuses to run.
 
 use std::{os::fd::OwnedFd, path::Path};
 
@@ -12,6 +13,7 @@ use rustix::{
     process::{Signal, set_parent_process_death_signal},
 };
 use sys::{
+    cgroup::Version,
     mount::{self, Change, Depth},
     ns::New,
     process::{self, Fork, Process},
@@ -51,17 +53,16 @@ pub struct Bundle<'a> {
     pub mounts: Vec<OwnedFd>,
 }
 
-/// Starts a command, in the supervisor's own mount namespace or, with a bundle, in one where the bundle's mounts are
-/// attached below the command's working directory. Comes back when the program runs, with what was asked for and is not so.
+/// Starts a command; with a bundle its mounts are attached below the command's working directory. Comes back when the program
+/// runs, with what was asked for and is not so.
 ///
 /// # Errors
 /// The step that failed; nothing is left of the process then.
 pub fn run(env: &PodEnv, command: Command<'_>, bundle: Option<Bundle<'_>>) -> Result<(Process, Vec<String>), Error> {
     let wants_shm = |bundle: &Bundle<'_>| bundle.plan.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Shm));
     let shm = if bundle.as_ref().is_some_and(wants_shm) { Some(env.shm()?) } else { None };
-    let new = if bundle.is_some() { New::NEWNS } else { New::empty() };
     let (listener, reporter) = report::pair()?;
-    let process = match process::fork(new, None).map_err(Error::call("clone3"))? {
+    let process = match process::fork(New::NEWNS, None).map_err(Error::call("clone3"))? {
         Fork::Child => become_runtime(env, command, bundle, shm, &reporter),
         Fork::Parent(process) => process,
     };
@@ -122,8 +123,9 @@ fn prepare(
         identity::set_oom_score(process, &env.proc, reporter)?;
     }
     rustix::process::setsid().at(|| "setsid".to_owned())?;
-    if let Some(bundle) = bundle {
-        attach(env, bundle, shm, command.directory, reporter)?;
+    match bundle {
+        Some(bundle) => attach(env, bundle, shm, command.directory, reporter)?,
+        None => leave_the_host(env)?,
     }
     rustix::process::chdir(command.directory).at(|| format!("chdir({:?})", command.directory))?;
     command.io.install()?;
@@ -144,10 +146,21 @@ fn attach(env: &PodEnv, bundle: Bundle<'_>, shm: Option<OwnedFd>, directory: &Pa
         .unzip();
     let plan = ContainerPlan { mounts, ..bundle.plan.clone() };
     let sources = Sources::prepare(env, &plan, Given { shm, detached: bundle.mounts }, reporter)?;
-    // From here on nothing that is mounted travels to the host, but the other way round it does.
-    mount::change_all(mount::Propagation::DOWNSTREAM).at(|| "make mounts slaves".to_owned())?;
+    leave_the_host(env)?;
     let private = Change { propagation: Some(mount::Propagation::PRIVATE), ..Change::default() };
     mount::change(&bundle.rootfs, Depth::Recursive, &private).at(|| "make root filesystem private".to_owned())?;
     mount::attach_at(&bundle.rootfs, directory.join(oci::ROOTFS)).at(|| "attach root filesystem".to_owned())?;
     sources.attach_at(places)
+}
+
+/// From here on nothing that is mounted travels to the host, but the other way round it does.
+fn leave_the_host(env: &PodEnv) -> Step<()> {
+    mount::change_all(mount::Propagation::DOWNSTREAM).at(|| "make mounts slaves".to_owned())?;
+    if env.hierarchies.version() == Version::V2 {
+        return Ok(());
+    }
+    let step = || "hide cgroup v2".to_owned();
+    let table = env.proc.read("self/mountinfo").at(step)?;
+    let unified = table.lines().filter(|line| line.contains(" - cgroup2 "));
+    unified.filter_map(|line| line.split(' ').nth(4)).try_for_each(|path| mount::detach(path).at(step))
 }

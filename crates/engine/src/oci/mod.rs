@@ -12,7 +12,7 @@ mod tests;
 use std::path::Path;
 
 use model::{
-    plan::{ContainerPlan, DeviceNode, PodPlan, oci},
+    plan::{ContainerPlan, DeviceNode, Hook, HookStage, PodPlan, oci},
     pod::PidMode,
 };
 use serde_json::{Value, json};
@@ -49,13 +49,36 @@ pub struct NotText {
 /// An environment that JSON cannot hold.
 pub(crate) fn config(request: &Request<'_>) -> Result<Value, NotText> {
     let Request { plan, bundle, .. } = *request;
-    Ok(json!({
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "root": { "path": bundle.join(oci::ROOTFS), "readonly": plan.readonly_rootfs },
         "process": process(&plan.process)?,
         "mounts": mounts::mounts(plan, bundle),
         "linux": linux(request),
-    }))
+    });
+    if let Some(plan) = &plan.hooks {
+        config["hooks"] = hooks(&plan.list);
+        config["annotations"] = json!(plan.annotations);
+    }
+    Ok(config)
+}
+
+/// By stage, each in order. The runtime runs them, not the supervisor.
+fn hooks(list: &[Hook]) -> Value {
+    let stages = [
+        ("prestart", HookStage::Prestart),
+        ("createRuntime", HookStage::CreateRuntime),
+        ("createContainer", HookStage::CreateContainer),
+        ("startContainer", HookStage::StartContainer),
+        ("poststart", HookStage::Poststart),
+        ("poststop", HookStage::Poststop),
+    ];
+    let of = |stage| list.iter().filter(move |hook| hook.stage == stage).map(hook).collect::<Vec<_>>();
+    stages.into_iter().map(|(name, stage)| (name, of(stage))).filter(|(_, hooks)| !hooks.is_empty()).collect()
+}
+
+fn hook(hook: &Hook) -> Value {
+    json!({ "path": hook.path, "args": hook.args, "env": hook.env, "timeout": hook.timeout })
 }
 
 fn linux(request: &Request<'_>) -> Value {
@@ -69,6 +92,9 @@ fn linux(request: &Request<'_>) -> Value {
         "maskedPaths": plan.masked_paths,
         "readonlyPaths": plan.readonly_paths,
     });
+    if let Some(label) = &plan.mount_label {
+        linux["mountLabel"] = label.as_str().into();
+    }
     if let Some(seccomp) = request.seccomp {
         linux["seccomp"] = seccomp.clone();
     }

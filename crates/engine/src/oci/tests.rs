@@ -6,8 +6,8 @@ use model::{
     ContainerId,
     container::Propagation,
     plan::{
-        Capabilities, ContainerPlan, DeviceNode, IoPriority, MountFlags, MountKind, MountPlan, PodPlan, ProcessPlan, Rlimit,
-        Scheduler,
+        Capabilities, ContainerPlan, DeviceNode, Hook, HookStage, HooksPlan, IoPriority, MountFlags, MountKind, MountPlan, PodPlan,
+        ProcessPlan, Rlimit, Scheduler,
     },
     pod::PidMode,
 };
@@ -33,6 +33,8 @@ fn a_process() -> ProcessPlan {
         umask: Some(0o27),
         apparmor: None,
         selinux: None,
+        apparmor: Some("profile".into()),
+        selinux: Some("u:r:t:s0".into()),
         io_priority: Some(IoPriority { class: 2, level: 3 }),
         scheduler: Some(Scheduler { policy: 1, priority: 5, flags: 1, ..Scheduler::default() }),
     }
@@ -76,10 +78,20 @@ fn a_plan() -> ContainerPlan {
         stdin: false,
         stdin_once: false,
         root_propagation: Propagation::Bidirectional,
+        hooks: Some(a_hooks_plan()),
+        mount_label: Some("u:r:f:s0".into()),
         annotations: None,
         oci: None,
+        hooks: None,
         mount_label: None,
     }
+}
+
+fn a_hooks_plan() -> HooksPlan {
+    let hook = |stage, path: &str| Hook { stage, path: path.into(), args: vec![path.into()], env: vec!["A=b".into()], timeout: 5 };
+    let list =
+        vec![hook(HookStage::Poststop, "/after"), hook(HookStage::CreateRuntime, "/one"), hook(HookStage::CreateRuntime, "/two")];
+    HooksPlan { list, bundle: "/b".into(), config: Vec::new().into(), annotations: [("k".to_owned(), "v".to_owned())].into() }
 }
 
 fn a_pod() -> PodPlan {
@@ -91,6 +103,7 @@ fn a_pod() -> PodPlan {
         sysctls: [].into(),
         shm_size: 0,
         cgroup: "/x".into(),
+        mount_label: None,
         userns: None,
         mount_label: None,
     }
