@@ -176,7 +176,15 @@ async fn pods_are_resized() {
     // A client's own cgroup: written down, and not touched.
     let parent = format!("{}/client", daemon.cgroup);
     let made: Vec<PathBuf> = crate::check::cgroup_roots().iter().map(|root| root.join(parent.trim_start_matches('/'))).collect();
-    made.iter().for_each(|dir| std::fs::create_dir_all(dir).unwrap());
+    for dir in &made {
+        std::fs::create_dir_all(dir).unwrap();
+        // As a kubelet does: nobody can join a cpuset of v1 that has no CPUs.
+        for (file, above) in ["cpuset.cpus", "cpuset.mems"].map(|file| (dir.join(file), dir.parent().unwrap().join(file))) {
+            if file.exists() && !is_v2() {
+                std::fs::write(file, std::fs::read_to_string(above).unwrap()).unwrap();
+            }
+        }
+    }
     let mut theirs = pods::host_pod("theirs");
     theirs.linux.as_mut().unwrap().cgroup_parent = parent.clone();
     let other = pods::run_pod(&mut runtime, &theirs).await.unwrap();
