@@ -122,6 +122,7 @@ impl RuntimeService for Runtime {
         if verbose {
             about = info("config", &super::creel::config_json(&self.engine));
             about.extend(info("checkpoint", &checkpoint::info(&self.engine).await));
+            about.extend(info("nri", &serde_json::json!({ "plugins": self.engine.nri_plugins() })));
         }
         let user_namespaces = self.engine.user_namespaces().await.is_ok();
         Ok(Response::new(cri::StatusResponse {

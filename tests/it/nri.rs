@@ -156,6 +156,8 @@ async fn plugins_are_told_in_order() {
     let plugin = Plugin::start(&daemon, "00", |_| Act::Accept).await;
     pods::pull(&daemon, BUSYBOX).await;
     let mut runtime = daemon.runtime().await;
+    let status = runtime.status(cri::StatusRequest { verbose: true }).await.unwrap().into_inner();
+    assert_eq!(status.info["nri"], r#"{"plugins":["00-test"]}"#);
     let config = pods::pod("order");
     let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
     let one = pods::run(&mut runtime, &pod, &config, &pods::container("one", BUSYBOX, "sleep 1000")).await;

@@ -71,10 +71,18 @@ pub(crate) struct Reply {
 struct Shared {
     /// The channel on which we call.
     calls: Channel,
-    outgoing: mpsc::Sender<Vec<u8>>,
+    outgoing: mpsc::Sender<Outgoing>,
     pending: Mutex<Pending>,
     /// Why it ended, once it has.
     closed: watch::Sender<Option<Arc<str>>>,
+}
+
+/// A message on its way to the socket.
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    /// Dropped when it has been written, or never will be.
+    _written: oneshot::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -106,8 +114,7 @@ impl Connection {
         let message = Message { channel: self.shared.calls, stream, kind: Kind::Request, data: request.encode_to_vec() };
         let bytes = message.encode().map_err(CallError::TooLarge)?;
         let exchange = async {
-            // Fails only when the connection has closed, which the other branch tells better.
-            self.shared.outgoing.send(bytes).await.ok();
+            self.shared.write(bytes).await;
             answer.await.ok()
         };
         let response = tokio::select! {
@@ -159,8 +166,7 @@ impl Reply {
             let status = Status::new(Code::ResourceExhausted, format!("an answer of {length} bytes"));
             encode(&Response { status: Some(status), payload: Vec::new() })
         });
-        // The peer may be gone; then nobody misses the answer.
-        self.shared.outgoing.send(bytes.expect("a short status fits")).await.ok();
+        self.shared.write(bytes.expect("a short status fits")).await;
     }
 }
 
@@ -179,6 +185,15 @@ impl Drop for Forget<'_> {
 impl Shared {
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once it is in the socket, so that who ends the connection next does not cut it off. A connection that has
+    /// ended is noticed elsewhere.
+    async fn write(&self, bytes: Vec<u8>) {
+        let (sender, written) = oneshot::channel();
+        if self.outgoing.send(Outgoing { bytes, _written: sender }).await.is_ok() {
+            written.await.ok();
+        }
     }
 
     /// Numbers of calls are odd (PROTOCOL.md, "Stream ID").
@@ -274,9 +289,9 @@ async fn read(shared: Arc<Shared>, mut reader: OwnedReadHalf, requests: mpsc::Se
     }
 }
 
-async fn write(_shared: Arc<Shared>, mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) -> String {
-    while let Some(bytes) = queue.recv().await {
-        if let Err(e) = writer.write_all(&bytes).await {
+async fn write(_shared: Arc<Shared>, mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Outgoing>) -> String {
+    while let Some(message) = queue.recv().await {
+        if let Err(e) = writer.write_all(&message.bytes).await {
             return format!("write: {e}");
         }
     }

@@ -1,5 +1,7 @@
 //! Adjustments one by one.
 
+use model::plan::{HookStage, IoPriority, MountKind, MountPlan, Rlimit, Scheduler};
+
 use super::*;
 use crate::spec::tests::{container, container_plan_of, pod};
 
