@@ -6,16 +6,21 @@
 #![allow(unreachable_pub, clippy::print_stderr, clippy::type_complexity, reason = "a program of tests: nobody else sees its items")]
 
 mod cgroup2;
+mod cdi;
 mod check;
 mod checkpoint;
 mod containers;
+mod crictl;
 mod daemon;
 mod events;
 mod handlers;
 mod image;
+mod imageapi;
 mod images;
 mod imagevolumes;
+mod isolation;
 mod journeys;
+mod limits;
 mod network;
 mod nri;
 mod pods;
@@ -23,6 +28,7 @@ mod recovery;
 mod registry;
 mod rollback;
 mod security;
+mod sessions;
 mod stats;
 mod streaming;
 mod userns;

@@ -14,7 +14,7 @@ use crate::{
 
 const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 
-fn crictl(daemon: &Daemon, args: &[&str]) -> Command {
+pub fn crictl(daemon: &Daemon, args: &[&str]) -> Command {
     let config = daemon.dir.path().join("crictl.yaml");
     std::fs::write(&config, "").unwrap();
     let mut command = Command::new(cache("bin/crictl"));
@@ -24,7 +24,7 @@ fn crictl(daemon: &Daemon, args: &[&str]) -> Command {
 }
 
 /// Runs a command with this as its stdin.
-fn with_stdin(mut command: Command, input: &[u8]) -> Output {
+pub fn with_stdin(mut command: Command, input: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
     let writer = std::thread::spawn(move || {
@@ -36,11 +36,12 @@ fn with_stdin(mut command: Command, input: &[u8]) -> Output {
     output
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-struct Ended(Child);
+/// A client that is killed when the test is done with it.
+pub struct Ended(pub Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -76,7 +77,8 @@ async fn exec_has_stdin_outputs_exit_codes_and_a_terminal() {
         assert_eq!((text(&failed.stdout).as_str(), failed.status.success()), ("out\n", false), "{transport}");
         assert!(text(&failed.stderr).contains("exit code") && text(&failed.stderr).contains('3'), "{}", text(&failed.stderr));
         // A terminal of its own size, which echoes what is typed.
-        let line = format!("{:?}", exec(&["-it"], "read x; test -t 0 && test -t 1 && echo got $x; stty size"));
+        let line =
+            format!("{:?}", exec(&["-it"], "read x; test -t 0 && test -t 1 && echo got $x; until stty size; do sleep 0.1; done"));
         // The shell on the way is not the one that is to know x.
         let line = format!("stty rows 33 cols 77; {}", line.replace('$', "\\$"));
         let mut terminal = Command::new("script");
@@ -153,7 +155,7 @@ async fn ports_of_a_pod_are_forwarded() {
 }
 
 /// The port that the client says it listens on: `Forwarding from 127.0.0.1:PORT -> 8765`.
-fn forwarded(client: &mut Child) -> u16 {
+pub fn forwarded(client: &mut Child) -> u16 {
     let stdout = client.stdout.as_mut().unwrap();
     let mut line = Vec::new();
     let mut byte = [0];

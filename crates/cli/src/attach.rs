@@ -1,5 +1,7 @@
 //! `creel attach`: the streams of a container's main process, from now on.
 
+use std::time::{Duration, Instant};
+
 use api::{
     creel::{self as own, attach_request::Message, process_output::Message as Output},
     runtime as cri,
@@ -52,13 +54,20 @@ pub(crate) async fn attach(client: &mut Client, args: Attach) -> Result<Exit, Er
     }
 }
 
+/// How long the end of a container may come after that of its output.
+const EXIT: Duration = Duration::from_secs(2);
+
 /// The container's exit code; 0 if only its output has ended.
 async fn ended(client: &mut Client, id: &str) -> Result<Exit, Error> {
-    let status = follow::status(client, id).await?;
-    Ok(match status.state() {
-        cri::ContainerState::ContainerExited => Exit(code(status.exit_code)),
-        _ => Exit(0),
-    })
+    let deadline = Instant::now() + EXIT;
+    loop {
+        let status = follow::status(client, id).await?;
+        match status.state() {
+            cri::ContainerState::ContainerExited => return Ok(Exit(code(status.exit_code))),
+            _ if Instant::now() > deadline => return Ok(Exit(0)),
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
 }
 
 fn message(input: Input) -> Option<Message> {

@@ -150,7 +150,7 @@ fn route(mut request: HttpRequest<Body>, tokens: &Tokens) -> (Answer, Option<Ses
 }
 
 /// `port=80&port=81,82`. Empty: none, or one that is not a port.
-fn ports_of(query: &str) -> Vec<u16> {
+pub(crate) fn ports_of(query: &str) -> Vec<u16> {
     let values = query.split('&').filter_map(|pair| pair.strip_prefix("port="));
     let ports = values.flat_map(|value| value.split([',']).flat_map(|part| part.split("%2C")));
     let ports: Option<Vec<u16>> = ports.map(|port| port.parse().ok().filter(|port| *port > 0)).collect();

@@ -13,6 +13,8 @@ mod connection;
 pub mod direct;
 mod error;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod inbox;
 mod negotiate;
 mod server;

@@ -183,7 +183,7 @@ async fn follow(from: Option<Incoming>, resize: Option<Resize>) {
 }
 
 /// Whole JSON objects at the beginning of a text, and their length.
-fn sizes(text: &[u8]) -> (Vec<Size>, usize) {
+pub(crate) fn sizes(text: &[u8]) -> (Vec<Size>, usize) {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<serde_json::Value>();
     let (mut sizes, mut used) = (Vec::new(), 0);
     while let Some(Ok(value)) = values.next() {

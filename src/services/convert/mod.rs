@@ -44,8 +44,9 @@ fn unsupported(field: impl Display, why: impl Display) -> Refused {
 
 /// Longest key and value of one label together, in bytes.
 const LABEL_MAX: usize = 4096;
-/// All annotations together, in bytes: Kubernetes allows 256 KiB, and the kubelet adds some of its own.
-const ANNOTATIONS_MAX: usize = 320 << 10;
+/// All labels together, and all annotations, in bytes: Kubernetes allows 256 KiB of annotations, and the kubelet adds some
+/// of its own.
+const TEXTS_MAX: usize = 320 << 10;
 /// PATH_MAX of the kernel.
 const PATH_MAX: usize = 4096;
 
@@ -56,15 +57,15 @@ fn labels(field: &str, labels: BTreeMap<String, String>) -> Result<BTreeMap<Stri
             let (key, size) = (shown(key), key.len() + value.len());
             Err(invalid(field, format_args!("{key}: key and value are {size} bytes long, more than {LABEL_MAX}")))
         }
-        None => Ok(labels),
+        None => annotations(field, labels),
     }
 }
 
 /// Annotations within their limits, as they are.
 fn annotations(field: &str, annotations: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
     let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if size > ANNOTATIONS_MAX {
-        return Err(invalid(field, format_args!("{size} bytes altogether, more than {ANNOTATIONS_MAX}")));
+    if size > TEXTS_MAX {
+        return Err(invalid(field, format_args!("{size} bytes altogether, more than {TEXTS_MAX}")));
     }
     Ok(annotations)
 }
@@ -127,8 +128,8 @@ mod tests {
             labels("labels", one(4097)).unwrap_err().to_string(),
             "labels: \"k\": key and value are 4097 bytes long, more than 4096"
         );
-        assert!(annotations("annotations", one(ANNOTATIONS_MAX)).is_ok());
-        assert!(annotations("annotations", one(ANNOTATIONS_MAX + 1)).is_err());
+        assert!(annotations("annotations", one(TEXTS_MAX)).is_ok());
+        assert!(annotations("annotations", one(TEXTS_MAX + 1)).is_err());
     }
 
     #[test]

@@ -11,6 +11,13 @@ pub(crate) mod testing;
 pub(crate) use connection::{Stream, Streams, serve};
 pub(crate) use headers::Headers;
 
+/// A header block, compressed and as it is inside.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_headers(bytes: &[u8]) {
+    let _ = headers::Inflater::new().headers(bytes);
+    let _ = Headers::parse(bytes);
+}
+
 /// What is wrong with what a client sent. The connection is closed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Violation {
