@@ -49,7 +49,7 @@ const AGE: Duration = Duration::from_secs(9);
 /// .. and older where a walk takes long: one part in so many of the time goes into it.
 const SHARE: u32 = 20;
 /// A walk that took longer than this is repeated behind the answers, which meanwhile say what is known.
-const SHORT: Duration = Duration::from_millis(5);
+const SHORT: Duration = Duration::from_millis(1);
 /// Files at most; a layer with more is said to have these.
 const FILES: u64 = 2_000_000;
 /// Directories within one another; each is held open while it is read.
