@@ -29,7 +29,7 @@ impl CreelService {
 }
 
 /// The configuration in force, for verbose answers.
-pub(crate) fn config_json(engine: &Engine) -> serde_json::Value {
+pub(crate) fn config_json(engine: &Engine, handlers: &[engine::Handler]) -> serde_json::Value {
     let info = engine.info();
     json!({
         "root": info.config.root,
@@ -38,6 +38,9 @@ pub(crate) fn config_json(engine: &Engine) -> serde_json::Value {
         "cgroupParent": info.cgroup_parent,
         "cgroupVersion": info.cgroup_version,
         "layerFormat": info.layer_format,
+        "apparmor": info.security.apparmor,
+        "selinux": info.security.selinux,
+        "warnings": warnings(&info, handlers),
         "network": network_name(&info.config.network),
     })
 }

@@ -120,7 +120,7 @@ impl RuntimeService for Runtime {
         let verbose = request.into_inner().verbose;
         let mut about = BTreeMap::new();
         if verbose {
-            about = info("config", &super::creel::config_json(&self.engine));
+            about = info("config", &super::creel::config_json(&self.engine, &self.engine.handlers().await));
             about.extend(info("checkpoint", &checkpoint::info(&self.engine).await));
             about.extend(info("nri", &serde_json::json!({ "plugins": self.engine.nri_plugins() })));
         }
