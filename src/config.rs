@@ -84,14 +84,19 @@ pub(crate) struct Handler {
 impl Handler {
     /// The keys of a section, for messages about unknown ones.
     fn keys() -> Table {
-        [("runtime", Value::String(String::new())), ("args", Value::Array(Vec::new()))].map(|(k, v)| (k.to_owned(), v)).into_iter().collect()
+        [("runtime", Value::String(String::new())), ("args", Value::Array(Vec::new()))]
+            .map(|(k, v)| (k.to_owned(), v))
+            .into_iter()
+            .collect()
     }
 
     /// What is wrong with a section.
     fn check(&self, name: &str) -> Result<(), String> {
         let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.');
         if engine::BUILT_IN.contains(&name) || name.len() > 63 || !name.bytes().all(fits) {
-            return Err(format!("{name:?}: not a name for a handler: lower case letters, digits, - and .; creel is the built-in one"));
+            return Err(format!(
+                "{name:?}: not a name for a handler: lower case letters, digits, - and .; creel is the built-in one"
+            ));
         }
         if !self.runtime.is_absolute() || self.runtime.to_str().is_none() {
             return Err(format!("{name}.runtime: {}: not an absolute path", self.runtime.display()));
