@@ -31,8 +31,6 @@ fn a_process() -> ProcessPlan {
         oom_score_adj: Some(-998),
         tty: true,
         umask: Some(0o27),
-        apparmor: None,
-        selinux: None,
         apparmor: Some("profile".into()),
         selinux: Some("u:r:t:s0".into()),
         io_priority: Some(IoPriority { class: 2, level: 3 }),
@@ -82,8 +80,6 @@ fn a_plan() -> ContainerPlan {
         mount_label: Some("u:r:f:s0".into()),
         annotations: None,
         oci: None,
-        hooks: None,
-        mount_label: None,
     }
 }
 
@@ -105,7 +101,6 @@ fn a_pod() -> PodPlan {
         cgroup: "/x".into(),
         mount_label: None,
         userns: None,
-        mount_label: None,
     }
 }
 
