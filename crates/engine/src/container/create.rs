@@ -21,7 +21,7 @@ use crate::{
     events::EventKind,
     failpoint, hooks,
     image::ImageInfo,
-    nri::{ContainerFacts, RowGuard, Target},
+    nri::{Asked, ContainerFacts, Target},
     pod::Pod,
     record::{ContainerPhase, ContainerRecord},
     shim::Shim,
@@ -88,10 +88,12 @@ struct Creation {
     mounts: Vec<OwnedFd>,
     /// Devices that CDI specifications and NRI plugins have added.
     rules: Vec<DeviceRule>,
+    /// Class of cache and memory bandwidth.
+    rdt_class: Option<String>,
     /// Hooks of its devices, until they are in its plan.
     hooks: Vec<Hook>,
-    /// From the plugins' answers until the container is in the table.
-    row: Option<RowGuard>,
+    /// NRI plugins that have been asked about it.
+    asked: Asked,
     /// What its processes and files come out of, if it does not begin with a program.
     restoring: Option<Arc<Restoring>>,
     undo: Undo,
@@ -147,7 +149,7 @@ impl Creation {
                     spec,
                 };
                 let Ground { image, pins, rootfs, mounts, .. } = ground;
-                Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, mounts, rules: prepared.rules, hooks: prepared.hooks, row: None, restoring, undo })
+                Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, mounts, rules: prepared.rules, rdt_class: prepared.rdt_class, hooks: prepared.hooks, asked: Asked::default(), restoring, undo })
             }
             Err(error) => {
                 undo.unwind().await;
@@ -191,11 +193,13 @@ impl Creation {
                 let block_io = spec::block_io::resolve(&config.block_io, class).step(id, "container configuration")?;
                 prepared.resources.block_io = Some(block_io);
             }
-            if let Some(class) = &spec.rdt_class {
+            let edits = cdi::resolve(&config.cdi_spec_dirs, &spec.cdi_devices).step(id, "find devices")?;
+            prepared.inject(edits, &pod.spec).step(id, "add devices")?;
+            // What the client says goes before what a vendor does.
+            prepared.rdt_class = spec.rdt_class.clone().or(prepared.rdt_class);
+            if let Some(class) = &prepared.rdt_class {
                 crate::rdt::check(crate::rdt::ROOT.as_ref(), id, class)?;
             }
-            let edits = cdi::resolve(&config.cdi_spec_dirs, &spec.cdi_devices).step(id, "find devices")?;
-            prepared.inject(&edits, &pod.spec).step(id, "add devices")?;
             if let Some(restoring) = restoring {
                 restoring.fill_mounts(&mut prepared.plan, &mut ground.mounts, &writable, id)?;
             }
@@ -255,21 +259,17 @@ impl Creation {
     }
 
     async fn run(mut self) -> Result<ContainerId, Error> {
-        match self.steps().await {
-            Ok(()) => {
-                let (inner, pod) = (self.inner.clone(), self.pod.clone());
-                let id = self.publish().await;
-                // A supervisor that died meanwhile has been mourned without this container.
-                if pod.shim().is_err() {
-                    inner.containers_lost(&pod, &Reason::SupervisorLost).await;
-                }
-                Ok(id)
-            }
-            Err(error) => {
-                self.undo.unwind().await;
-                Err(error)
-            }
+        if let Err(error) = self.steps().await {
+            self.undo.unwind().await;
+            return Err(error);
         }
+        let (inner, pod) = (self.inner.clone(), self.pod.clone());
+        let id = self.publish().await?;
+        // A supervisor that died meanwhile has been mourned without this container.
+        if pod.shim().is_err() {
+            inner.containers_lost(&pod, &Reason::SupervisorLost).await;
+        }
+        Ok(id)
     }
 
     async fn steps(&mut self) -> Result<(), Error> {
@@ -289,14 +289,14 @@ impl Creation {
         self.put_record("write container record as created").await
     }
 
-    /// Lets NRI plugins change the container. Nobody joins them from here on until it is in the table.
+    /// Lets NRI plugins change the container.
     async fn ask_plugins(&mut self) -> Result<(), Error> {
-        self.row = Some(self.inner.nri.row().await);
         let Some(plugins) = self.inner.nri.members() else { return Ok(()) };
         let ContainerRecord { id, spec, plan, resources, image, user, created_at, .. } = &self.record;
         let (id, pod, created_at) = (*id, self.pod.id, *created_at);
         let facts = ContainerFacts { id, pod, spec, plan, resources, image, user, created_at, state: None };
         let outcome = plugins.create_container(&self.pod, facts, &mut self.undo).await?;
+        self.asked.add(plugins);
         let (mut record, mut rules, mut hooks) = (self.record.clone(), self.rules.clone(), self.hooks.clone());
         let (pod, config) = (self.pod.clone(), self.inner.config.clone());
         let adjusted = blocking(move || {
@@ -378,6 +378,10 @@ impl Creation {
         });
         failpoint::hit("ctr.process", id)?;
         let plan = self.full_plan().await?;
+        if self.restoring.is_some() && plan.oci.is_some() {
+            let why = "only the built-in runtime handler restores containers";
+            return Err(Error::new(ErrorKind::Unsupported, About::Container(id), why));
+        }
         let rootfs = std::os::fd::AsFd::as_fd(&self.rootfs);
         let warnings = match self.restoring.clone() {
             None => shim.create(&plan, rootfs, &self.mounts).await.step(id, "create the container's process")?,
@@ -401,12 +405,23 @@ impl Creation {
             }
         };
         self.record.warnings.extend(warnings);
+        if plan.oci.is_some() {
+            self.limit_again().await?;
+        }
         self.join_rdt_class(&shim).await
+    }
+
+    /// crun makes a v1 group anew that it finds empty, and limits are in no other place. The program does not run yet.
+    async fn limit_again(&self) -> Result<(), Error> {
+        let (inner, group, resources) = (self.inner.clone(), self.record.plan.cgroup.clone(), self.record.resources.clone());
+        // What is refused is so for the second time.
+        let limited = blocking(move || inner.group(&group)?.apply(&resources)).await;
+        limited.map(drop).step(self.record.id, "limit the container's cgroup")
     }
 
     /// Before the process has run anything: what it starts is in its class by itself.
     async fn join_rdt_class(&self, shim: &Shim) -> Result<(), Error> {
-        let (id, Some(class)) = (self.record.id, self.record.spec.rdt_class.clone()) else { return Ok(()) };
+        let (id, Some(class)) = (self.record.id, self.rdt_class.clone()) else { return Ok(()) };
         let report = shim.container(id).await.step(id, "find the container's process")?;
         let gone = || Error::new(ErrorKind::FailedPrecondition, About::Container(id), "its process is gone");
         let pid = report.ok_or_else(gone)?.pid;
@@ -445,20 +460,26 @@ impl Creation {
     }
 
     /// From here on the container exists. The rootfs descriptor is dropped: the process's mount namespace holds it.
-    async fn publish(mut self) -> ContainerId {
-        let id = self.record.id;
-        self.undo.disarm();
-        for warning in &self.record.warnings {
-            tracing::warn!(container = %id.short(), warning, "tolerated");
-        }
-        tracing::info!(container = %id.short(), pod = %self.pod.id.short(), name = self.record.spec.key.name, image = %self.image.id, to = "created", "container");
+    async fn publish(mut self) -> Result<ContainerId, Error> {
+        let (inner, id) = (self.inner, self.record.id);
         let container = Container::new(self.record, self.pod.clone(), ContainerState::Created, self.pins);
         // Whoever finds it in the table and starts it comes after this.
         let _told = container.told.lock().await;
-        self.inner.table.insert_container(container.clone());
-        drop(self.row);
-        self.inner.events.of_container(EventKind::Created, id, &self.pod);
-        self.inner.tell_created(&container).await;
-        id
+        // Plugins that have joined meanwhile are asked first.
+        while let Err(late) = inner.nri.commit(&self.asked, || inner.table.insert_container(container.clone())) {
+            if let Err(error) = inner.ask_late(&late, &container, &mut self.undo).await {
+                self.undo.unwind().await;
+                return Err(error);
+            }
+            self.asked.add(late);
+        }
+        self.undo.disarm();
+        for warning in &container.warnings {
+            tracing::warn!(container = %id.short(), warning, "tolerated");
+        }
+        tracing::info!(container = %id.short(), pod = %self.pod.id.short(), name = container.spec.key.name, image = %self.image.id, to = "created", "container");
+        inner.events.of_container(EventKind::Created, id, &self.pod);
+        inner.tell_created(&container).await;
+        Ok(id)
     }
 }
