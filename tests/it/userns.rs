@@ -78,11 +78,13 @@ async fn a_pod_is_root_only_inside() {
     let mut config = pod("inside");
     let logs = daemon.dir.path().join("logs");
     config.log_directory = logs.display().to_string();
-    config.linux.as_mut().unwrap().sysctls = pods::labels(&[("net.ipv4.ip_unprivileged_port_start", "80"), ("kernel.shmmni", "99")]);
+    config.linux.as_mut().unwrap().sysctls =
+        [("net.ipv4.ip_unprivileged_port_start", "80"), ("kernel.shmmni", "99")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     let id = pods::run_pod(&mut runtime, &config).await.unwrap();
     let shown = pod_status(&mut runtime, &id).await.linux.unwrap().namespaces.unwrap().options.unwrap();
     assert_eq!(shown.userns_options, Some(userns()));
-    let script = "cat /proc/self/uid_map; echo h >> /etc/hosts && echo said > /proc/self/fd/1; touch /new /dev/shm/x; exec sleep 1000";
+    let script =
+        "cat /proc/self/uid_map; echo h >> /etc/hosts && echo said > /proc/self/fd/1; touch /new /dev/shm/x; exec sleep 1000";
     let main = pods::run(&mut runtime, &id, &config, &container("c", script)).await;
     let line = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     for _ in 0..2 {
@@ -92,7 +94,8 @@ async fn a_pod_is_root_only_inside() {
         assert_eq!((code, out.as_str()), (0, "80"));
         let (_, out, _) = pods::exec(&mut runtime, &main, &["cat", "/proc/sys/kernel/shmmni"]).await;
         assert_eq!(out, "99");
-        let owners = ["stat", "-c", "%u:%g", "/", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/dev/shm/x", "/new", "/bin/busybox"];
+        let owners =
+            ["stat", "-c", "%u:%g", "/", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/dev/shm/x", "/new", "/bin/busybox"];
         let (_, out, _) = pods::exec(&mut runtime, &main, &owners).await;
         assert!(out.lines().all(|owner| owner == "0:0"), "{out}");
         let (code, _, err) = pods::exec(&mut runtime, &main, &["ping", "-c1", "-w5", "127.0.0.1"]).await;
@@ -106,9 +109,9 @@ async fn a_pod_is_root_only_inside() {
     assert_eq!(line(&text), line(&format!("0 {HOST_ID} 65536 said")));
     let upper = std::fs::read_dir(daemon.root().join("containers")).unwrap().next().unwrap().unwrap().path().join("upper");
     assert_eq!(upper.join("new").metadata().unwrap().uid(), 0, "on disk are the container's numbers");
-    let cgroup = processes_of(HOST_ID).iter().any(|pid| {
-        std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default().contains(daemon.cgroup.as_str())
-    });
+    let cgroup = processes_of(HOST_ID)
+        .iter()
+        .any(|pid| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default().contains(daemon.cgroup.as_str()));
     assert!(cgroup, "EX-24: its processes are below the parent cgroup, with the host's number of its root");
     // It stops when it is told to, and another one can be made.
     runtime.stop_container(cri::StopContainerRequest { container_id: main.clone(), timeout: 0 }).await.unwrap();
@@ -175,7 +178,11 @@ async fn the_nodes_network() {
     for wrong in ["pid", "ipc"] {
         let mut config = pod(wrong);
         let node = cri::NamespaceMode::Node.into();
-        if wrong == "pid" { options(&mut config).pid = node } else { options(&mut config).ipc = node }
+        if wrong == "pid" {
+            options(&mut config).pid = node
+        } else {
+            options(&mut config).ipc = node
+        }
         let refused = pods::run_pod(&mut runtime, &config).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         assert!(refused.message().contains(&format!("namespace_options.{wrong}: NODE")), "{refused}");
@@ -195,6 +202,11 @@ async fn volumes_and_their_options() {
     std::fs::create_dir(&volume).unwrap();
     std::fs::write(volume.join("run"), "#!/bin/sh\necho ran\n").unwrap();
     std::fs::set_permissions(volume.join("run"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Something is mounted below, which has to be read-only too.
+    let below = volume.join("below");
+    std::fs::create_dir(&below).unwrap();
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "below"]).arg(&below).status().unwrap();
+    assert!(mounted.success());
     let mut with = container("c", "exec sleep 1000");
     let options = ["noexec", "nodev", "nosuid"].map(str::to_owned).to_vec();
     with.mounts = vec![
@@ -202,6 +214,7 @@ async fn volumes_and_their_options() {
         mount(&volume, "/plain"),
         cri::Mount { mount_options: options.clone(), ..mapped(&volume, "/tight") },
         cri::Mount { readonly: true, recursive_read_only: true, ..mapped(&volume, "/ro") },
+        cri::Mount { readonly: true, ..mapped(&volume, "/top") },
     ];
     let main = pods::run(&mut runtime, &id, &config, &with).await;
     let shown = pods::status(&mut runtime, &main).await.mounts;
@@ -213,7 +226,10 @@ async fn volumes_and_their_options() {
     assert_eq!(pods::exec(&mut runtime, &main, &["/mapped/run"]).await.1, "ran");
     assert_ne!(pods::exec(&mut runtime, &main, &["/tight/run"]).await.0, 0);
     assert_eq!(pods::exec(&mut runtime, &main, &["touch", "/mapped/new"]).await.0, 0);
-    assert_ne!(pods::exec(&mut runtime, &main, &["touch", "/ro/new"]).await.0, 0);
+    for (path, writable) in [("/ro/new", false), ("/ro/below/new", false), ("/top/new", false), ("/top/below/new", true)] {
+        let (code, _, err) = pods::exec(&mut runtime, &main, &["touch", path]).await;
+        assert_eq!(code == 0, writable, "{path}: {err}");
+    }
     assert_eq!(volume.join("new").metadata().unwrap().uid(), 0);
     let (_, out, _) = pods::exec(&mut runtime, &main, &["grep", " /tight ", "/proc/self/mountinfo"]).await;
     assert!(options.iter().all(|option| out.contains(option.as_str())), "{out}");
@@ -238,6 +254,8 @@ async fn volumes_and_their_options() {
         assert!(refused.message().contains(why) || why.starts_with("out of"), "{refused}");
         assert_eq!(refused.code(), code, "{refused}");
     }
+    runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id }).await.unwrap();
+    assert!(std::process::Command::new("umount").arg(&below).status().unwrap().success());
     daemon.finish().await;
 }
 

@@ -96,6 +96,9 @@ pub struct ImageVolume {
     /// Annotations of the ImageSpec, shown back.
     #[n(5)]
     pub annotations: BTreeMap<String, String>,
+    /// `noexec`, `nodev`, `nosuid`, as asked for (KEP-5855).
+    #[cbor(n(6), default)]
+    pub mount_options: Vec<String>,
 }
 
 /// A device node that a client asks for.

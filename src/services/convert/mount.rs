@@ -6,7 +6,7 @@ use model::{
     container::{BindMount, DeviceSpec, ImageVolume, Propagation},
 };
 
-use super::{Refused, Result, absolute, annotations, invalid, known, no_climbing, plain, shown, unsupported, userns};
+use super::{Refused, Result, absolute, annotations, invalid, known, no_climbing, plain, shown, userns};
 
 /// One mount; `field` is its name in the request.
 pub(super) fn bind(field: &str, asked: cri::Mount) -> Result<BindMount> {
@@ -72,9 +72,6 @@ fn read_image_volume(field: &str, asked: cri::Mount, image: cri::ImageSpec) -> R
     if asked.propagation != i32::from(cri::MountPropagation::PropagationPrivate) {
         return refuse("propagation", "nothing is ever mounted in an image: it has to be private");
     }
-    if !asked.mount_options.is_empty() {
-        return Err(unsupported(format_args!("{field}.mount_options"), "creel takes no further mount options"));
-    }
     let sub_path = asked.image_sub_path;
     if sub_path.starts_with('/') {
         return refuse("image_sub_path", "has to be relative to the image's root");
@@ -87,6 +84,7 @@ fn read_image_volume(field: &str, asked: cri::Mount, image: cri::ImageSpec) -> R
         user_specified_image: image.user_specified_image,
         runtime_handler: image.runtime_handler,
         annotations: annotations(&format!("{field}.image.annotations"), image.annotations)?,
+        mount_options: options(field, asked.mount_options)?,
     })
 }
 
@@ -104,6 +102,7 @@ pub(super) fn image_to_proto(volume: &ImageVolume, id: Option<&ImageId>) -> cri:
             annotations: volume.annotations.clone(),
         }),
         image_sub_path: volume.sub_path.clone(),
+        mount_options: volume.mount_options.clone(),
         ..cri::Mount::default()
     }
 }
@@ -192,7 +191,14 @@ mod tests {
 
     #[test]
     fn image_volumes_come_back_with_what_they_are() {
-        let asked = cri::Mount { container_path: "/v".into(), readonly: true, image_sub_path: "etc".into(), ..Default::default() };
+        let mount_options = vec!["noexec".to_owned()];
+        let asked = cri::Mount {
+            container_path: "/v".into(),
+            readonly: true,
+            image_sub_path: "etc".into(),
+            mount_options,
+            ..Default::default()
+        };
         let volume = image_volume("m", asked.clone(), image()).unwrap();
         assert_eq!((volume.image.as_str(), volume.sub_path.as_str()), ("busybox", "etc"));
         let id: ImageId = ImageId::new(format!("sha256:{}", "0a".repeat(32)).parse().unwrap());
@@ -213,6 +219,7 @@ mod tests {
             ("m.image_sub_path", cri::Mount { image_sub_path: "/etc".into(), ..good() }),
             ("m.image_sub_path", cri::Mount { image_sub_path: "a/../../b".into(), ..good() }),
             ("m.image_sub_path", cri::Mount { image_sub_path: "a\0".into(), ..good() }),
+            ("m.mount_options", cri::Mount { mount_options: vec!["suid".into()], ..good() }),
         ] {
             let refused = image_volume("m", bad, image()).unwrap_err();
             assert!(matches!(refused, Refused::ImageVolume { .. }) && refused.to_string().starts_with(field), "{refused}");

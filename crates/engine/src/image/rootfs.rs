@@ -11,7 +11,7 @@ use std::{
 use layer::{Overlay, Upper, mount_erofs};
 use model::{ContainerId, DiffId, ErrorKind};
 use rustix::fs::{Gid, Mode, OFlags, Uid, openat};
-use store::LayerKind;
+use store::{ContainerDir, LayerKind};
 use sys::{
     Errno,
     mount::{self, Depth},
@@ -110,21 +110,13 @@ impl Images {
             dress(&open(&dir.upper)?, &top).map_err(|e| Error::Open(dir.upper.clone(), e))?;
         }
         let lowers = shared.lowers(image, idmap)?;
-        let (upper, work) = match idmap {
-            None => (open(&dir.upper)?, open(&dir.work)?),
-            // One copy for both, because overlayfs wants them on one mount.
-            Some(idmap) => {
-                let parent = dir.upper.with_file_name("");
-                let both = idmapped(idmap, &parent, mount::clone_path(&parent, Depth::Top))?;
-                (inside(&both, &dir.upper)?, inside(&both, &dir.work)?)
-            }
-        };
+        let writable = Writable::open(&dir, idmap)?;
         let durability = match durability {
             Durability::Durable => layer::Durability::Durable,
             Durability::Volatile => layer::Durability::Volatile,
         };
         let lowers: Vec<_> = lowers.iter().map(|lower| lower.as_fd()).collect();
-        let upper = Upper { upper: upper.as_fd(), work: work.as_fd(), durability };
+        let upper = Upper { upper: writable.upper.as_fd(), work: writable.work.as_fd(), durability };
         let overlay = Overlay { lowers: &lowers, upper: Some(upper) };
         let mounted = match idmap {
             None => overlay.mount_labelled(label),
@@ -175,6 +167,24 @@ fn dress(upper: &OwnedFd, top: &OwnedFd) -> std::io::Result<()> {
     let wanted = rustix::fs::fstat(top)?;
     rustix::fs::fchown(upper, Some(Uid::from_raw(wanted.st_uid)), Some(Gid::from_raw(wanted.st_gid)))?;
     Ok(rustix::fs::fchmod(upper, Mode::from_raw_mode(wanted.st_mode))?)
+}
+
+/// The two directories of a writable layer.
+struct Writable {
+    upper: OwnedFd,
+    work: OwnedFd,
+    /// The mount that both are in: it is gone when this is closed, whatever else is open in it (open_tree(2)).
+    _copy: Option<OwnedFd>,
+}
+
+impl Writable {
+    fn open(dir: &ContainerDir, idmap: Option<&Idmap>) -> Result<Self, Error> {
+        let Some(idmap) = idmap else { return Ok(Self { upper: open(&dir.upper)?, work: open(&dir.work)?, _copy: None }) };
+        // One copy for both, because overlayfs wants them on one mount.
+        let parent = dir.upper.with_file_name("");
+        let copy = idmapped(idmap, &parent, mount::clone_path(&parent, Depth::Top))?;
+        Ok(Self { upper: inside(&copy, &dir.upper)?, work: inside(&copy, &dir.work)?, _copy: Some(copy) })
+    }
 }
 
 /// A copy of what is mounted at `path`, with owners by the mapping.

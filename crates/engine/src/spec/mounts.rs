@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{
-    container::{BindMount, ContainerSpec, Propagation},
+    container::{BindMount, ContainerSpec, ImageVolume, Propagation},
     plan::{MountFlags, MountKind, MountPlan},
     pod::{NamespaceMode, PodSpec},
 };
@@ -77,7 +77,7 @@ pub(crate) fn plan(
         binds.push(bind(mount, spec.security.privileged, sources.pod)?);
     }
     for (index, volume) in (0..).zip(&spec.image_volumes) {
-        binds.push(image_volume(index, &volume.container_path)?);
+        binds.push(image_volume(index, volume)?);
     }
     binds.extend(devices);
     let mut targets = std::collections::HashSet::new();
@@ -118,7 +118,11 @@ fn standard(spec: &ContainerSpec, pod: &PodSpec) -> Vec<MountPlan> {
     let privileged = spec.security.privileged;
     let closed = MountFlags { nosuid: true, nodev: true, noexec: true, ..Default::default() };
     let system = MountFlags { readonly: !privileged, ..closed };
-    let sysfs = if privileged && pod.namespaces.network == NamespaceMode::Node { MountKind::HostSysfs } else { MountKind::Sysfs };
+    let sysfs = if privileged && pod.namespaces.network == NamespaceMode::Node && pod.userns.is_none() {
+        MountKind::HostSysfs
+    } else {
+        MountKind::Sysfs
+    };
     [
         ("/proc", MountKind::Proc, closed),
         ("/dev", MountKind::Dev, MountFlags { nosuid: true, ..Default::default() }),
@@ -211,10 +215,12 @@ pub(crate) fn bind(mount: &BindMount, privileged: bool, pod: &PodSpec) -> Result
 }
 
 /// Programs in it may run, and those of others with set-user-id too, as those in the container's own image may.
-fn image_volume(index: u32, path: &str) -> Result<MountPlan, Error> {
-    let target = path::clean(path).ok_or_else(|| Error::Mount { target: cut(path), why: BAD_PATH })?;
+fn image_volume(index: u32, volume: &ImageVolume) -> Result<MountPlan, Error> {
+    let given = &volume.container_path;
+    let target = path::clean(given).ok_or_else(|| Error::Mount { target: cut(given), why: BAD_PATH })?;
     check_target(&target)?;
-    let flags = MountFlags { readonly: true, nodev: true, ..Default::default() };
+    let wants = |option: &str| volume.mount_options.iter().any(|wanted| wanted == option);
+    let flags = MountFlags { readonly: true, recursive: false, nosuid: wants("nosuid"), nodev: true, noexec: wants("noexec") };
     Ok(MountPlan { target, kind: MountKind::Detached { index }, flags, idmap: None })
 }
 

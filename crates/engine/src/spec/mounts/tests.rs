@@ -126,6 +126,46 @@ fn flags_follow_the_request() {
 }
 
 #[test]
+fn options_make_a_mount_do_less() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = directory.path().to_str().unwrap();
+    let with = |options: &[&str]| {
+        let mount_options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut spec = ContainerSpec { mounts: vec![BindMount { mount_options, ..mount("/m", host) }], ..container() };
+        spec.security.privileged = true;
+        let flags = at(&planned_with(&spec, &[]).unwrap(), "/m").flags;
+        (flags.noexec, flags.nodev, flags.nosuid)
+    };
+    assert_eq!(with(&[]), (false, false, false));
+    assert_eq!(with(&["nosuid"]), (false, false, true));
+    assert_eq!(with(&["nodev", "noexec"]), (true, true, false));
+}
+
+#[test]
+fn owners_are_shown_by_the_pods_mapping_or_by_none() {
+    use model::pod::{IdMap, UserNamespace};
+    let directory = tempfile::tempdir().unwrap();
+    let host = directory.path().to_str().unwrap();
+    let map = |host_id| IdMap { host_id, length: 65_536 };
+    let userns = UserNamespace { uids: map(1 << 17), gids: map(1 << 18) };
+    let planned = |mount: BindMount, userns| {
+        let pod = PodSpec { userns, ..pod() };
+        let sources = Sources { pod: &pod, pod_dir: Path::new("/run/p"), volumes: Path::new("/run/p/v") };
+        plan(&ContainerSpec { mounts: vec![mount], ..container() }, &[], Vec::new(), sources)
+    };
+    let mounts = planned(BindMount { idmap: Some(userns), ..mount("/m", host) }, Some(userns)).unwrap();
+    assert_eq!((at(&mounts, "/m").idmap, at(&mounts, "/etc/hosts").idmap), (Some(userns), Some(userns)));
+    let mounts = planned(mount("/m", host), Some(userns)).unwrap();
+    assert_eq!((at(&mounts, "/m").idmap, at(&mounts, "/proc").idmap), (None, None));
+    assert_eq!(at(&planned(mount("/m", host), None).unwrap(), "/etc/hosts").idmap, None);
+    let other = UserNamespace { uids: map(7), ..userns };
+    for (asked, pod) in [(Some(userns), None), (Some(other), Some(userns))] {
+        assert!(planned(BindMount { idmap: asked, ..mount("/m", host) }, pod).is_err());
+    }
+    assert!(planned(BindMount { propagation: Propagation::Bidirectional, ..mount("/m", host) }, Some(userns)).is_err());
+}
+
+#[test]
 fn mounts_travel_only_where_the_host_shares() {
     // A mount of proc is private to nobody else's wishes: what the machine says of it decides.
     let shared = |propagation| {
