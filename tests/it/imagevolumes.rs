@@ -123,7 +123,8 @@ async fn cr06_sub_paths_stay_inside() {
     let command = ["sh", "-c", "cat /a/text /b/text /c/text /f/file /g/text; ls -d /a/../canary; echo x >/f/file"];
     let (code, output, errors) = pods::exec(&mut runtime, &made, &command).await;
     assert_eq!((code, output.as_str()), (1, "upperupperupperupperupper"), "{errors}");
-    for (name, path) in [("missing", "no"), ("beneath", "canary/x"), ("loop", "loop"), ("out", "out/passwd"), ("proc", "proc/etc")] {
+    for (name, path) in [("missing", "no"), ("beneath", "canary/x"), ("loop", "loop"), ("out", "out/passwd"), ("proc", "proc/etc")]
+    {
         let error = pods::create(&mut runtime, &pod, &config, &with(name, vec![volume(DATA, "/v", path)])).await.expect_err(path);
         assert!(error.message().starts_with("ImageVolumeMountFailed: ") && error.message().contains(path), "{error}");
         assert_eq!(error.code(), Code::InvalidArgument, "{error}");

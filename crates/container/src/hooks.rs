@@ -239,7 +239,10 @@ fn prepare(place: Place<'_>, hook: &Hook, io: Io) -> Step<Program> {
     rustix::process::set_parent_process_death_signal(killed).at(|| "prctl(PR_SET_PDEATHSIG)".to_owned())?;
     match place {
         Place::Host(env) => env.leave_pod()?,
-        Place::Outside(env) => env.as_host(|| Ok(()))?,
+        Place::Outside(env) if env.userns.is_some() => {
+            sys::userns::set_file_ids(0, 0).at(|| "read files as root".to_owned())?;
+        }
+        Place::Outside(_) => {}
         Place::Inside => {}
     }
     rustix::process::chdir("/").at(|| "chdir(\"/\")".to_owned())?;

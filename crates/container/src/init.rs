@@ -1,5 +1,5 @@
 //! The life of a container's first process from clone3(2) to execve(2). Nothing of it is another program's code: from
-//! here to execve there are only system calls (R07).
+//! here to execve there are only system calls (R07), and hooks where the node's administrator or a device wants some.
 
 use std::os::fd::OwnedFd;
 
@@ -166,10 +166,11 @@ fn build(env: &PodEnv, plan: &ContainerPlan, ground: Ground, stdio: &Stdio, repo
     make_nodes_outside_dev(&root, plan)?;
     let owner = env.host_uid(plan.process.uid)?;
     let terminal = make_terminal(&attached, stdio, owner)?;
-    finish_mounts(plan, &root, &attached, &masks)?;
+    // Before anything is hidden or read-only: to change what is in the root is what some of them are for.
     if let Some(hooks) = &hooks {
         run_hooks(env, hooks, reporter)?;
     }
+    finish_mounts(plan, &root, &attached, &masks)?;
     pivot(plan, &root)?;
     if let Stdio::Io(io) = stdio {
         io.give_to(owner)?;

@@ -10,8 +10,7 @@ use model::{
 };
 
 use super::{
-    Result, absolute, annotations, invalid, labels, mount, no_climbing, plain, resources, security, shown, signal,
-    userns,
+    Result, absolute, annotations, invalid, labels, mount, no_climbing, plain, resources, security, shown, signal, userns,
 };
 
 /// CDI devices of one container at most.
@@ -94,12 +93,7 @@ fn volumes(asked: Vec<cri::Mount>) -> Result<(Vec<BindMount>, Vec<ImageVolume>)>
 
 /// The class of a container by the annotations that Kubernetes has for it: CRI has no field. The administrator says what
 /// a class is; nothing else in annotations means anything to this engine.
-fn class(
-    kind: &str,
-    container: &str,
-    own: &BTreeMap<String, String>,
-    pod: &BTreeMap<String, String>,
-) -> Option<String> {
+fn class(kind: &str, container: &str, own: &BTreeMap<String, String>, pod: &BTreeMap<String, String>) -> Option<String> {
     let of_pod = |key: &str| pod.get(&format!("{kind}.resources.beta.kubernetes.io/{key}"));
     let class = own.get(&format!("io.kubernetes.cri.{kind}-class"));
     class.or_else(|| of_pod(&format!("container.{container}"))).or_else(|| of_pod("pod")).cloned()

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use cdi::{DeviceType, Edits, Permissions};
+use cdi::{DeviceType, Edits, IntelRdt, Permissions};
 use minicbor::bytes::ByteVec;
 use model::{
     container::{BindMount, EnvVar, Propagation, ResolvedUser},
@@ -49,8 +49,7 @@ impl Target<'_> {
             return Err(Error::Cdi { field: "netDevices", why });
         }
         if edits.intel_rdt.is_some() {
-            let why = "cache and memory bandwidth classes (resctrl) are not applied by creel".to_owned();
-            return Err(Error::Cdi { field: "intelRdt", why });
+            return Err(Error::Cdi { field: "intelRdt", why: "only for devices that the client asks for".to_owned() });
         }
         self.env(&edits.env)?;
         edits.device_nodes.iter().try_for_each(|node| self.device(node))?;
@@ -188,6 +187,21 @@ impl Target<'_> {
         // Whether it may have devices is for the vendor to say, who is root.
         mounts::bind(&bind, true, self.pod)
     }
+}
+
+/// The class that a container is put into. Groups of resctrl are the administrator's: none is made or changed.
+///
+/// # Errors
+/// What else is asked for.
+pub(crate) fn rdt_class(wanted: IntelRdt) -> Result<Option<String>, Error> {
+    let refuse = |why: &str| Err(Error::Cdi { field: "intelRdt", why: why.to_owned() });
+    if wanted.monitoring {
+        return refuse("creel makes no monitoring groups of resctrl");
+    }
+    if !wanted.schemata.is_empty() || wanted.clos_id.is_empty() {
+        return refuse("creel puts containers into classes that are there (closID) and sets no schema of one");
+    }
+    Ok(Some(wanted.clos_id).filter(|class| class != "/"))
 }
 
 fn tmpfs(wanted: &cdi::Mount) -> Result<MountPlan, String> {

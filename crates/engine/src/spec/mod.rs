@@ -121,6 +121,8 @@ pub struct Prepared {
     pub rules: Vec<DeviceRule>,
     /// Programs to be run at points of its life.
     pub hooks: Vec<Hook>,
+    /// Class of cache and memory bandwidth that its devices are for.
+    pub rdt_class: Option<String>,
 }
 
 impl Prepared {
@@ -128,9 +130,10 @@ impl Prepared {
     ///
     /// # Errors
     /// What of it cannot be, by its name. Nothing of this is of use then.
-    pub fn inject(&mut self, edits: &::cdi::Edits, pod: &PodSpec) -> Result<(), Error> {
+    pub fn inject(&mut self, mut edits: ::cdi::Edits, pod: &PodSpec) -> Result<(), Error> {
+        self.rdt_class = edits.intel_rdt.take().map(cdi::rdt_class).transpose()?.flatten();
         let mut target = cdi::Target { plan: &mut self.plan, rules: &mut self.rules, pod, hooks: &mut self.hooks };
-        target.apply(edits, &mut self.user)
+        target.apply(&edits, &mut self.user)
     }
 }
 
@@ -179,7 +182,7 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
     let stop_signal = stop_signal(spec, image)?;
     // Last, because it is the one step that copies.
     volumes::prepare(request.rootfs, &mounts.volumes)?;
-    Ok(Prepared { plan, user, stop_signal, resources, volumes: mounts.volumes, rules: Vec::new(), hooks: Vec::new() })
+    Ok(Prepared { plan, user, stop_signal, resources, volumes: mounts.volumes, rules: Vec::new(), hooks: Vec::new(), rdt_class: None })
 }
 
 fn process(request: &ContainerRequest<'_>, user: &ResolvedUser) -> Result<ProcessPlan, Error> {

@@ -6,7 +6,8 @@ use model::{
     checkpoint::{CapturePlan, RestorePlan},
     container::{ExitStatus, OomScope, Propagation},
     plan::{
-        Capabilities, ContainerPlan, DeviceNode, ExecPlan, MountFlags, MountKind, MountPlan, IoPriority, OciPlan, PodPlan, ProcessPlan, Rlimit, Scheduler,
+        Capabilities, ContainerPlan, DeviceNode, ExecPlan, Hook, HookStage, HooksPlan, IoPriority, MountFlags, MountKind,
+        MountPlan, OciPlan, PodPlan, ProcessPlan, Rlimit, Scheduler,
     },
     pod::PidMode,
 };
@@ -70,6 +71,22 @@ pub(crate) fn process() -> ProcessPlan {
         scheduler: None,
         apparmor: None,
         selinux: None,
+    }
+}
+
+fn hooks() -> HooksPlan {
+    let hook = Hook {
+        stage: HookStage::Poststop,
+        path: "/usr/bin/hook".into(),
+        args: vec!["hook".into(), "x".into()],
+        env: vec!["A=b".into()],
+        timeout: 30,
+    };
+    HooksPlan {
+        list: vec![hook],
+        bundle: "/run/creel/pods/p/hooks/c".into(),
+        config: b"{}".to_vec().into(),
+        annotations: [("k".to_owned(), "v".to_owned())].into(),
     }
 }
 
@@ -151,6 +168,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("setup", Request::Setup(pod_plan())),
         ("create", Request::Create(container_plan())),
         ("create_adjusted", Request::Create(adjusted_plan())),
+        ("create_hooks", Request::Create(ContainerPlan { hooks: Some(hooks()), ..container_plan() })),
         ("create_oci", Request::Create(ContainerPlan { oci: Some(oci_plan()), ..container_plan() })),
         ("start", Request::Start { container }),
         ("signal", Request::Signal { container, signal: Signal::TERM, scope: Scope::Main }),

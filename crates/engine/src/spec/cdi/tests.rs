@@ -13,6 +13,7 @@ fn prepared() -> Prepared {
         volumes: Vec::new(),
         rules: Vec::new(),
         hooks: Vec::new(),
+        rdt_class: None,
     }
 }
 
@@ -40,7 +41,7 @@ fn mount(options: &[&str], kind: &str) -> cdi::Mount {
 
 fn injected(edits: &Edits) -> Result<Prepared, Error> {
     let mut prepared = prepared();
-    prepared.inject(edits, &fixture::pod()).map(|()| prepared)
+    prepared.inject(edits.clone(), &fixture::pod()).map(|()| prepared)
 }
 
 #[test]
@@ -137,4 +138,14 @@ fn what_cannot_be_had_is_refused() {
         let error = injected(&edits).unwrap_err();
         assert!(error.to_string().starts_with(why) && error.kind() == model::ErrorKind::Unsupported, "{error}");
     }
+}
+
+#[test]
+fn classes_are_those_that_are_there() {
+    let with = |rdt: IntelRdt| injected(&Edits { intel_rdt: Some(rdt), ..Edits::default() }).map(|prepared| prepared.rdt_class);
+    let class = |id: &str| IntelRdt { clos_id: id.into(), ..IntelRdt::default() };
+    assert_eq!(with(class("gold")).unwrap().as_deref(), Some("gold"));
+    assert_eq!(with(class("/")).unwrap(), None);
+    assert!(with(IntelRdt { schemata: vec!["L3:0=f".into()], ..class("gold") }).is_err());
+    assert!(with(IntelRdt { monitoring: true, ..class("gold") }).is_err());
 }
