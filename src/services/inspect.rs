@@ -102,6 +102,8 @@ fn runtime_spec(plan: &ContainerPlan, limits: &Resources) -> Value {
                 "bounding": bounding, "effective": permitted, "permitted": permitted, "inheritable": [], "ambient": ambient,
             },
             "noNewPrivileges": process.no_new_privs,
+            "apparmorProfile": process.apparmor,
+            "selinuxLabel": process.selinux,
             "oomScoreAdj": process.oom_score_adj,
             "rlimits": process.rlimits.iter().map(limit).collect::<Vec<_>>(),
         },
@@ -114,6 +116,7 @@ fn runtime_spec(plan: &ContainerPlan, limits: &Resources) -> Value {
             "readonlyPaths": plan.readonly_paths,
             "namespaces": { "pid": pid_mode(plan.pid), "cgroup": plan.own_cgroup_namespace },
             "resources": resources(limits),
+            "mountLabel": plan.mount_label,
             "seccomp": process.seccomp.as_ref().map(|program| json!({ "instructions": program.len() / 8 })),
         },
     })

@@ -192,7 +192,8 @@ impl Setup {
         let (inner, pod, own) = (self.inner.clone(), self.record.cgroup.clone(), self.plan.cgroup.clone());
         blocking(move || {
             driver::enter_scope(&inner, id, &pod, supervisor)?;
-            inner.group(&own).and_then(|group| group.create()).step(id, "make the supervisor's cgroup")
+            let own = inner.group(&own).step(id, "supervisor's cgroup")?;
+            own.adopt(supervisor).and_then(|()| own.create()).step(id, "make the supervisor's cgroup")
         })
         .await
     }

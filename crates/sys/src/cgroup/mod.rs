@@ -71,6 +71,20 @@ impl Group {
         Ok(())
     }
 
+    /// Makes the group below one that has processes, and moves a process of that into it. Nothing is handed down before: a
+    /// group with processes can give only those controllers that threads may have, and by that becomes a threaded domain,
+    /// whose children take no processes (cgroups(7), "No internal processes"). [`Self::create`] does the rest.
+    ///
+    /// # Errors
+    /// mkdir(2), write(2).
+    pub fn adopt(&self, pid: u32) -> Result<(), Error> {
+        self.all.iter().try_for_each(|hierarchy| {
+            let group = hierarchy.at(&self.path);
+            files::make(&group)?;
+            files::write(&group.join("cgroup.procs"), &pid.to_string())
+        })
+    }
+
     /// The leaf first: nearly always only that is missing.
     fn create_v1(&self, hierarchy: &Hierarchy) -> Result<(), Error> {
         let leaf = hierarchy.at(&self.path);
