@@ -95,11 +95,6 @@ pub(crate) fn not_now(why: &str) -> Status {
     Status::failed_precondition(why)
 }
 
-/// An RPC that creel does not have.
-pub(crate) fn no_rpc(why: &str) -> Status {
-    Status::unimplemented(format!("not implemented: {why}"))
-}
-
 /// A reader of events who did not keep up.
 pub(crate) fn lagged(lost: u64) -> Status {
     Status::data_loss(format!("the client was too slow, {lost} events are lost: list again"))

@@ -136,14 +136,18 @@ fn write_table(to: &OwnedFd, table: &str) -> Step<()> {
 struct Stage(PathBuf);
 
 impl Stage {
-    /// Makes it, with everything else of the host made read-only; /tmp stays as it is, because criu makes mount points there.
+    /// Makes it, with everything else of the host made read-only, but for what criu needs: it makes mount points in /tmp and
+    /// sets up its processes through procfs.
     fn new(place: &str) -> Step<Self> {
         let step = || format!("make stage {place:?}");
-        let tmp = mount::clone_path(c"/tmp", Depth::Top).at(step)?;
+        let kept = [c"/tmp", c"/proc"].map(|path| mount::clone_path(path, Depth::Top).map(|mount| (path, mount)));
         let host = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(step)?;
         let readonly = Change { set: Attributes::MOUNT_ATTR_RDONLY, ..Change::default() };
         mount::change(host, Depth::Recursive, &readonly).at(|| "make the host read-only for criu".to_owned())?;
-        mount::attach_at(&tmp, c"/tmp").at(step)?;
+        for kept in kept {
+            let (path, mount) = kept.at(step)?;
+            mount::attach_at(&mount, path).at(step)?;
+        }
         let flags = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV;
         let tmpfs = Filesystem::open("tmpfs").and_then(|tmpfs| tmpfs.set("mode", "700")?.mount(flags)).at(step)?;
         mount::attach_at(&tmpfs, place).at(step)?;

@@ -30,7 +30,7 @@ use super::{
     archive::{self, Dump, PodDump},
     criu::{self, Subject},
     images,
-    location::{self, NewFile, Work},
+    location::{self, NewFile, Scratch},
 };
 use crate::{
     Inner,
@@ -57,34 +57,33 @@ impl Inner {
         let criu = self.find_criu().await?;
         let (inner, id) = (self.clone(), container.id);
         let (file, archive) = blocking(move || NewFile::create(&inner, location)).await?;
-        let inner = self.clone();
-        let stage = container.writable(self).join("checkpoint");
-        let work = blocking({
-            let stage = stage.clone();
-            move || Work::directory(&inner, stage)
-        });
-        let made = match work.await {
-            Ok(work) => {
-                let pod = container.pod.clone();
-                let captured = self.capture(&pod, &criu, vec![(container, stage.clone())], &limit).await;
-                let packed = match captured {
-                    Ok(()) => {
-                        let limit = limit.clone();
-                        blocking(move || pack(&stage, archive, &limit).step(id, "write the archive")).await
-                    }
-                    Err(error) => Err(error),
-                };
-                blocking(move || work.undo()).await;
-                packed
-            }
-            Err(error) => Err(error),
-        };
+        let made = self.capture_into(container, &criu, archive, &limit).await;
         blocking(move || match made {
             Ok(()) => file.publish(),
             Err(error) => {
                 file.undo();
                 Err(error)
             }
+        })
+        .await
+    }
+
+    async fn capture_into(
+        self: &Arc<Self>,
+        container: Arc<Container>,
+        criu: &Criu,
+        archive: File,
+        limit: &Limit,
+    ) -> Result<(), Error> {
+        let (inner, id, pod) = (self.clone(), container.id, container.pod.clone());
+        let scratch = blocking(move || Scratch::new(&inner, id)).await?;
+        let directory = scratch.path().join("container");
+        let captured = self.capture(&pod, criu, vec![(container, directory.clone())], limit).await;
+        let limit = limit.clone();
+        blocking(move || {
+            let _scratch = scratch;
+            captured?;
+            pack(&directory, archive, &limit).step(id, "write the archive")
         })
         .await
     }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use model::{ErrorKind, PodId};
+use model::{ContainerId, ErrorKind, PodId};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sys::path::is_normal;
 
@@ -32,8 +32,6 @@ enum What {
     File(PathBuf),
     /// What is in a directory of the caller's.
     Contents(PathBuf),
-    /// A directory of ours.
-    Directory(PathBuf),
     /// A pod.
     Pod(PodId),
 }
@@ -43,7 +41,6 @@ impl What {
         match self {
             Self::File(path) => format!("file {}", path.display()),
             Self::Contents(path) => format!("contents {}", path.display()),
-            Self::Directory(path) => format!("directory {}", path.display()),
             Self::Pod(id) => format!("pod {id}"),
         }
     }
@@ -53,7 +50,6 @@ impl What {
         match kind {
             "file" => Some(Self::File(rest.into())),
             "contents" => Some(Self::Contents(rest.into())),
-            "directory" => Some(Self::Directory(rest.into())),
             "pod" => rest.parse().ok().map(Self::Pod),
             _ => None,
         }
@@ -63,7 +59,6 @@ impl What {
         let gone = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
         match self {
             Self::File(path) => fs::remove_file(path).or_else(gone),
-            Self::Directory(path) => fs::remove_dir_all(path).or_else(gone),
             Self::Contents(path) => empty(path).or_else(gone),
             Self::Pod(_) => Ok(()),
         }
@@ -93,16 +88,6 @@ impl Work {
     /// A pod that is being restored.
     pub(super) fn pod(inner: &Inner, id: PodId) -> Result<Self, Error> {
         Self::note(inner, What::Pod(id))
-    }
-
-    /// A directory of ours, new.
-    pub(super) fn directory(inner: &Inner, path: PathBuf) -> Result<Self, Error> {
-        fs::remove_dir_all(&path)
-            .or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
-            .step(About::Engine, "clear the work directory")?;
-        let work = Self::note(inner, What::Directory(path.clone()))?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).step(About::Engine, "make the work directory")?;
-        Ok(work)
     }
 
     /// It is whole, or no longer ours.
@@ -213,6 +198,8 @@ impl Inner {
     /// Takes away what an earlier daemon was making when it died; pods among it are answered, for the engine to remove.
     fn sweep_checkpoints(&self) -> Vec<PodId> {
         let mut pods = Vec::new();
+        // There is one daemon for a root directory: whose these were is gone.
+        let _ = fs::remove_dir_all(scratch(self));
         let Ok(notes) = fs::read_dir(journal(self)) else { return pods };
         for note in notes.flatten().map(|entry| entry.path()) {
             let what = fs::read_to_string(&note).ok().and_then(|line| What::parse(&line));
@@ -226,6 +213,39 @@ impl Inner {
         }
         pods
     }
+}
+
+/// A directory of ours, for one container's images. Not with its writable layer, whose size may be limited. Removed when
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// An empty one.
+    pub(crate) fn new(inner: &Inner, id: ContainerId) -> Result<Self, Error> {
+        let path = scratch(inner).join(id.to_string());
+        let gone = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+        fs::remove_dir_all(&path).or_else(gone).step(id, "clear the work directory")?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).step(id, "make the work directory")?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            // The next start tries again.
+            tracing::warn!(path = %self.0.display(), %error, "left behind");
+        }
+    }
+}
+
+fn scratch(inner: &Inner) -> PathBuf {
+    inner.config.root.join("checkpoints")
 }
 
 impl Inner {
@@ -249,12 +269,7 @@ mod tests {
 
     #[test]
     fn notes_are_read_back() {
-        for what in [
-            What::File("/a b/c".into()),
-            What::Contents("/x".into()),
-            What::Directory("/y".into()),
-            What::Pod(PodId::from_bytes([3; 32])),
-        ] {
+        for what in [What::File("/a b/c".into()), What::Contents("/x".into()), What::Pod(PodId::from_bytes([3; 32]))] {
             assert_eq!(What::parse(&what.line()), Some(what));
         }
         assert_eq!((What::parse("rm /"), What::parse(""), What::parse("pod x")), (None, None, None));

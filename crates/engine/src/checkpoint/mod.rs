@@ -25,6 +25,7 @@ use std::{
 use model::{ContainerId, ErrorKind, PodId, container::ContainerSpec, pod::PodSpec};
 
 pub use criu::Criu;
+pub(crate) use location::Scratch;
 pub(crate) use restore::Restoring;
 
 use crate::{
