@@ -82,7 +82,7 @@ impl PodEnv {
         let userns = enter_namespaces(plan, &proc)?;
         let owner = userns.as_ref().map_or((0, 0), UserNamespace::root);
         let shm = if plan.own_ipc { Shm::new(plan, owner, run_dir)? } else { Shm::Host };
-        let init = if plan.shared_pid { Some(start_init(userns.as_ref())?) } else { None };
+        let init = if plan.shared_pid { Some(start_init(userns.as_ref(), plan.mount_label.as_deref())?) } else { None };
         Ok(Self { proc, hierarchies, pid_namespace, started_in, userns, shm, init })
     }
 
@@ -230,7 +230,7 @@ fn collect_until(last: Pid) -> Result<(), Error> {
 
 /// A copy of this process that holds a PID namespace and does nothing: no program of an image is needed for it, and the
 /// kernel collects its children. It sees an empty root and has no privileges, because containers of the pod see it.
-fn start_init(userns: Option<&UserNamespace>) -> Result<Process, Error> {
+fn start_init(userns: Option<&UserNamespace>, label: Option<&str>) -> Result<Process, Error> {
     let (listener, reporter) = report::pair()?;
     let new = New::NEWPID | New::NEWNS;
     let forked = userns.map_or_else(
@@ -238,7 +238,7 @@ fn start_init(userns: Option<&UserNamespace>) -> Result<Process, Error> {
         |userns| userns.fork(new, |_| Ok(())),
     )?;
     match forked {
-        Fork::Child => run_init(&reporter),
+        Fork::Child => run_init(&reporter, label),
         Fork::Parent(init) => {
             drop(reporter);
             let message = listener.next(Instant::now() + INIT_LIMIT);
@@ -257,8 +257,8 @@ fn start_init(userns: Option<&UserNamespace>) -> Result<Process, Error> {
     }
 }
 
-fn run_init(reporter: &Reporter) -> ! {
-    match prepare_init() {
+fn run_init(reporter: &Reporter, label: Option<&str>) -> ! {
+    match prepare_init(label) {
         Ok(()) => {
             reporter.ready();
             process::idle_for_ever()
@@ -270,7 +270,7 @@ fn run_init(reporter: &Reporter) -> ! {
     }
 }
 
-fn prepare_init() -> Step<()> {
+fn prepare_init(label: Option<&str>) -> Step<()> {
     process::reset_signals();
     process::ignore_children();
     // Fails only for a process that leads a session already, and that is as good.
@@ -280,7 +280,12 @@ fn prepare_init() -> Step<()> {
         | Attributes::MOUNT_ATTR_NOSUID
         | Attributes::MOUNT_ATTR_NODEV
         | Attributes::MOUNT_ATTR_NOEXEC;
-    let empty = Filesystem::open("tmpfs").and_then(|tmpfs| tmpfs.mount(flags)).at(|| "mount an empty root".to_owned())?;
+    let labelled = |tmpfs: Filesystem| match label {
+        Some(label) => tmpfs.set("context", label),
+        None => Ok(tmpfs),
+    };
+    let empty = Filesystem::open("tmpfs").and_then(labelled).and_then(|tmpfs| tmpfs.mount(flags));
+    let empty = empty.at(|| "mount an empty root".to_owned())?;
     mount::attach_at(&empty, c"/").at(|| "attach an empty root".to_owned())?;
     rustix::process::fchdir(&empty).at(|| "fchdir(empty root)".to_owned())?;
     mount::pivot_to_cwd().at(|| "pivot_root to an empty root".to_owned())?;

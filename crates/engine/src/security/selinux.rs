@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::Write,
+    io::{Read, Write},
     sync::{Mutex, PoisonError},
 };
 
@@ -46,7 +46,7 @@ impl Selinux {
             })
         };
         let (process, files) = (label("process", "container_t", "system_r"), label("file", "container_file_t", "object_r"));
-        let known = check(&process).and_then(|()| check(&files)).is_ok();
+        let known = check(&process).and_then(|_| check(&files)).is_ok();
         Some(Self { process, files, known, taken: Mutex::default() })
     }
 
@@ -79,9 +79,7 @@ impl Selinux {
             process = Label { kind: UNCONFINED.to_owned(), level: "s0".to_owned(), ..process };
         }
         let process = process.with(pod).with(container);
-        check(&process)?;
-        check(&files)?;
-        Ok(Some((process.to_string(), files.to_string())))
+        Ok(Some((check(&process)?, check(&files)?)))
     }
 
     /// A level that no other pod has.
@@ -116,11 +114,14 @@ fn pair(pod: PodId, round: u32) -> (u16, u16) {
     (category(first.min(second)), category(first.max(second)))
 }
 
-/// The kernel's word on whether the policy knows a label (selinuxfs).
-fn check(label: &Label) -> Result<(), Error> {
+/// The kernel's word on whether the policy knows a label, and how it is written: types have aliases (selinuxfs).
+fn check(label: &Label) -> Result<String, Error> {
     let text = label.to_string();
-    let file = fs::OpenOptions::new().write(true).open(format!("{FS}/context"));
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|_| Error::Label(text))
+    let mut written = String::new();
+    let file = fs::OpenOptions::new().read(true).write(true).open(format!("{FS}/context"));
+    let asked = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.read_to_string(&mut written)));
+    asked.map_err(|_| Error::Label(text))?;
+    Ok(written.trim_end_matches('\0').to_owned())
 }
 
 /// The policy's name: a directory of /etc/selinux.
