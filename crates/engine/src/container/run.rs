@@ -151,11 +151,7 @@ impl Inner {
             inner.store.remove_container(id).step(id, "remove the container's record")
         });
         removed.await?;
-        let plugins = {
-            let _row = self.nri.row().await;
-            self.table.remove_container(container);
-            self.nri.members()
-        };
+        let plugins = self.nri.leave(|| self.table.remove_container(container));
         tracing::info!(container = %id.short(), pod = %container.pod.id.short(), to = "removed", "container");
         self.events.of_container(EventKind::Deleted, id, &container.pod);
         Ok(plugins)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::nri::{Adjusting, Outcome, Updates, proto as p};
-use model::{ErrorKind, Resources};
+use model::{ContainerId, ErrorKind, Resources};
 
 use super::{ContainerFacts, Members, message, resources};
 use crate::{
@@ -27,7 +27,16 @@ pub(crate) enum Told {
 impl Members {
     /// Asks what is to be different about a container. Those who were asked hear of its end if it comes to nothing.
     pub(crate) async fn create_container(&self, pod: &Pod, facts: ContainerFacts<'_>, undo: &mut Undo) -> Result<Outcome, Error> {
-        let (id, pod, container) = (facts.id, message::pod(pod), facts.message());
+        self.ask_create(facts.id, message::pod(pod), facts.message(), undo).await
+    }
+
+    async fn ask_create(
+        &self,
+        id: ContainerId,
+        pod: p::PodSandbox,
+        container: p::Container,
+        undo: &mut Undo,
+    ) -> Result<Outcome, Error> {
         let (members, of, gone) = (self.clone(), pod.clone(), container.clone());
         undo.push("NRI plugins", move || async move {
             let (pod, container) = (Some(of), Some(gone));
@@ -97,6 +106,20 @@ fn messages(container: &Container) -> (Option<p::PodSandbox>, Option<p::Containe
 }
 
 impl Inner {
+    /// Asks plugins that have joined while a container was being made. What they want to be different comes too late: the
+    /// client tries again, and they are asked in time.
+    pub(crate) async fn ask_late(self: &Arc<Self>, late: &Members, container: &Container, undo: &mut Undo) -> Result<(), Error> {
+        let (id, pod, message) = (container.id, message::pod(&container.pod), message::container(container));
+        let outcome = late.ask_create(id, pod, message, undo).await?;
+        if !outcome.changes_nothing() {
+            let why = "an NRI plugin joined while the container was being made, and wants it to be different: try again";
+            return Err(Error::new(ErrorKind::Unavailable, About::Container(id), why));
+        }
+        self.update_others(About::Container(id), outcome.updates).await?;
+        self.evict("CreateContainer", outcome.evict);
+        Ok(())
+    }
+
     /// Tells that a container was made.
     pub(crate) async fn tell_created(&self, container: &Container) {
         if let Some(members) = self.nri.members() {

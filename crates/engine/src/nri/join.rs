@@ -78,11 +78,7 @@ impl Inner {
         // Taken before anybody can know it: whatever happens from the snapshot on waits behind the synchronization.
         let turn = member.turn.clone().try_lock_owned();
         let turn = turn.map_err(|_| Error::new(ErrorKind::Internal, About::Engine, "a new plugin is busy already"))?;
-        let (pods, containers) = {
-            let _alone = self.nri.rows.write().await;
-            self.nri.add(member.clone());
-            (self.table.pods(), self.table.containers())
-        };
+        let (pods, containers) = self.nri.add(member.clone(), || (self.table.pods(), self.table.containers()));
         self.nri.spawn(watch(Arc::downgrade(self), member.clone(), requests, process));
         let pods = pods.iter().map(|pod| message::pod(pod)).collect();
         let containers = containers.iter().map(|container| message::container(container)).collect();

@@ -1,9 +1,9 @@
 //! Plugins of the Node Resource Interface: who they are, and how they are asked.
 //!
 //! **Invariants:** no lock of the engine is held while a plugin thinks, only those of this module: a plugin's turn (one call
-//! at a time, in the order in which they came) and a container's sequence of events. A plugin that joins misses nothing:
-//! it is a member from the moment of its snapshot, its turn is taken until it has been synchronized, and no pod or container
-//! is between its creation's event and its row in the table at that moment. Without a plugin nothing is allocated.
+//! at a time, in the order in which they came) and a container's sequence of events. A plugin that joins misses nothing: it
+//! is a member from the moment of its snapshot, its turn is taken until it has been synchronized, and no pod or container
+//! gets into the table before every member of that moment has been asked. Without a plugin nothing is allocated.
 
 mod adjust;
 mod config;
@@ -18,7 +18,7 @@ mod updates;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ::nri::{Plugin, Rpc};
-use tokio::{sync::OwnedRwLockReadGuard, task::JoinSet};
+use tokio::task::JoinSet;
 
 pub(crate) use adjust::{Refusal, Target};
 pub use config::NriConfig;
@@ -28,17 +28,12 @@ pub(crate) use message::{ContainerFacts, PodFacts};
 /// All plugins.
 #[derive(Debug, Default)]
 pub(crate) struct Nri {
-    /// In the order in which they are asked.
+    /// In the order in which they are asked. Held shared while a row of the table comes or goes, alone while a plugin
+    /// becomes a member and the rows are copied for it: it sees each of them come or go, or has it in its snapshot.
     members: RwLock<Arc<[Arc<Member>]>>,
-    /// Held shared from a creation's event to its row in the table and around the removal of a row; alone for the moment
-    /// in which a plugin becomes a member.
-    rows: Arc<tokio::sync::RwLock<()>>,
     /// The socket's task and those of the members.
     tasks: Mutex<JoinSet<()>>,
 }
-
-/// Held while a row is on its way.
-pub(crate) type RowGuard = OwnedRwLockReadGuard<()>;
 
 /// A plugin that is synchronized, or being so.
 #[derive(Debug)]
@@ -53,6 +48,20 @@ struct Member {
 #[derive(Clone, Debug)]
 pub(crate) struct Members(Arc<[Arc<Member>]>);
 
+/// Those that have been asked about a pod or container that is being made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked(Vec<Members>);
+
+impl Asked {
+    pub(crate) fn add(&mut self, members: Members) {
+        self.0.push(members);
+    }
+
+    fn has(&self, member: &Arc<Member>) -> bool {
+        self.0.iter().flat_map(|members| members.0.iter()).any(|known| Arc::ptr_eq(known, member))
+    }
+}
+
 impl Nri {
     /// Those that there are; `None`: nobody has to be told anything.
     pub(crate) fn members(&self) -> Option<Members> {
@@ -60,9 +69,18 @@ impl Nri {
         (!members.is_empty()).then(|| Members(members.clone()))
     }
 
-    /// Begins with something at whose end a row comes or goes.
-    pub(crate) async fn row(&self) -> RowGuard {
-        self.rows.clone().read_owned().await
+    /// Puts a row into the table, unless there are plugins that have not been asked about it: these are returned.
+    pub(crate) fn commit<T>(&self, asked: &Asked, put: impl FnOnce() -> T) -> Result<T, Members> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let late: Vec<_> = members.iter().filter(|member| !asked.has(member)).cloned().collect();
+        if late.is_empty() { Ok(put()) } else { Err(Members(late.into())) }
+    }
+
+    /// Takes a row out of the table; returns those that have to know.
+    pub(crate) fn leave(&self, take: impl FnOnce()) -> Option<Members> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        take();
+        (!members.is_empty()).then(|| Members(members.clone()))
     }
 
     /// Their names, for people.
@@ -70,13 +88,15 @@ impl Nri {
         self.members().map(|all| all.0.iter().map(|member| member.id.clone()).collect()).unwrap_or_default()
     }
 
-    fn add(&self, member: Arc<Member>) {
+    /// Makes it a member; returns what `copy` takes of the table at this moment.
+    fn add<T>(&self, member: Arc<Member>, copy: impl FnOnce() -> T) -> T {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         let mut list = members.to_vec();
         list.push(member);
         // Stable: of two with one index and name the older one comes first.
         list.sort_by(|a, b| (a.plugin.index(), a.plugin.name()).cmp(&(b.plugin.index(), b.plugin.name())));
         *members = list.into();
+        copy()
     }
 
     fn remove(&self, member: &Arc<Member>) {

@@ -21,7 +21,7 @@ use crate::{
     error::{About, Error, Step},
     events::EventKind,
     failpoint,
-    nri::{PodFacts, RowGuard},
+    nri::{Asked, Members, PodFacts},
     record::{NetworkDebt, PodPhase, PodRecord},
     shim::{Shim, ShimEvents, SpawnArgs},
     spec,
@@ -70,6 +70,8 @@ struct Setup {
     record: PodRecord,
     paths: PodPaths,
     plan: PodPlan,
+    /// Plugins that have been asked about it.
+    asked: Asked,
     undo: Undo,
 }
 
@@ -78,8 +80,6 @@ struct Made {
     shim: Arc<Shim>,
     events: ShimEvents,
     network: Network,
-    /// Until the pod is in the table.
-    row: RowGuard,
 }
 
 impl Setup {
@@ -109,12 +109,23 @@ impl Setup {
             selinux_level,
             size: None,
         };
-        Ok(Self { inner: inner.clone(), paths: PodPaths::new(&inner.config.run, id), record, plan, undo: Undo::default() })
+        Ok(Self {
+            inner: inner.clone(),
+            paths: PodPaths::new(&inner.config.run, id),
+            record,
+            plan,
+            asked: Asked::default(),
+            undo: Undo::default(),
+        })
     }
 
     async fn run(mut self) -> Result<PodId, Error> {
-        match self.steps().await {
-            Ok(made) => self.publish(made),
+        let finished = match self.steps().await {
+            Ok(made) => self.insert(&made).await.map(|pod| (pod, made.events)),
+            Err(error) => Err(error),
+        };
+        match finished {
+            Ok((pod, events)) => Ok(self.publish(&pod, events)),
             Err(error) => {
                 self.fail(&error).await;
                 Err(error)
@@ -128,11 +139,13 @@ impl Setup {
         let (shim, events) = self.spawn_supervisor().await?;
         let network = self.attach_network(&shim).await?;
         self.write_files(&network).await?;
-        let row = self.ask_plugins(&shim, &network).await?;
+        if let Some(plugins) = self.inner.nri.members() {
+            self.ask(plugins, &shim, &network).await?;
+        }
         failpoint::hit("pod.ready", self.record.id)?;
         self.record.phase = PodPhase::of(&PodState::Ready { network: network.clone() });
         self.put_record("write pod record as ready").await?;
-        Ok(Made { shim, events, network, row })
+        Ok(Made { shim, events, network })
     }
 
     async fn put_record(&self, step: &'static str) -> Result<(), Error> {
@@ -262,15 +275,13 @@ impl Setup {
         .await
     }
 
-    /// Asks the NRI plugins whether the pod may be. Nobody joins them from here on until the pod is in the table.
-    async fn ask_plugins(&mut self, shim: &Shim, network: &Network) -> Result<RowGuard, Error> {
-        let row = self.inner.nri.row().await;
-        if let Some(plugins) = self.inner.nri.members() {
-            let PodRecord { id, spec, cgroup, .. } = &self.record;
-            let pod = PodFacts { id: *id, spec, cgroup, pid: Some(shim.pid()), network: Some(network) };
-            plugins.run_pod(pod, &mut self.undo).await?;
-        }
-        Ok(row)
+    /// Asks NRI plugins whether the pod may be.
+    async fn ask(&mut self, plugins: Members, shim: &Shim, network: &Network) -> Result<(), Error> {
+        let PodRecord { id, spec, cgroup, .. } = &self.record;
+        let pod = PodFacts { id: *id, spec, cgroup, pid: Some(shim.pid()), network: Some(network) };
+        plugins.run_pod(pod, &mut self.undo).await?;
+        self.asked.add(plugins);
+        Ok(())
     }
 
     async fn write_files(&mut self, network: &Network) -> Result<(), Error> {
@@ -280,20 +291,27 @@ impl Setup {
         blocking(move || spec::files::write(&spec, &network, &dir)).await.step(id, "write hosts, hostname and resolv.conf")
     }
 
+    /// Puts the pod into the table. Plugins that have joined meanwhile are asked first.
+    async fn insert(&mut self, made: &Made) -> Result<Arc<Pod>, Error> {
+        let state = PodState::Ready { network: made.network.clone() };
+        let parts = PodParts { record: self.record.clone(), state, supervisor: Supervisor::Alive(made.shim.clone()) };
+        let pod = Pod::new(parts, self.paths.clone());
+        loop {
+            match self.inner.nri.commit(&self.asked, || self.inner.table.insert_pod(pod.clone())) {
+                Ok(inserted) => return inserted.map(|()| pod),
+                Err(late) => self.ask(late, &made.shim, &made.network).await?,
+            }
+        }
+    }
+
     /// From here on the pod exists.
-    fn publish(mut self, made: Made) -> Result<PodId, Error> {
-        let id = self.record.id;
+    fn publish(mut self, pod: &Arc<Pod>, events: ShimEvents) -> PodId {
         self.undo.disarm();
-        let state = PodState::Ready { network: made.network };
-        let parts = PodParts { record: self.record, state, supervisor: Supervisor::Alive(made.shim) };
-        let pod = Pod::new(parts, self.paths);
-        self.inner.table.insert_pod(pod.clone())?;
-        drop(made.row);
-        events::watch(&self.inner, &pod, made.events);
-        tracing::info!(pod = %id.short(), name = pod.spec.key.name, namespace = pod.spec.key.namespace, to = "ready", "pod");
-        self.inner.events.of_pod(EventKind::Created, &pod);
-        self.inner.events.of_pod(EventKind::Started, &pod);
-        Ok(id)
+        events::watch(&self.inner, pod, events);
+        tracing::info!(pod = %pod.id.short(), name = pod.spec.key.name, namespace = pod.spec.key.namespace, to = "ready", "pod");
+        self.inner.events.of_pod(EventKind::Created, pod);
+        self.inner.events.of_pod(EventKind::Started, pod);
+        pod.id
     }
 
     /// Undoes everything. What cannot be undone (a network DEL that fails) is kept as a stopped pod, so that

@@ -154,12 +154,8 @@ impl Inner {
         })
         .await;
         removed.step(id, "remove the pod's directories")?.step(id, "remove the pod's record")?;
-        let plugins = {
-            let _row = self.nri.row().await;
-            self.table.remove_pod(pod);
+        let plugins = self.nri.leave(|| self.table.remove_pod(pod));
         self.modules.release(id);
-            self.nri.members()
-        };
         self.events.of_pod(EventKind::Deleted, pod);
         tracing::info!(pod = %id.short(), to = "removed", "pod");
         if let Some(plugins) = plugins {

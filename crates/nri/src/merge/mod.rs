@@ -87,6 +87,24 @@ pub struct Outcome {
     pub owners: OwningPlugins,
 }
 
+impl Outcome {
+    /// Whether the container is to be as it is.
+    pub fn changes_nothing(&self) -> bool {
+        let mut adjust = self.adjust.clone();
+        if let Some(linux) = &mut adjust.linux
+            && let Some(resources) = &mut linux.resources
+        {
+            // What is laid over is made where it is not there.
+            resources.memory.take_if(|memory| *memory == Default::default());
+            resources.cpu.take_if(|cpu| *cpu == Default::default());
+            linux.resources.take_if(|resources| *resources == LinuxResources::default());
+        }
+        adjust.linux.take_if(|linux| *linux == LinuxContainerAdjustment::default());
+        adjust.hooks.take_if(|hooks| *hooks == Hooks::default());
+        adjust == ContainerAdjustment::default()
+    }
+}
+
 /// A creation on its way through the plugins: each sees what those before it did.
 #[derive(Debug)]
 pub struct Adjusting {

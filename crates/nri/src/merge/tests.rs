@@ -113,6 +113,19 @@ fn a_plugin_may_say_a_thing_twice() {
 }
 
 #[test]
+fn what_says_nothing_changes_nothing() {
+    let outcome = |adjust| {
+        let mut adjusting = adjusting();
+        adjusting.add("00-a", answer(adjust)).unwrap();
+        adjusting.finish()
+    };
+    assert!(outcome(ContainerAdjustment { hooks: Some(Hooks::default()), ..limits(LinuxResources::default()) }).changes_nothing());
+    assert!(outcome(limits(cpu(None, None, ""))).changes_nothing());
+    assert!(!outcome(limits(cpu(None, None, "0"))).changes_nothing());
+    assert!(!outcome(ContainerAdjustment { args: vec!["x".into()], ..Default::default() }).changes_nothing());
+}
+
+#[test]
 fn updates_of_others_are_merged_by_container() {
     let mut updates = Updates::default();
     updates
