@@ -262,9 +262,11 @@ async fn containers_are_resized_field_by_field() {
             assert!(!is_v2() && error.message().contains("memory.high") && error.message().contains("cgroup v1"), "{error}")
         }
     }
-    let cpus = cri::LinuxContainerResources { cpuset_cpus: "4000".into(), ..Default::default() };
+    let cpus = cri::LinuxContainerResources { cpu_quota: 7_000, cpuset_cpus: "4000".into(), ..Default::default() };
     let error = update(&mut runtime, cpus).await.expect_err("no such CPU");
     assert!(error.message().contains("cpuset.cpus"), "{error}");
+    let quota = cgroup_file(&group, if is_v2() { "cpu.max" } else { "cpu.cfs_quota_us" }).unwrap();
+    assert!(quota.starts_with("25000"), "all or nothing: {quota}");
 
     let expected = async |runtime: &mut Runtime| {
         let shown = pods::status(runtime, &id).await.resources.unwrap().linux.unwrap();
@@ -304,6 +306,39 @@ async fn oom_kills_are_told_apart() {
     let id = pods::run(&mut runtime, &pod, &config, &pods::container("plain", BUSYBOX, "exit 4")).await;
     let status = pods::wait_exit(&mut runtime, &id).await;
     assert_eq!((status.reason.as_str(), status.message.as_str()), ("Error", ""));
+    daemon.finish().await;
+}
+
+/// Classes of block I/O are the administrator's, RDT classes the kernel's: what is not there is refused, by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn classes_are_asked_for_by_annotation() {
+    let mut daemon = Daemon::prepare(&[], &[]);
+    let file = daemon.dir.path().join("blockio.toml");
+    std::fs::write(&file, "[[Classes.slow]]\nDevices = [\"/dev/[sv]d*\", \"/dev/nvme*\"]\nThrottleReadBps = \"50M\"\n").unwrap();
+    let config = daemon.dir.path().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("blockio_config = \"{}\"\n{text}", file.display())).unwrap();
+    daemon.run().await;
+    pods::pull(&daemon, BUSYBOX).await;
+    let mut runtime = daemon.runtime().await;
+    let mut config = pods::host_pod("classes");
+    for (key, class) in [
+        ("blockio.resources.beta.kubernetes.io/pod", "slow"),
+        ("blockio.resources.beta.kubernetes.io/container.other", "no-such-class"),
+        ("rdt.resources.beta.kubernetes.io/container.rdt", "no-such-group"),
+    ] {
+        config.annotations.insert(key.into(), class.into());
+    }
+    let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
+    let id = pods::run(&mut runtime, &pod, &config, &pods::container("slow", BUSYBOX, "sleep 1000")).await;
+    let limits =
+        cgroup_file(&format!("{}/{pod}/{id}", daemon.cgroup), if is_v2() { "io.max" } else { "blkio.throttle.read_bps_device" });
+    assert!(limits.is_some_and(|text| text.contains("50000000")), "every device of the machine");
+    for (name, word) in [("other", "no-such-class"), ("rdt", "no-such-group")] {
+        let container = pods::container(name, BUSYBOX, "true");
+        let error = pods::create(&mut runtime, &pod, &config, &container).await.expect_err(name);
+        assert!(error.message().contains(word), "{error}");
+    }
     daemon.finish().await;
 }
 

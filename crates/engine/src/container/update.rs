@@ -38,10 +38,11 @@ impl Inner {
             }
             let merged = container.resources().updated_by(&newer);
             let merged = spec::effective_resources(&merged, inner.config.pids_limit).step(id, "update resources")?;
-            let (group, wanted, before) = (container.plan.cgroup.clone(), merged.clone(), container.resources());
+            let (group, wanted) = (container.plan.cgroup.clone(), merged.clone());
             let cgroups = inner.clone();
             let applied = blocking(move || {
                 let group = cgroups.group(&group)?;
+                let before = group.read_limits()?;
                 group.apply(&wanted).inspect_err(|_| {
                     // What was written before the kernel refused something: all or nothing. Unless the container has
                     // outgrown its old limits meanwhile they fit.

@@ -68,9 +68,12 @@ fn lay(found: &mut BlockIo, newer: BlockDevice) {
     }
 }
 
+/// The kernel limits whole devices only, and `*` finds their partitions too (block/blk-cgroup.c, blkg_conf_open_bdev).
 fn block_device(path: &Path) -> Option<(u32, u32)> {
     let metadata = fs::metadata(path).ok().filter(|metadata| metadata.file_type().is_block_device())?;
-    Some((rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev())))
+    let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+    let partition = Path::new("/sys/dev/block").join(format!("{major}:{minor}/partition")).exists();
+    (!partition).then_some((major, minor))
 }
 
 fn matching(pattern: &str) -> Vec<std::path::PathBuf> {
