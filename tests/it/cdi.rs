@@ -59,6 +59,7 @@ async fn cr09_a_device_brings_what_its_vendor_says_to_whom_it_is_given() {
         format!(
             "cdiVersion: 0.7.0\nkind: vendor.com/gpu\ncontainerEdits:\n  env: [COMMON={value}]\ndevices:\n- name: 0\n  containerEdits:\n    \
              env: [GPU=0]\n    deviceNodes:\n    - {{path: /dev/vendor/zero, hostPath: /dev/zero, permissions: r, fileMode: 0444}}\n    \
+             - {{path: /dev/vendor/tun, type: c, major: 10, minor: 200, permissions: r}}\n    \
              mounts:\n    - {{hostPath: {0:?}, containerPath: /usr/lib/library.so, options: [ro, bind, nosuid]}}\n    additionalGids: [4242]\n",
             file.display()
         )
@@ -69,9 +70,9 @@ async fn cr09_a_device_brings_what_its_vendor_says_to_whom_it_is_given() {
     let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
     let made = pods::run(&mut runtime, &pod, &config, &with("a", &["vendor.com/gpu=0"])).await;
     let look = "echo $COMMON $GPU; ls -l /dev/vendor/zero | cut -c1-10; head -c 3 /dev/vendor/zero | wc -c; cat /usr/lib/library.so; echo; \
-                id -G | grep -c 4242; (echo x >/usr/lib/library.so) 2>/dev/null || echo ro; (echo x >/dev/vendor/zero) 2>/dev/null || echo no write";
+                id -G | grep -c 4242; (echo x >/usr/lib/library.so) 2>/dev/null || echo ro; (echo x >/dev/vendor/tun) 2>&1 | grep -o 'Operation not permitted'";
     let (_, output, errors) = pods::exec(&mut runtime, &made, &["sh", "-c", look]).await;
-    assert_eq!(output, "first 0\ncr--r--r--\n3\nvendor's\n1\nro\nno write", "{errors}");
+    assert_eq!(output, "first 0\ncr--r--r--\n3\nvendor's\n1\nro\nOperation not permitted", "{errors}");
     let groups = pods::status(&mut runtime, &made).await.user.unwrap().linux.unwrap().supplemental_groups;
     assert!(groups.contains(&4242), "{groups:?}");
     // What annotations say is not read, and what a file says is read anew.

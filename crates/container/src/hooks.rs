@@ -189,7 +189,8 @@ fn name(stage: HookStage) -> &'static str {
 }
 
 fn because(step: String, text: String) -> Failure {
-    Failure { step, reason: Reason { text, errno: None }, exit_code: 0 }
+    // No fault of the client's, whatever it was.
+    Failure { step, reason: Reason { text, errno: Some(Errno::IO) }, exit_code: 0 }
 }
 
 fn explained(step: String, error: &Error) -> Failure {
