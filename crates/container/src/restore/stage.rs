@@ -74,11 +74,12 @@ fn prepare(env: &PodEnv, plan: &ContainerPlan, material: Material<'_>, reporter:
     finish_mounts(plan, &root, &attached, &masks)?;
     // The masks' own mount, on top of the procfs that criu needs.
     mount::detach(c"/proc").at(|| "detach masks".to_owned())?;
+    // Before there is a cgroup namespace: tables say where a cgroup is as seen from the reader's.
+    let table = stage.mounts(env)?;
+    write_table(expected, &table)?;
     if plan.own_cgroup_namespace {
         ns::unshare(New::NEWCGROUP).at(|| "unshare(CLONE_NEWCGROUP)".to_owned())?;
     }
-    let table = stage.mounts(env)?;
-    write_table(expected, &table)?;
     let external = stage.lay_out(&root, &mountinfo::parse(&table))?;
 
     rustix::process::chdir(stage.work()).at(|| "chdir to the stage".to_owned())?;
