@@ -75,7 +75,7 @@ impl AppArmor {
             return Ok(());
         }
         match &self.parser {
-            Some(parser) => load(parser, &default_profile(own_profile().as_deref()))?,
+            Some(parser) => load(parser, &default_profile(own_profile().as_deref(), abi()))?,
             None if is_loaded(DEFAULT)? => {}
             None => return Err(Error::NoParser),
         }
@@ -101,14 +101,20 @@ fn own_profile() -> Option<String> {
     text.trim_end_matches(['\n', '\0']).rsplit_once(" (").map(|(name, _)| name.to_owned())
 }
 
+/// Which of AppArmor's features the profile is about. Newer parsers take all that the kernel has if nothing is said, and
+/// deny what the profile does not mention: user namespaces, io_uring, message queues.
+fn abi() -> &'static str {
+    if Path::new("/etc/apparmor.d/abi/3.0").exists() { "abi <abi/3.0>,\n" } else { "" }
+}
+
 /// The default profile. Containers may do everything but write to what steers the kernel, mount, and look into processes
 /// that are not in the same profile; `daemon` is who else may signal them, besides unconfined processes.
-fn default_profile(daemon: Option<&str>) -> String {
+fn default_profile(daemon: Option<&str>, abi: &str) -> String {
     let peers = ["unconfined", DEFAULT].into_iter().map(str::to_owned).chain(daemon.map(|name| format!("{name:?}")));
     let signals: String = peers.map(|peer| format!("  signal (receive) peer={peer},\n")).collect();
     let denied: String = DENIED.iter().map(|(path, access)| format!("  deny {path} {access},\n")).collect();
     format!(
-        "profile {DEFAULT} flags=(attach_disconnected, mediate_deleted) {{
+        "{abi}profile {DEFAULT} flags=(attach_disconnected, mediate_deleted) {{
   file,
   network,
   capability,
@@ -169,6 +175,7 @@ fn load(parser: &Path, profile: &str) -> Result<(), Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
 mod tests {
     use super::*;
 
@@ -199,13 +206,13 @@ mod tests {
 
     #[test]
     fn the_default_profile_denies_what_steers_the_kernel() {
-        let text = default_profile(None);
+        let text = default_profile(None, "");
         assert!(text.starts_with("profile creel-default flags=(attach_disconnected, mediate_deleted) {\n"));
         assert!(text.ends_with("}\n") && text.lines().filter(|l| l.starts_with("  ")).all(|line| line.ends_with(',')), "{text}");
         for rule in ["deny mount,", "signal (receive) peer=unconfined,", "deny /proc/* wl,", "deny /sys/[^f]** wklx,"] {
             assert!(text.contains(rule), "{rule}");
         }
-        assert!(default_profile(Some("/usr/bin/creeld")).contains("signal (receive) peer=\"/usr/bin/creeld\",\n"));
+        assert!(default_profile(Some("/usr/bin/creeld"), abi()).contains("signal (receive) peer=\"/usr/bin/creeld\",\n"));
     }
 
     #[test]
@@ -216,7 +223,7 @@ mod tests {
         };
         let mut command = Command::new(parser);
         let mut child = command.args(["--skip-kernel-load", "--skip-cache"]).stdin(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(default_profile(Some("/usr/bin/creeld")).as_bytes()).unwrap();
+        child.stdin.take().unwrap().write_all(default_profile(Some("/usr/bin/creeld"), abi()).as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     }
 
