@@ -78,7 +78,8 @@ impl Credentials {
     pub(crate) fn login(&self) -> Result<Login, Error> {
         let given = |secret: &Option<Secret>| secret.clone().filter(|s| !s.expose().is_empty());
         if let Some(token) = given(&self.registry_token) {
-            return Ok(Login::Bearer(token));
+            let refused = Error::Credentials { why: "registry_token has characters that no header can carry" };
+            return sensitive(token.expose()).map(|_| Login::Bearer(token)).ok_or(refused);
         }
         if let Some(token) = given(&self.identity_token) {
             return Ok(Login::Identity(token));
@@ -196,6 +197,8 @@ mod tests {
         let helper = Credentials { username: "<token>".into(), password: secret("t"), ..Credentials::default() };
         assert!(helper.login().unwrap() == Login::Identity(Secret::new("t")));
         assert!(Credentials::anonymous().login().unwrap() == Login::Anonymous);
+        let split = Credentials { registry_token: secret("a\r\nX: y"), ..Credentials::default() };
+        assert!(split.login().is_err());
         for bad in ["%%%", "eA==", "/w=="] {
             assert!(Credentials { auth: secret(bad), ..Credentials::default() }.login().is_err(), "{bad}");
         }
