@@ -103,7 +103,6 @@ pub(crate) fn container_plan() -> ContainerPlan {
         MountKind::Tmpfs { size: Some(1 << 16), mode: 0o1777 },
         bind,
         MountKind::HostSysfs,
-        MountKind::Detached { index: 3 },
     ];
     ContainerPlan {
         id: container(),
@@ -128,6 +127,12 @@ pub(crate) fn container_plan() -> ContainerPlan {
 }
 
 /// What NRI plugins may ask for.
+/// Alone, because the lines of older samples never change.
+fn detached_plan() -> ContainerPlan {
+    let mount = MountPlan { kind: MountKind::Detached { index: 3 }, ..container_plan().mounts.remove(0) };
+    ContainerPlan { mounts: vec![mount], ..container_plan() }
+}
+
 fn adjusted_plan() -> ContainerPlan {
     let scheduler = Scheduler { policy: 2, flags: 1, nice: -5, priority: 50, runtime: 1, deadline: 2, period: 3 };
     let io_priority = Some(IoPriority { class: 2, level: 7 });
@@ -167,6 +172,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("hello", Request::Hello { version: VERSION, revision: REVISION }),
         ("setup", Request::Setup(pod_plan())),
         ("create", Request::Create(container_plan())),
+        ("create_detached", Request::Create(detached_plan())),
         ("create_adjusted", Request::Create(adjusted_plan())),
         ("create_hooks", Request::Create(ContainerPlan { hooks: Some(hooks()), ..container_plan() })),
         ("create_oci", Request::Create(ContainerPlan { oci: Some(oci_plan()), ..container_plan() })),
