@@ -43,7 +43,7 @@ fn one(mount: &MountPlan, ready_made: std::path::PathBuf) -> Value {
                 ("bind", "/sys".to_owned())
             }
             MountKind::Dev => {
-                add(&["strictatime", "mode=755", DEV]);
+                add(&["mode=755", DEV]);
                 ("tmpfs", "tmpfs".to_owned())
             }
             MountKind::Tmpfs { size, mode } => {
