@@ -212,6 +212,43 @@ async fn statistics() {
     assert!(number(&pod["linux"]["cpu"]["usageCoreNanoSeconds"]) > 0, "{pod}");
     assert!(pod["linux"]["network"]["defaultInterface"]["name"].as_str().is_some_and(|name| !name.is_empty()), "{pod}");
     assert_eq!(pod["linux"]["containers"][0]["attributes"]["id"], json!(id));
+    let described = daemon.crictl_ok(&["metricdescs"]);
+    assert!(described.contains("container_cpu_usage_seconds_total") && described.contains("container_memory_working_set_bytes"));
+    let metrics = daemon.crictl_ok(&["metricsp"]);
+    let pod = daemon.crictl_ok(&["pods", "-q", "--no-trunc"]);
+    assert!(metrics.contains(&pod) && metrics.contains("container_cpu_usage_seconds_total") && metrics.contains(&id), "{metrics}");
+    daemon.finish().await;
+}
+
+/// `checkpoint` with criu as far as it is there; without it, the reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoint() {
+    let mut daemon = Daemon::prepare(&[], &[]);
+    let mut config = std::fs::File::options().append(true).open(daemon.dir.path().join("config.toml")).unwrap();
+    writeln!(config, "[checkpoint]\ncriu = \"/nonexistent/criu\"").unwrap();
+    daemon.run().await;
+    pods::pull(&daemon, BUSYBOX).await;
+    let files = files(&daemon, "frozen", "sleep 1000");
+    let id = daemon.crictl_ok(&["run", "--no-pull", &files.container, &files.pod]);
+    let archive = daemon.dir.path().join("checkpoint.tar").display().to_string();
+    let refused = daemon.crictl(&["checkpoint", "--export", &archive, &id]);
+    assert!(!refused.status.success() && text(&refused.stderr).contains("criu"), "{}", text(&refused.stderr));
+    assert!(!std::path::Path::new(&archive).exists());
+    assert!(daemon.crictl_ok(&["ps", "-q", "--no-trunc"]).contains(&id), "it runs on");
+    let criu = crate::daemon::cache("bin/criu");
+    if std::process::Command::new(&criu).arg("check").output().is_ok_and(|output| output.status.success()) {
+        daemon.terminate();
+        let path = daemon.dir.path().join("config.toml");
+        let config = std::fs::read_to_string(&path).unwrap().replace("/nonexistent/criu", criu.to_str().unwrap());
+        std::fs::write(path, config).unwrap();
+        daemon.run().await;
+        let said = daemon.crictl_ok(&["--timeout", "60s", "checkpoint", "--export", &archive, &id]);
+        assert!(said.contains(&id), "{said}");
+        assert!(std::fs::metadata(&archive).unwrap().len() > 1000);
+        assert!(daemon.crictl_ok(&["ps", "-q", "--no-trunc"]).contains(&id), "it runs on");
+    } else {
+        eprintln!("SKIPPED: checkpoint with criu: {} does not work here", criu.display());
+    }
     daemon.finish().await;
 }
 

@@ -237,6 +237,62 @@ async fn ports_are_forwarded_by_creel_itself() {
     daemon.finish().await;
 }
 
+/// ST-04: many connections at once, listeners of either family, ports that cannot be, and a pod that goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn st_04_port_forwards() {
+    let script = "mkdir /www; head -c 300000 /dev/zero >/www/zeros; httpd -p 127.0.0.1:7003 -h /www; httpd -p '[::1]:7004' -h /www; sleep 100000";
+    let (daemon, mut runtime, pod, id) = ground("forwards", |_| {}, script).await;
+    // 1B5B and 1B5C are 7003 and 7004.
+    let listens = "until grep -q ':1B5B .* 0A' /proc/net/tcp && grep -q ':1B5C .* 0A' /proc/net/tcp6; do sleep 0.1; done";
+    assert_eq!(pods::exec(&mut runtime, &id, &["sh", "-c", listens]).await.0, 0);
+    let get = |port: u16| {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(b"GET /zeros HTTP/1.0\r\n\r\n").unwrap();
+        let mut all = Vec::new();
+        let _ = socket.read_to_end(&mut all);
+        all.iter().filter(|byte| **byte == 0).count()
+    };
+    let before = held(daemon.pid());
+    for transport in ["spdy", "websocket"] {
+        for remote in [":7003", ":7004"] {
+            let mut client = crictl(&daemon, &["port-forward", "-r", transport, &pod, remote]);
+            let mut client = Ended(client.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+            let port = forwarded(&mut client.0);
+            let threads: Vec<_> = (0..25).map(|_| std::thread::spawn(move || get(port))).collect();
+            let lengths: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+            assert!(lengths.iter().all(|length| *length == 300_000), "{transport} {remote}: {lengths:?}");
+        }
+    }
+    let mut client = creel(&daemon, &["port-forward", &pod, ":7003"]);
+    let mut client = Ended(client.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let port = forwarded(&mut client.0);
+    let threads: Vec<_> = (0..100).map(|_| std::thread::spawn(move || get(port))).collect();
+    assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 300_000));
+    for wrong in ["0", "65536", "-1", "http", ""] {
+        assert!(!creel(&daemon, &["port-forward", &pod, wrong]).output().unwrap().status.success(), "{wrong}");
+    }
+    let ask = |port| api::runtime::PortForwardRequest { pod_sandbox_id: pod.clone(), port };
+    for ports in [vec![0], vec![65_536], vec![-1], vec![80, 70_000]] {
+        let error = runtime.port_forward(ask(ports.clone())).await.expect_err("no port");
+        assert_eq!(error.code(), tonic::Code::InvalidArgument, "{ports:?}: {error}");
+    }
+    // Open, and nothing said: the pod goes, and with it the connection.
+    let mut open = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    open.set_read_timeout(Some(PATIENCE)).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    runtime.stop_pod_sandbox(api::runtime::StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await.unwrap();
+    assert_eq!(open.read(&mut [0; 10]).unwrap_or(0), 0);
+    assert_eq!(get(port), 0);
+    drop(client);
+    let deadline = Instant::now() + PATIENCE;
+    while held(daemon.pid()).0 > before.0 + 4 {
+        assert!(Instant::now() < deadline, "{before:?}, then {:?}", held(daemon.pid()));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    daemon.finish().await;
+}
+
 /// `kubectl cp` is tar over exec, both ways, with a slow end on either side.
 #[tokio::test(flavor = "multi_thread")]
 async fn copying_waits_for_whoever_is_slow() {
@@ -276,6 +332,9 @@ fn held(pid: u32) -> (usize, usize) {
     let count = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
     (count("fd"), count("task"))
 }
+
+/// Those attached whom the supervisor may not have missed yet: it notices when there is output, or no more room.
+const TEES: usize = 16;
 
 /// CR-02: sessions opened, used, half-closed and killed leave nothing behind, in the daemon or the supervisor.
 #[tokio::test(flavor = "multi_thread")]
@@ -322,7 +381,7 @@ async fn cr_02_sessions_leave_nothing() {
     loop {
         let ((fds, threads), shim) = (held(daemon.pid()), held(shim));
         // Threads for blocking work come and go.
-        if fds <= before.0.0 + 4 && shim.0 <= before.1.0 && shim.1 == before.1.1 && threads <= 160 {
+        if fds <= before.0.0 + 4 && shim.0 <= before.1.0 + TEES && shim.1 == before.1.1 && threads <= 160 {
             break;
         }
         assert!(Instant::now() < deadline, "before: {before:?}, after {rounds}: {:?}", ((fds, threads), shim));

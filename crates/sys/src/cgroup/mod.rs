@@ -88,20 +88,15 @@ impl Group {
     /// The leaf first: nearly always only that is missing.
     fn create_v1(&self, hierarchy: &Hierarchy) -> Result<(), Error> {
         let leaf = hierarchy.at(&self.path);
-        let made = match files::make(&leaf) {
+        match files::make(&leaf) {
             Err(error) if error.errno() == Some(Errno::NOENT) => {
-                let mut made = true;
-                for ancestor in self.lineage() {
-                    made = files::make(&hierarchy.at(ancestor))?;
-                    if made && hierarchy.has("cpuset") {
-                        inherit_cpuset(&hierarchy.at(ancestor))?;
-                    }
-                }
-                return if made || !hierarchy.has("cpuset") { Ok(()) } else { inherit_cpuset(&leaf) };
+                self.lineage().try_for_each(|level| files::make(&hierarchy.at(level)).map(|_| ()))?;
             }
-            other => other?,
-        };
-        if made && hierarchy.has("cpuset") { inherit_cpuset(&leaf) } else { Ok(()) }
+            other => {
+                other?;
+            }
+        }
+        if hierarchy.has("cpuset") { inherit_cpuset(&leaf) } else { Ok(()) }
     }
 
     /// A controller is there for a group if all groups above it hand it down (cgroups(7)). Those that one of them lacks
@@ -156,13 +151,20 @@ impl Group {
     }
 }
 
-/// A new cpuset of v1 has no CPUs, and no process can join it until it has (cpuset(7)).
+/// A new cpuset of v1 has no CPUs, and no process can join it until it has: ENOSPC (cpuset(7)). The groups above may be just
+/// as new, made by somebody else this moment; only the root always has some.
 fn inherit_cpuset(group: &std::path::Path) -> Result<(), Error> {
     let Some(parent) = group.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if files::read(&group.join(file))?.trim().is_empty() {
-            files::write(&group.join(file), files::read(&parent.join(file))?.trim())?;
+        if !files::read(&group.join(file))?.trim().is_empty() {
+            continue;
         }
+        let mut above = files::read(&parent.join(file))?;
+        if above.trim().is_empty() {
+            inherit_cpuset(parent)?;
+            above = files::read(&parent.join(file))?;
+        }
+        files::write(&group.join(file), above.trim())?;
     }
     Ok(())
 }

@@ -242,3 +242,32 @@ fn a_frozen_group_stands_still_and_goes_on() {
         child.wait().unwrap();
     }
 }
+
+/// Whoever finds a group above that somebody else makes this moment waits for its CPUs, so that processes can join.
+#[test]
+fn groups_below_a_new_one_can_be_made_at_once() {
+    let all = Hierarchies::detect().unwrap();
+    let Some(cpuset @ Hierarchy::V1 { .. }) = all.with("cpuset") else {
+        return eprintln!("SKIPPED: there is no cpuset hierarchy of v1");
+    };
+    let name = format!("/creel-test-{}-together", std::process::id());
+    for round in 0..50 {
+        let parent = Group::new(&all, &format!("{name}/{round}")).unwrap();
+        let start = std::sync::Barrier::new(6);
+        std::thread::scope(|scope| {
+            for thread in 0..6 {
+                let (all, start, path) = (&all, &start, format!("{}/{thread}", parent.path));
+                scope.spawn(move || {
+                    let group = Group::new(all, &path).unwrap();
+                    start.wait();
+                    group.create().unwrap();
+                    for file in ["cpuset.cpus", "cpuset.mems"] {
+                        assert!(!files::read(&cpuset.at(&path).join(file)).unwrap().trim().is_empty(), "{file}");
+                    }
+                });
+            }
+        });
+        parent.remove().unwrap();
+    }
+    Group::new(&all, &name).unwrap().remove().unwrap();
+}
