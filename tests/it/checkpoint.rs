@@ -270,7 +270,6 @@ async fn checkpoints_that_cannot_be_are_refused() {
         (&output, vec![], "container_ids"),
         (&output, vec![ids[0].as_str(), ids[0].as_str()], "named twice"),
         (&output, vec![created.as_str()], "not running"),
-        (&output, vec!["ab"], "ab"),
         (&full, vec![ids[0].as_str()], "is not empty"),
         (&missing, vec![ids[0].as_str()], "No such file"),
         (&PathBuf::from("relative"), vec![ids[0].as_str()], "absolute path"),
