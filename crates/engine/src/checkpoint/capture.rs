@@ -55,7 +55,7 @@ impl Inner {
         limit: Limit,
     ) -> Result<(), Error> {
         let criu = self.find_criu().await?;
-        let (inner, id) = (self.clone(), container.id);
+        let inner = self.clone();
         let (file, archive) = blocking(move || NewFile::create(&inner, location)).await?;
         let made = self.capture_into(container, &criu, archive, &limit).await;
         blocking(move || match made {

@@ -385,30 +385,30 @@ impl Creation {
         let rootfs = std::os::fd::AsFd::as_fd(&self.rootfs);
         let warnings = match self.restoring.clone() {
             None => shim.create(&plan, rootfs, &self.mounts).await.step(id, "create the container's process")?,
-            Some(restoring) => {
-                let inner = self.inner.clone();
-                let scratch = blocking(move || Scratch::new(&inner, id)).await?;
-                let images = scratch.path().join("images");
-                let stage = self.pod.paths.dir.join("stage");
-                let (plan, images) = blocking({
-                    let (restoring, images, stage) = (restoring.clone(), images.clone(), stage.clone());
-                    move || {
-                        std::fs::create_dir_all(&stage).step(id, "make a directory to restore in")?;
-                        restoring.take_images(&images, &plan).map(|()| (plan, images))
-                    }
-                })
-                .await?;
-                let restore = restoring.plan(&images, &stage);
-                let made = shim.restore(&plan, restore, rootfs, &self.mounts).await.step(id, "restore the container's processes");
-                blocking(move || drop(scratch)).await;
-                made?
-            }
+            Some(restoring) => self.restore_process(&shim, plan.clone(), restoring).await?,
         };
         self.record.warnings.extend(warnings);
         if plan.oci.is_some() {
             self.limit_again().await?;
         }
         self.join_rdt_class(&shim).await
+    }
+
+    /// Makes the processes out of images instead; what could not be had and is not fatal.
+    async fn restore_process(&self, shim: &Shim, plan: ContainerPlan, restoring: Arc<Restoring>) -> Result<Vec<String>, Error> {
+        let (inner, id) = (self.inner.clone(), self.record.id);
+        let scratch = blocking(move || Scratch::new(&inner, id)).await?;
+        let (images, stage) = (scratch.path().join("images"), self.pod.paths.dir.join("stage"));
+        let restore = restoring.plan(&images, &stage);
+        let plan = blocking(move || {
+            std::fs::create_dir_all(&stage).step(id, "make a directory to restore in")?;
+            restoring.take_images(&images, &plan).map(|()| plan)
+        })
+        .await?;
+        let rootfs = std::os::fd::AsFd::as_fd(&self.rootfs);
+        let made = shim.restore(&plan, restore, rootfs, &self.mounts).await.step(id, "restore the container's processes");
+        blocking(move || drop(scratch)).await;
+        made
     }
 
     /// crun makes a v1 group anew that it finds empty, and limits are in no other place. The program does not run yet.
