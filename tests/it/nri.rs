@@ -173,7 +173,7 @@ async fn plugins_are_told_in_order() {
         runtime.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await.unwrap();
     }
     remove_all(&daemon).await;
-    let begin = ["CreateContainer", "PostCreateContainer", "StartContainer", "PostStartContainer"];
+    let begin = ["CreateContainer", "ValidateContainerAdjustment", "PostCreateContainer", "StartContainer", "PostStartContainer"];
     let end = ["StopContainer", "RemoveContainer"];
     assert_eq!(plugin.of(&one), [&begin[..], &["UpdateContainer", "PostUpdateContainer"], &end].concat());
     assert_eq!(plugin.of(&two), [&begin[..], &end].concat());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::nri::{Adjusting, Outcome, Updates, proto as p};
 use model::{ContainerId, ErrorKind, Resources};
 
-use super::{ContainerFacts, Members, message, resources};
+use super::{ContainerFacts, Member, Members, message, resources};
 use crate::{
     Inner,
     container::Container,
@@ -65,8 +65,8 @@ impl Members {
     }
 
     async fn validate(&self, mut request: p::ValidateContainerAdjustmentRequest, outcome: &Outcome) -> Result<(), ::nri::Error> {
-        let validators = || self.0.iter().filter(|member| member.plugin.wants(p::Event::ValidateContainerAdjustment));
-        if validators().next().is_none() {
+        let validators: Vec<_> = self.0.iter().filter(|member| member.validates()).collect();
+        if validators.is_empty() {
             return Ok(());
         }
         let asked = self.0.iter().filter(|member| member.plugin.wants(p::Event::CreateContainer));
@@ -76,7 +76,7 @@ impl Members {
         request.adjust = Some(outcome.adjust.clone());
         request.update.clone_from(&outcome.updates);
         request.owners = Some(outcome.owners.clone());
-        for verdict in futures_util::future::join_all(validators().map(|member| member.validate(&request))).await {
+        for verdict in futures_util::future::join_all(validators.into_iter().map(|member| member.validate(&request))).await {
             verdict?;
         }
         Ok(())
@@ -89,7 +89,12 @@ impl Members {
     }
 }
 
-impl super::Member {
+impl Member {
+    /// One that is gone by now does not: pods go on without it.
+    fn validates(&self) -> bool {
+        self.plugin.wants(p::Event::ValidateContainerAdjustment) && !self.plugin.is_closed()
+    }
+
     /// A validator that cannot be asked has not said yes.
     async fn validate(&self, request: &p::ValidateContainerAdjustmentRequest) -> Result<(), ::nri::Error> {
         let plugin = self.id.clone();
