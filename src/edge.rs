@@ -163,7 +163,8 @@ mod tests {
         let request = |rpc: &str| {
             Request::builder().uri(format!("http://localhost/runtime.v1.RuntimeService/{rpc}")).body(Body::empty()).unwrap()
         };
-        for rpc in ["ListContainers", "PodSandboxStatus", "ContainerStats", "ImageFsInfo", "GetContainerEvents", "Version", "Check"] {
+        for rpc in ["ListContainers", "PodSandboxStatus", "ContainerStats", "ImageFsInfo", "GetContainerEvents", "Version", "Check"]
+        {
             edge.clone().oneshot(request(rpc)).await.unwrap();
         }
         let waiting = edge.oneshot(request("StopContainer"));

@@ -259,10 +259,7 @@ impl RuntimeService for Runtime {
             true => info("info", &inspect::container(&container, self.engine.main_pid(&container).await)),
             false => BTreeMap::new(),
         };
-        Ok(Response::new(cri::ContainerStatusResponse {
-            status: Some(view::container_status(&container)),
-            info,
-        }))
+        Ok(Response::new(cri::ContainerStatusResponse { status: Some(view::container_status(&container)), info }))
     }
 
     async fn update_container_resources(
@@ -409,7 +406,10 @@ impl RuntimeService for Runtime {
         let restored = self.engine.restore_pod(pod, containers, from, deadline).await.map_err(|e| status::of_engine(&e))?;
         let containers = restored.1.into_iter();
         let containers = containers.map(|it| cri::RestoredContainer { name: it.name, container_id: it.id.to_string() });
-        Ok(Response::new(cri::RestorePodResponse { pod_sandbox_id: restored.0.to_string(), restored_containers: containers.collect() }))
+        Ok(Response::new(cri::RestorePodResponse {
+            pod_sandbox_id: restored.0.to_string(),
+            restored_containers: containers.collect(),
+        }))
     }
 
     async fn list_metric_descriptors(

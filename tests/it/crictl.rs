@@ -31,11 +31,13 @@ fn files(daemon: &Daemon, name: &str, script: &str) -> Files {
     let logs = daemon.dir.path().join(format!("logs-{name}"));
     let pod = json!({
         "metadata": {"name": name, "namespace": "crictl", "uid": format!("uid-{name}"), "attempt": 1},
-        "hostname": name, "log_directory": logs, "labels": {"app": name}, "annotations": {"note": "kept"}, "linux": {},
+        "hostname": name, "log_directory": logs, "labels": {"app": name}, "annotations": {"note": "kept"},
+        "linux": {"security_context": {"namespace_options": {"pid": 1}}},
     });
     let container = json!({
         "metadata": {"name": "main", "attempt": 2}, "image": {"image": BUSYBOX}, "log_path": "main.log",
-        "command": ["sh", "-c", script], "labels": {"app": name}, "annotations": {"note": "kept"}, "linux": {},
+        "command": ["sh", "-c", script], "labels": {"app": name}, "annotations": {"note": "kept"},
+        "linux": {"security_context": {"namespace_options": {"pid": 1}}},
     });
     Files {
         pod: write(daemon, &format!("{name}-pod.json"), &pod),

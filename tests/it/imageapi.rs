@@ -213,7 +213,7 @@ async fn pinned_images_say_so() {
     std::fs::create_dir(&drop_ins).unwrap();
     std::fs::write(drop_ins.join("pins.toml"), "pinned_images = [\"busybox:1.35\", \"docker.io/*/whiteout:*\"]\n").unwrap();
     daemon.run().await;
-    for (image, pinned) in [(BUSYBOX, true), ("docker.io/test/whiteout:1", true), ("docker.io/test/tar:1", false)] {
+    for (image, pinned) in [(BUSYBOX, true), ("docker.io/test/whiteout:1", true), ("docker.io/test/config:1", false)] {
         pods::pull(&daemon, image).await;
         assert_eq!(status(&daemon, pods::spec(image)).await.unwrap().pinned, pinned, "{image}");
     }

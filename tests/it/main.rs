@@ -5,8 +5,8 @@
 
 #![allow(unreachable_pub, clippy::print_stderr, clippy::type_complexity, reason = "a program of tests: nobody else sees its items")]
 
-mod cgroup2;
 mod cdi;
+mod cgroup2;
 mod check;
 mod checkpoint;
 mod containers;

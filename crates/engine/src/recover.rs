@@ -110,7 +110,9 @@ impl Inner {
         containers.iter().for_each(|c| clock::seen(c.created_at));
         let same_boot = record.boot == self.boot;
         let connected = match same_boot {
-            true => tokio::time::timeout(patience(&paths.dir), Shim::connect(&paths.dir, record.id)).await.ok().and_then(Result::ok),
+            true => {
+                tokio::time::timeout(patience(&paths.dir), Shim::connect(&paths.dir, record.id)).await.ok().and_then(Result::ok)
+            }
             false => None,
         };
         let Some(state) = record.phase.state() else {

@@ -8,7 +8,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 
-use crate::{ContainerId, ExecId, container::Propagation, pod::{PidMode, UserNamespace}};
+use crate::{
+    ContainerId, ExecId,
+    container::Propagation,
+    pod::{PidMode, UserNamespace},
+};
 
 /// What the supervisor of a pod makes first.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -12,7 +12,8 @@ use proptest::{collection::vec, option, prelude::*};
 use shim_proto::{ContainerEntry, Event, Exit, ExitRecord, Incoming, Reply, Request, State, Status};
 
 fn exit() -> impl Strategy<Value = ExitStatus> {
-    let scope = option::of(prop_oneof![Just(OomScope::Container), Just(OomScope::Pod), Just(OomScope::Above), Just(OomScope::Node)]);
+    let scope =
+        option::of(prop_oneof![Just(OomScope::Container), Just(OomScope::Pod), Just(OomScope::Above), Just(OomScope::Node)]);
     let parts = (any::<i32>(), option::of(1..=64), any::<bool>(), scope, any::<Option<u64>>());
     parts.prop_map(|(code, signal, oom_killed, oom_scope, oom_limit)| ExitStatus {
         code,

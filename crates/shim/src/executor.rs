@@ -7,7 +7,7 @@ use std::{
 
 use container::{Bundle, Created, Hooks, Io, Parts, PodEnv, Stdio};
 use model::{
-    plan::{ContainerPlan, HookStage, ExecPlan, OciPlan, PodPlan},
+    plan::{ContainerPlan, ExecPlan, HookStage, OciPlan, PodPlan},
     pod::PidMode,
 };
 use rustix::{

@@ -114,7 +114,9 @@ fn refuse(env: &PodEnv, plan: &ContainerPlan) -> Result<(), Error> {
         () if plan.pid != PidMode::Container => "only a PID namespace of the container's own can be restored",
         () if env.userns.is_some() => "a user namespace cannot be restored",
         () if plan.process.tty => "a terminal cannot be restored",
-        () if plan.process.apparmor.is_some() || plan.process.selinux.is_some() => "confinement by a security module cannot be restored",
+        () if plan.process.apparmor.is_some() || plan.process.selinux.is_some() => {
+            "confinement by a security module cannot be restored"
+        }
         () if plan.oci.is_some() => "only containers of the native handler can be restored",
         () if plan.root_propagation != Propagation::Private => "mounts that travel cannot be restored",
         () if plan.mounts.iter().any(|mount| bidirectional(&mount.kind)) => "mounts that travel cannot be restored",

@@ -149,7 +149,21 @@ impl Creation {
                     spec,
                 };
                 let Ground { image, pins, rootfs, mounts, .. } = ground;
-                Ok(Self { inner: inner.clone(), pod: pod.clone(), image, pins, record, rootfs, mounts, rules: prepared.rules, rdt_class: prepared.rdt_class, hooks: prepared.hooks, asked: Asked::default(), restoring, undo })
+                Ok(Self {
+                    inner: inner.clone(),
+                    pod: pod.clone(),
+                    image,
+                    pins,
+                    record,
+                    rootfs,
+                    mounts,
+                    rules: prepared.rules,
+                    rdt_class: prepared.rdt_class,
+                    hooks: prepared.hooks,
+                    asked: Asked::default(),
+                    restoring,
+                    undo,
+                })
             }
             Err(error) => {
                 undo.unwind().await;
@@ -415,8 +429,12 @@ impl Creation {
     async fn limit_again(&self) -> Result<(), Error> {
         let (inner, group, resources) = (self.inner.clone(), self.record.plan.cgroup.clone(), self.record.resources.clone());
         // What is refused is so for the second time.
-        let limited = blocking(move || inner.group(&group)?.apply(&resources)).await;
-        limited.map(drop).step(self.record.id, "limit the container's cgroup")
+        let limited = blocking(move || inner.group(&group)?.apply(&resources)).await.map(drop);
+        match limited {
+            // A runtime that could not make the container took the group along; the start will say why.
+            Err(e) if e.kind() == model::ErrorKind::NotFound => Ok(()),
+            other => other.step(self.record.id, "limit the container's cgroup"),
+        }
     }
 
     /// Before the process has run anything: what it starts is in its class by itself.

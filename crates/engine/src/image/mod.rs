@@ -1,12 +1,12 @@
 //! Images: pull, import, list, find, remove, and root file systems made of them.
 
 mod config;
+mod idmap;
 mod import;
 mod joint;
 mod names;
 mod pinned;
 mod pull;
-mod idmap;
 mod removal;
 mod remove;
 mod rootfs;
@@ -27,8 +27,8 @@ pub use rootfs::Durability;
 pub use view::ImageInfo;
 
 pub(crate) use config::Unusable as UnusableConfig;
-pub(crate) use pull::Unpack as PullError;
 pub(crate) use idmap::Idmap;
+pub(crate) use pull::Unpack as PullError;
 pub(crate) use rootfs::Error as RootfsError;
 pub(crate) use volume::Error as VolumeError;
 

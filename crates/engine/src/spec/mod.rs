@@ -36,18 +36,19 @@ use model::{
     pod::{NamespaceMode, PidMode, PodSpec},
 };
 
-pub use block_io::{BlockIoClasses, BlockIoRule};use sys::cgroup::DeviceRule;
+pub use block_io::{BlockIoClasses, BlockIoRule};
+use sys::cgroup::DeviceRule;
 
 pub(crate) use cdi::{HOOK_LIMIT, HOOK_TIMEOUT, Target as CdiTarget};
 pub use defaults::{default_masked_paths, default_readonly_paths, possible_cpus};
 pub use devices::device_rules;
 pub(crate) use devices::node_path as device_path;
 pub(crate) use env::adjusted as adjusted_env;
-pub(crate) use mounts::{bind as extra_bind, tmpfs as tmpfs_mount};
-pub(crate) use profile::compile as seccomp_program;
 pub use error::Error;
 pub use exec::{exec_plan, exec_plan_with_terminal};
 pub use mounts::Volume;
+pub(crate) use mounts::{bind as extra_bind, tmpfs as tmpfs_mount};
+pub(crate) use profile::compile as seccomp_program;
 pub use profile::document as seccomp_document;
 pub use resources::effective as effective_resources;
 
@@ -182,7 +183,16 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
     let stop_signal = stop_signal(spec, image)?;
     // Last, because it is the one step that copies.
     volumes::prepare(request.rootfs, &mounts.volumes)?;
-    Ok(Prepared { plan, user, stop_signal, resources, volumes: mounts.volumes, rules: Vec::new(), hooks: Vec::new(), rdt_class: None })
+    Ok(Prepared {
+        plan,
+        user,
+        stop_signal,
+        resources,
+        volumes: mounts.volumes,
+        rules: Vec::new(),
+        hooks: Vec::new(),
+        rdt_class: None,
+    })
 }
 
 fn process(request: &ContainerRequest<'_>, user: &ResolvedUser) -> Result<ProcessPlan, Error> {

@@ -91,7 +91,8 @@ fn localhost(given: &str, caps: u64) -> Result<ByteVec, Error> {
 pub(crate) fn compile(json: &[u8], caps: u64) -> Result<ByteVec, Error> {
     let target = seccomp::Target::native(kernel_version(), caps);
     compiled((Some(Sha256::digest(json).into()), caps), || {
-        seccomp::parse_and_compile(json, &target).map_err(|source| Error::SeccompProfile { path: "of an NRI plugin".into(), source })
+        seccomp::parse_and_compile(json, &target)
+            .map_err(|source| Error::SeccompProfile { path: "of an NRI plugin".into(), source })
     })
 }
 

@@ -410,7 +410,8 @@ fn spawn(run_dir: &Path) -> Process {
     let dir = CString::new(run_dir.as_os_str().as_bytes()).unwrap();
     let argv = [c"creel-shim".into(), c"--pod".into(), pod, c"--run-dir".into(), dir];
     let stdio = [Some(listener.as_fd()), None, Some(log.as_fd())];
-    sys::process::spawn(&Program { executable: exe.as_fd(), argv: &argv, env: &[], stdio, fds: &[], session: Session::Own }).unwrap()
+    sys::process::spawn(&Program { executable: exe.as_fd(), argv: &argv, env: &[], stdio, fds: &[], session: Session::Own })
+        .unwrap()
 }
 
 /// A log without its times. Every line has to be whole.

@@ -215,8 +215,14 @@ mod tests {
     fn shell(script: &str, fds: &[BorrowedFd<'_>], out: BorrowedFd<'_>) -> Exit {
         let executable = crate::memfd::sealed_memfd_of(std::path::Path::new("/bin/busybox")).unwrap();
         let argv = arguments(&["sh", "-c", script]);
-        let program =
-            Program { executable: executable.as_fd(), argv: &argv, env: &[], stdio: [None, Some(out), None], fds, session: Session::Own };
+        let program = Program {
+            executable: executable.as_fd(),
+            argv: &argv,
+            env: &[],
+            stdio: [None, Some(out), None],
+            fds,
+            session: Session::Own,
+        };
         wait(spawn(&program).unwrap(), Duration::from_secs(20)).unwrap()
     }
 
@@ -246,8 +252,14 @@ mod tests {
     fn a_program_that_cannot_run_says_so() {
         let not_a_program = std::fs::File::open("/etc/passwd").unwrap();
         let argv = arguments(&["x"]);
-        let program =
-            Program { executable: not_a_program.as_fd(), argv: &argv, env: &[], stdio: [None; 3], fds: &[], session: Session::Inherited };
+        let program = Program {
+            executable: not_a_program.as_fd(),
+            argv: &argv,
+            env: &[],
+            stdio: [None; 3],
+            fds: &[],
+            session: Session::Inherited,
+        };
         let error = spawn(&program).unwrap_err();
         assert_eq!(error.to_string(), "spawn: execveat");
         assert_eq!(error.errno(), Some(Errno::ACCESS));
@@ -257,8 +269,14 @@ mod tests {
     fn signals_and_deadlines() {
         let executable = crate::memfd::sealed_memfd_of(std::path::Path::new("/bin/busybox")).unwrap();
         let argv = arguments(&["sleep", "1000"]);
-        let program =
-            Program { executable: executable.as_fd(), argv: &argv, env: &[], stdio: [None; 3], fds: &[], session: Session::Inherited };
+        let program = Program {
+            executable: executable.as_fd(),
+            argv: &argv,
+            env: &[],
+            stdio: [None; 3],
+            fds: &[],
+            session: Session::Inherited,
+        };
         let process = spawn(&program).unwrap();
         assert_eq!(wait(&process, Duration::from_millis(10)), Err(Errno::TIMEDOUT));
         crate::process::signal(&process, model::Signal::TERM).unwrap();
