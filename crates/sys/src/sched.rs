@@ -69,7 +69,7 @@ mod tests {
             // proc_pid_stat(5): fields 19 (nice) and 41 (policy), counted from the third.
             assert_eq!((fields[16].as_str(), fields[38].as_str()), ("5", "3"));
             assert_eq!(set(Attributes { policy: 77, ..Attributes::default() }), Err(Errno::INVAL));
-            assert_eq!(set_io_priority(9, 0), Err(Errno::INVAL));
+            assert_eq!(set_io_priority(5, 0), Err(Errno::INVAL));
         });
         set.join().unwrap();
     }
