@@ -28,6 +28,7 @@ macro_rules! entry {
                 &self.$key
             }
 
+            #[allow(clippy::needless_update, reason = "one of these types is nothing but its key")]
             fn removal(key: &str) -> Self {
                 Self { $key: format!("-{key}"), ..Self::default() }
             }
