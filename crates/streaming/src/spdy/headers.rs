@@ -21,7 +21,7 @@ impl Headers {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    fn parse(mut block: &[u8]) -> Result<Self, Violation> {
+    pub(crate) fn parse(mut block: &[u8]) -> Result<Self, Violation> {
         let count = take_u32(&mut block)?;
         let mut headers = Vec::new();
         for _ in 0..count {
