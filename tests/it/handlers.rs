@@ -160,6 +160,7 @@ async fn a_program_that_is_not_there_fails_to_start() {
             assert!(error.message().contains(program) || error.message().contains("executable"), "{handler}: {error}");
             let status = pods::status(&mut ground.runtime, &id).await;
             assert_eq!((status.reason.as_str(), status.exit_code), ("StartError", code), "{handler}: {status:?}");
+            ground.runtime.remove_container(cri::RemoveContainerRequest { container_id: id }).await.unwrap();
         }
         assert_eq!(ground.bundles(), Vec::<String>::new(), "{handler}");
         ground.daemon.finish().await;
