@@ -51,7 +51,6 @@ pub(crate) fn of_pull(error: &Error) -> Status {
 pub(crate) fn of_request(refused: &Refused) -> Status {
     match refused {
         Refused::Invalid { .. } => Status::invalid_argument(refused.to_string()),
-        Refused::Unsupported { .. } => Status::unimplemented(refused.to_string()),
         Refused::ImageVolume { .. } => Status::invalid_argument(format!("{}: {refused}", word::IMAGE_VOLUME_MOUNT_FAILED)),
     }
 }

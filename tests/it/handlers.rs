@@ -127,7 +127,7 @@ async fn the_same_container_as_by_the_executor() {
         let mut container = pods::container("c", BUSYBOX, script);
         container.mounts = vec![mount("data", false, false), mount("ro", true, false), mount("rro", true, true)];
         container.working_dir = "/made/for/this".into();
-        container.envs = vec![cri::KeyValue { key: "A".into(), value: "b c=d".into(), ..Default::default() }];
+        container.envs = vec![cri::KeyValue { key: "A".into(), value: "b c=d".into() }];
         let context = security(&mut container);
         context.run_as_user = Some(cri::Int64Value { value: 1234 });
         context.run_as_group = Some(cri::Int64Value { value: 2345 });

@@ -245,7 +245,7 @@ async fn a_plugin_changes_a_container() {
     let config = pods::pod("changed");
     let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
     let mut wanted = pods::container("c", BUSYBOX, "sleep 1000");
-    wanted.envs = vec![cri::KeyValue { key: "GONE".into(), value: "x".into(), ..Default::default() }];
+    wanted.envs = vec![cri::KeyValue { key: "GONE".into(), value: "x".into() }];
     let id = pods::run(&mut runtime, &pod, &config, &wanted).await;
     let script = "cat /given/file; touch /given/x 2>&1 | grep -o Read-only; echo $ADDED-$GONE; ulimit -Sn; ulimit -Hn; \
                   head -c 3 /dev/mine | od -An -tx1; df /mem | tail -1 | tr -s ' ' | cut -d' ' -f2";

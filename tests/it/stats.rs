@@ -352,7 +352,7 @@ async fn inspect_shows_pid_and_plan() {
     assert_eq!(info["sandboxID"], pod.as_str());
     let pid = info["pid"].as_u64().expect("a pid");
     let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-    assert_eq!(command, "sleep\01000\0");
+    assert_eq!(command, "sleep\x001000\0");
     assert_eq!(info["runtimeSpec"]["process"]["args"][0], "sh");
     assert!(info["runtimeSpec"]["linux"]["cgroupsPath"].as_str().unwrap().ends_with(&id));
     assert_eq!(info["config"]["metadata"]["name"], "c");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{
-    plan::{ContainerPlan, HookStage, MountKind},
+    plan::{ContainerPlan, HookStage},
     pod::PidMode,
 };
 use sys::{
@@ -65,8 +65,7 @@ pub struct Created {
 pub fn create(env: &PodEnv, plan: &ContainerPlan, parts: Parts<'_>) -> Result<Created, Error> {
     let group = Group::new(&env.hierarchies, &plan.cgroup).map_err(Error::host("container's cgroup"))?;
     let join = group.open_join().map_err(Error::host("open container's cgroup"))?;
-    let wants_shm = plan.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Shm));
-    let shm = if wants_shm { Some(env.shm()?) } else { None };
+    let shm = env.shm(plan)?;
     let ground = Ground { rootfs: parts.rootfs, given: Given { shm, detached: parts.mounts } };
     let material = Material { ground, stdio: parts.stdio, join };
     let mut created = match &env.userns {
@@ -140,6 +139,17 @@ fn furnish(env: &PodEnv, plan: &ContainerPlan, (ground, stdio): (Ground, &Stdio)
     Ok(())
 }
 
+/// A process whose program runs.
+#[derive(Debug)]
+pub struct Running {
+    /// The process.
+    pub process: Process,
+    /// Master of its terminal, if it has one.
+    pub console: Option<OwnedFd>,
+    /// What was asked for and is not so.
+    pub warnings: Vec<String>,
+}
+
 /// What came first.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
@@ -166,20 +176,24 @@ impl Created {
     ///
     /// # Errors
     /// Why the program does not run, with an exit code.
-    pub fn start(mut self) -> Result<(Process, Option<OwnedFd>), StartError> {
+    pub fn start(self) -> Result<(Process, Option<OwnedFd>), StartError> {
         // EPIPE: it has died meanwhile, which the listener says better.
         let _ = self.listener.go();
-        match self.listen() {
-            Ok(Heard::Closed) => {}
-            Ok(Heard::Ready) => return Err(self.not_started(Error::Report)),
-            Err(error) => return Err(self.not_started(error)),
-        }
-        Ok((self.process, self.console))
+        self.run().map(|running| (running.process, running.console)).map_err(start_error)
     }
 
-    fn not_started(self, error: Error) -> StartError {
+    /// Waits until the program runs, which closes the report. After an error the process has ended and been collected.
+    pub(crate) fn run(mut self) -> Result<Running, Error> {
+        let error = match self.listen() {
+            Ok(Heard::Closed) => {
+                let Self { process, console, warnings, .. } = self;
+                return Ok(Running { process, console, warnings });
+            }
+            Ok(Heard::Ready) => Error::Report,
+            Err(error) => error,
+        };
         self.kill();
-        start_error(error)
+        Err(error)
     }
 
     /// As [`Self::listen`], with the hooks that the process waits for.
@@ -220,10 +234,6 @@ impl Created {
                 Ok(Some(Message::Child(_))) | Err(_) => return Err(Error::Report),
             }
         }
-    }
-
-    pub(crate) fn into_parts(self) -> (Process, Option<OwnedFd>, Vec<String>) {
-        (self.process, self.console, self.warnings)
     }
 
     /// Kills the process if it lives, and collects it.

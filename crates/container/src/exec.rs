@@ -1,18 +1,18 @@
 //! A further process in a running container.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use model::plan::ExecPlan;
 use sys::{
     Errno,
     cgroup::{Join, Track},
     ns::{self, Kinds, New},
-    process::{self, Fork, Process},
+    process::{self, Fork},
 };
 
 use crate::{
     Error, PodEnv, Stdio,
-    create::{Created, Heard, fork_into},
+    create::{Created, Heard, Running, fork_into},
     cwd,
     error::{At, Step, refuse},
     identity, init,
@@ -21,23 +21,12 @@ use crate::{
     terminal::Terminal,
 };
 
-/// A process that runs beside a container's own.
-#[derive(Debug)]
-pub struct Exec {
-    /// The process.
-    pub process: Process,
-    /// Master of its terminal, if it has one.
-    pub console: Option<OwnedFd>,
-    /// What was asked for and is not so.
-    pub warnings: Vec<String>,
-}
-
 /// Runs a process in all namespaces of a container, given by the pidfd of its first process. Comes back when the program
 /// runs; on an error nothing is left of it.
 ///
 /// # Errors
 /// [`Error::Program`]: it cannot be run. Else the step that failed.
-pub fn exec(env: &PodEnv, target: BorrowedFd<'_>, plan: &ExecPlan, stdio: Stdio) -> Result<Exec, Error> {
+pub fn exec(env: &PodEnv, target: BorrowedFd<'_>, plan: &ExecPlan, stdio: Stdio) -> Result<Running, Error> {
     let track = Track::at(&env.hierarchies, &plan.cgroup).map_err(Error::host("cgroup of exec"))?;
     let join = track.open_join().map_err(Error::host("open cgroup of exec"))?;
     let (listener, reporter) = report::pair()?;
@@ -55,20 +44,7 @@ pub fn exec(env: &PodEnv, target: BorrowedFd<'_>, plan: &ExecPlan, stdio: Stdio)
             return Err(error);
         }
     }
-    match created.listen() {
-        Ok(Heard::Closed) => {
-            let (process, console, warnings) = created.into_parts();
-            Ok(Exec { process, console, warnings })
-        }
-        Ok(Heard::Ready) => {
-            created.kill();
-            Err(Error::Report)
-        }
-        Err(error) => {
-            created.kill();
-            Err(error)
-        }
-    }
+    created.run()
 }
 
 /// What the child needs beside the plan.

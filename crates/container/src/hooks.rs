@@ -32,7 +32,7 @@ use sys::{
 
 use crate::{
     Error, Io, PodEnv,
-    create::{Created, Heard},
+    create::Created,
     error::{At, Failure, Reason, Step, words},
     program::Program,
     report,
@@ -217,18 +217,7 @@ fn start(place: Place<'_>, hook: &Hook, state: &[u8]) -> Result<(Process, OwnedF
         Fork::Parent(process) => process,
     };
     drop((reporter, theirs));
-    let mut created = Created::new(process, listener);
-    match created.listen() {
-        Ok(Heard::Closed) => Ok((created.into_parts().0, output)),
-        Ok(Heard::Ready) => {
-            created.kill();
-            Err(Error::Report)
-        }
-        Err(error) => {
-            created.kill();
-            Err(error)
-        }
-    }
+    Created::new(process, listener).run().map(|running| (running.process, output))
 }
 
 fn prepare(place: Place<'_>, hook: &Hook, io: Io) -> Step<Program> {

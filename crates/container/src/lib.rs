@@ -24,9 +24,9 @@ mod sysctl;
 mod terminal;
 mod userns;
 
-pub use create::{Created, Parts, create};
+pub use create::{Created, Parts, Running, create};
 pub use error::{Error, StartError};
-pub use exec::{Exec, exec};
+pub use exec::exec;
 pub use hooks::Hooks;
 pub use pod::PodEnv;
 pub use restore::{Images, Restored, restore, resume};

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::plan::PodPlan;
+use model::plan::{ContainerPlan, MountKind, PodPlan};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sys::{
     Errno,
@@ -148,15 +148,18 @@ impl PodEnv {
         self.userns.as_ref().map_or(Ok(uid), |userns| userns.uid(uid))
     }
 
-    /// A detached mount of /dev/shm. Called in the supervisor: clones of a detached mount can be made only in the mount
-    /// namespace that it comes from.
-    pub(crate) fn shm(&self) -> Result<OwnedFd, Error> {
+    /// A detached mount of /dev/shm, if the container is to have it. Called in the supervisor: clones of a detached mount can
+    /// be made only in the mount namespace that it comes from.
+    pub(crate) fn shm(&self, plan: &ContainerPlan) -> Result<Option<OwnedFd>, Error> {
+        if !plan.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Shm)) {
+            return Ok(None);
+        }
         let clone = match &self.shm {
             Shm::Host => mount::clone_path(c"/dev/shm", Depth::Top),
             Shm::Detached(mount) => mount::clone_fd(mount, Depth::Top),
             Shm::At(path) => mount::clone_path(path.as_path(), Depth::Top),
         };
-        clone.map_err(Error::call("clone /dev/shm"))
+        clone.map(Some).map_err(Error::call("clone /dev/shm"))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{os::fd::OwnedFd, path::Path};
 
-use model::plan::{ContainerPlan, MountKind, ProcessPlan, oci};
+use model::plan::{ContainerPlan, ProcessPlan, oci};
 use rustix::{
     fs::Mode,
     process::{Signal, set_parent_process_death_signal},
@@ -21,7 +21,7 @@ use sys::{
 
 use crate::{
     Error, Io, PodEnv,
-    create::{Created, Heard},
+    create::Created,
     error::{At, Step},
     identity, init,
     mounts::{Given, Sources},
@@ -59,29 +59,15 @@ pub struct Bundle<'a> {
 /// # Errors
 /// The step that failed; nothing is left of the process then.
 pub fn run(env: &PodEnv, command: Command<'_>, bundle: Option<Bundle<'_>>) -> Result<(Process, Vec<String>), Error> {
-    let wants_shm = |bundle: &Bundle<'_>| bundle.plan.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Shm));
-    let shm = if bundle.as_ref().is_some_and(wants_shm) { Some(env.shm()?) } else { None };
+    let shm = bundle.as_ref().map_or(Ok(None), |bundle| env.shm(bundle.plan))?;
     let (listener, reporter) = report::pair()?;
     let process = match process::fork(New::NEWNS, None).map_err(Error::call("clone3"))? {
         Fork::Child => become_runtime(env, command, bundle, shm, &reporter),
         Fork::Parent(process) => process,
     };
     drop((command, bundle, shm, reporter));
-    let mut created = Created::new(process, listener);
-    match created.listen() {
-        Ok(Heard::Closed) => {
-            let (process, _, warnings) = created.into_parts();
-            Ok((process, warnings))
-        }
-        Ok(Heard::Ready) => {
-            created.kill();
-            Err(Error::Report)
-        }
-        Err(error) => {
-            created.kill();
-            Err(error)
-        }
-    }
+    let running = Created::new(process, listener).run()?;
+    Ok((running.process, running.warnings))
 }
 
 /// A process that does nothing until it is killed, in place of a container that cannot be.

@@ -56,11 +56,12 @@ pub struct Abilities {
 pub(crate) struct Handlers {
     configured: BTreeMap<String, OciHandler>,
     /// By program: which file it was, and what it said.
-    probed: Mutex<HashMap<PathBuf, (Identity, Result<Abilities, String>)>>,
+    probed: Mutex<HashMap<PathBuf, Probe>>,
 }
 
 /// Tells a file from one that took its place.
 type Identity = (u64, u64, i64, i64, u64);
+type Probe = (Identity, Result<Abilities, String>);
 
 impl Handlers {
     pub(crate) fn new(configured: BTreeMap<String, OciHandler>) -> Self {

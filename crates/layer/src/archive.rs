@@ -70,7 +70,7 @@ mod tests {
         let long = format!("blobs/{}", "x".repeat(200));
         archive.file(&long, 512, io::repeat(7)).unwrap();
         let bytes = archive.finish().unwrap();
-        let entries = crate::archive_entries(&mut io::Cursor::new(&bytes)).unwrap();
+        let entries = crate::archive_entries(io::Cursor::new(&bytes)).unwrap();
         let found: Vec<_> = entries.iter().map(|e| (e.name.as_str(), e.size)).collect();
         assert_eq!(found, [("blobs/a", 3), (long.as_str(), 512)]);
         assert_eq!(&bytes[usize::try_from(entries[0].offset).unwrap()..][..3], b"abc");

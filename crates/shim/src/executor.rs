@@ -158,7 +158,7 @@ impl Pod {
             PidMode::Pod => self.init().map(number),
             // Not collected while this runs, so the number is still its own.
             PidMode::Target(id) => {
-                Some(table.containers.get(&id).filter(|it| it.alive()).ok_or(Error::NoContainer(id))?.pid).map(number)
+                Some(number(table.containers.get(&id).filter(|it| it.alive()).ok_or(Error::NoContainer(id))?.pid))
             }
             PidMode::Container | PidMode::Node => None,
         };

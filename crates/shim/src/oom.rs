@@ -55,13 +55,13 @@ impl Before {
         let (scope, group) = match from_log(container) {
             Some(Ran::Out(group)) => (scope_of(&group, container), Some(group)),
             Some(Ran::Node) => (OomScope::Node, None),
-            None => self.from_counters(all, container, now),
+            None => self.scope_since(all, container, now),
         };
         let oom_limit = group.and_then(|group| read(all, &group, Group::memory_limit));
         ExitStatus { oom_killed: true, oom_scope: Some(scope), oom_limit, ..exit }
     }
 
-    fn from_counters(self, all: &Hierarchies, container: &str, now: Self) -> (OomScope, Option<String>) {
+    fn scope_since(self, all: &Hierarchies, container: &str, now: Self) -> (OomScope, Option<String>) {
         let pod = pod_of(container).unwrap_or_default();
         if now.container > self.container {
             return (OomScope::Container, Some(container.to_owned()));

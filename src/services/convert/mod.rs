@@ -22,9 +22,6 @@ pub(crate) enum Refused {
     /// It can never be right.
     #[error("{field}: {why}")]
     Invalid { field: String, why: String },
-    /// It is right, but creel or this machine cannot do it.
-    #[error("{field}: {why}")]
-    Unsupported { field: String, why: String },
     /// An image was to be mounted.
     #[error("{field}: {why}")]
     ImageVolume { field: String, why: String },
@@ -35,11 +32,6 @@ type Result<T> = std::result::Result<T, Refused>;
 /// `field` is wrong because of `why`.
 fn invalid(field: impl Display, why: impl Display) -> Refused {
     Refused::Invalid { field: field.to_string(), why: why.to_string() }
-}
-
-/// `field` asks for something that cannot be had because of `why`.
-fn unsupported(field: impl Display, why: impl Display) -> Refused {
-    Refused::Unsupported { field: field.to_string(), why: why.to_string() }
 }
 
 /// Longest key and value of one label together, in bytes.

@@ -52,7 +52,7 @@ fn options(field: &str, asked: Vec<String>) -> Result<Vec<String>> {
 /// is about an image volume.
 pub(super) fn image_volume(field: &str, asked: cri::Mount, image: cri::ImageSpec) -> Result<ImageVolume> {
     let volume = |refused| match refused {
-        Refused::Invalid { field, why } | Refused::Unsupported { field, why } => Refused::ImageVolume { field, why },
+        Refused::Invalid { field, why } => Refused::ImageVolume { field, why },
         other @ Refused::ImageVolume { .. } => other,
     };
     read_image_volume(field, asked, image).map_err(volume)

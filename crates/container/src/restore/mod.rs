@@ -30,11 +30,7 @@ use sys::{
     process::{self, Exit, Fork, Pid, Process},
 };
 
-use crate::{
-    Error, Io, PodEnv,
-    create::{Created, Heard},
-    report,
-};
+use crate::{Error, Io, PodEnv, create::Created, report};
 
 /// How much is read of what criu complains about.
 const COMPLAINTS: usize = 64 << 10;
@@ -134,8 +130,7 @@ fn run(
     (expected, complaints): (&OwnedFd, &OwnedFd),
 ) -> Result<(Process, Vec<String>), Error> {
     let join = group.open_join().map_err(Error::host("open container's cgroup"))?;
-    let wants_shm = plan.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Shm));
-    let shm = if wants_shm { Some(env.shm()?) } else { None };
+    let shm = env.shm(plan)?;
     let material = stage::Material { images, shm, join, expected, complaints };
     let (listener, reporter) = report::pair()?;
     let process = match process::fork(New::NEWNS, None).map_err(Error::call("clone3"))? {
@@ -143,21 +138,8 @@ fn run(
         Fork::Parent(process) => process,
     };
     drop((material, reporter));
-    let mut created = Created::new(process, listener);
-    match created.listen() {
-        Ok(Heard::Closed) => {
-            let (process, _, warnings) = created.into_parts();
-            Ok((process, warnings))
-        }
-        Ok(Heard::Ready) => {
-            created.kill();
-            Err(Error::Report)
-        }
-        Err(error) => {
-            created.kill();
-            Err(error)
-        }
-    }
+    let running = Created::new(process, listener).run()?;
+    Ok((running.process, running.warnings))
 }
 
 fn wait(criu: &Process, limit: Duration, complaints: &OwnedFd) -> Result<(), Error> {

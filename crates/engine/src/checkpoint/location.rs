@@ -139,7 +139,7 @@ impl NewFile {
         // Not longer than the name that is known to fit.
         let temporary = place.with_file_name(format!(
             ".creel-{random}-{}",
-            &name[name.len().saturating_sub(40).max(0)..].replace(|c: char| !c.is_ascii(), "_")
+            &name[name.len().saturating_sub(40)..].replace(|c: char| !c.is_ascii(), "_")
         ));
         let work = Work::note(inner, What::File(temporary.clone()))?;
         match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary) {

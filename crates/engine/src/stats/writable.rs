@@ -85,7 +85,7 @@ impl Inner {
     /// Takes the limit of a writable layer away again, so that nothing is left of its project.
     pub(crate) fn drop_project(&self, id: ContainerId) {
         if self.quota != Support::None
-            && let Ok(dir) = open(CWD, &self.store.container_path(id))
+            && let Ok(dir) = open(CWD, self.store.container_path(id))
             && let Ok(project @ PROJECTS..) = quota::project(&dir)
         {
             quota::set_limit(&dir, project, None).ok();
@@ -131,7 +131,7 @@ impl Inner {
         let last = matches!(container.state(), ContainerState::Exited { .. });
         let begun = Instant::now();
         let mut figure = Writable { path: self.store.containers_path(), ..Writable::default() };
-        if let Ok(upper) = open(CWD, &own.join("upper")) {
+        if let Ok(upper) = open(CWD, own.join("upper")) {
             add_tree(&upper, &mut figure, 0);
         }
         let mut samples = container.usage.lock().unwrap_or_else(PoisonError::into_inner);
