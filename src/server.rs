@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::{
     FILE_DESCRIPTOR_SET, MAX_MESSAGE,
-    creel::creel_server::CreelServer,
+    creel::{creel_server::CreelServer, images_server::ImagesServer},
     runtime::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };
 use engine::Engine;
@@ -13,7 +13,7 @@ use tonic::transport::Server;
 
 use crate::{
     edge::EdgeLayer,
-    services::{CreelService, Images, Runtime},
+    services::{CreelService, Images, ImagesService, Runtime},
     socket::Socket,
 };
 
@@ -50,6 +50,7 @@ pub(crate) async fn serve(
     health.set_serving::<RuntimeServiceServer<Runtime>>().await;
     health.set_serving::<ImageServiceServer<Images>>().await;
     health.set_serving::<CreelServer<CreelService>>().await;
+    health.set_serving::<ImagesServer<ImagesService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -64,6 +65,11 @@ pub(crate) async fn serve(
         )
         .add_service(
             ImageServiceServer::new(Images::new(engine.clone()))
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            ImagesServer::new(ImagesService::new(engine.clone()))
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
         )

@@ -4,7 +4,15 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 2] = ["runtime/v1/api.proto", "creel/v1/creel.proto"];
+const FILES: [&str; 7] = [
+    "runtime/v1/api.proto",
+    "creel/v1/creel.proto",
+    "creel/v1/images.proto",
+    "creel/v1/containers.proto",
+    "creel/v1/volumes.proto",
+    "creel/v1/networks.proto",
+    "creel/v1/system.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let proto = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");

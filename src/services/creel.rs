@@ -149,7 +149,8 @@ impl Creel for CreelService {
     }
 }
 
-fn credentials(given: Option<own::Credentials>) -> Credentials {
+/// Credentials of creel's own API.
+pub(super) fn credentials(given: Option<own::Credentials>) -> Credentials {
     let secret = |text: String| (!text.is_empty()).then(|| Secret::new(text));
     let given = given.unwrap_or_default();
     Credentials {

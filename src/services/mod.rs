@@ -8,6 +8,7 @@ mod events;
 mod features;
 mod ids;
 mod image;
+mod images;
 mod inspect;
 mod metrics;
 mod runtime;
@@ -19,4 +20,5 @@ mod view;
 
 pub(crate) use creel::CreelService;
 pub(crate) use image::Images;
+pub(crate) use images::ImagesService;
 pub(crate) use runtime::Runtime;

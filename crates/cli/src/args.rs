@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::format::Format;
+
 /// Containers on this machine: a client of creeld
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = false)]
@@ -11,20 +13,11 @@ pub(crate) struct Arguments {
     /// Socket of creeld
     #[arg(long, env = "CREEL_SOCKET", default_value = "/run/creel/creel.sock", global = true, value_name = "PATH")]
     pub(crate) socket: PathBuf,
-    /// How lists are printed
-    #[arg(long, value_enum, default_value_t = Format::Table, global = true)]
+    /// How lists are printed: table, json, or a Go template like '{{.ID}}'
+    #[arg(long, default_value = "table", global = true)]
     pub(crate) format: Format,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// How lists are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people
-    Table,
-    /// For programs: one JSON document
-    Json,
 }
 
 /// The commands.
@@ -69,14 +62,26 @@ pub(crate) enum Command {
     },
     /// Get an image from a registry
     Pull(Pull),
+    /// Upload an image to the registry of its name
+    Push(Push),
     /// List images
-    Images {
-        /// Only ids
-        #[arg(short, long)]
-        quiet: bool,
+    Images(Images),
+    /// Remove names of images, and images with their last one
+    Rmi(Rmi),
+    /// Give an image another name
+    Tag {
+        /// Name or id
+        source: String,
+        /// The new name
+        target: String,
     },
-    /// Remove images with all their names
-    Rmi {
+    /// Show how an image was made
+    History(History),
+    /// Write images into an archive that docker, podman and skopeo read
+    Save {
+        /// The archive; standard output if not given
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
         /// Names or ids
         #[arg(required = true)]
         images: Vec<String>,
@@ -90,6 +95,15 @@ pub(crate) enum Command {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Look for images at Docker Hub, or at the registry that the term begins with
+    Search(Search),
+    /// Log in to a registry
+    Login(Login),
+    /// Log out of a registry
+    Logout(Logout),
+    /// Everything about images
+    #[command(subcommand)]
+    Image(Image),
     /// Show what the engine is and what it found on this machine
     Info,
     /// Show the versions of client and daemon
@@ -99,6 +113,160 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// `creel image`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(Images),
+    /// Remove names of images, and images with their last one
+    #[command(visible_alias = "remove")]
+    Rm(Rmi),
+    /// Remove images that nobody uses
+    Prune(Prune),
+    /// Show everything about images, as JSON
+    Inspect {
+        /// Names or ids
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Show how an image was made
+    History(History),
+    /// Give an image another name
+    Tag {
+        /// Name or id
+        source: String,
+        /// The new name
+        target: String,
+    },
+    /// Get an image from a registry
+    Pull(Pull),
+    /// Upload an image to the registry of its name
+    Push(Push),
+}
+
+/// `creel images`
+#[derive(Args, Debug, Default)]
+pub(crate) struct Images {
+    /// All images (none is left out without it either)
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Digests too
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Whole ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Which layers images share, and what removing each would free
+    #[arg(long)]
+    pub(crate) tree: bool,
+    /// reference=, dangling=, label=, before=, since=
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Only this repository, or name with tag
+    pub(crate) repository: Option<String>,
+}
+
+/// `creel rmi`
+#[derive(Args, Debug)]
+pub(crate) struct Rmi {
+    /// Also with several names, or if a container that has ended uses it
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Names or ids
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+/// `creel image prune`
+#[derive(Args, Debug)]
+pub(crate) struct Prune {
+    /// Every image without a container; else only those without a name
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// until=, label=, label!=, dangling=
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+}
+
+/// `creel history`
+#[derive(Args, Debug)]
+pub(crate) struct History {
+    /// Sizes and dates for people
+    #[arg(short = 'H', long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) human: bool,
+    /// Whole ids and instructions
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Name or id
+    pub(crate) image: String,
+}
+
+/// `creel search`
+#[derive(Args, Debug)]
+pub(crate) struct Search {
+    #[command(flatten)]
+    pub(crate) creds: Creds,
+    /// At most so many
+    #[arg(long, default_value_t = 25)]
+    pub(crate) limit: u32,
+    /// stars=, is-official=
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Whole descriptions
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// [REGISTRY/]TERM
+    pub(crate) term: String,
+}
+
+/// `creel login`
+#[derive(Args, Debug)]
+pub(crate) struct Login {
+    /// Who
+    #[arg(short, long)]
+    pub(crate) username: Option<String>,
+    /// The password; visible to others, better use --password-stdin
+    #[arg(short, long)]
+    pub(crate) password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// HOST[:PORT]; Docker Hub if not given
+    pub(crate) registry: Option<String>,
+}
+
+/// `creel logout`
+#[derive(Args, Debug)]
+pub(crate) struct Logout {
+    /// HOST[:PORT]; Docker Hub if not given
+    pub(crate) registry: Option<String>,
+}
+
+/// `creel push`
+#[derive(Args, Debug)]
+pub(crate) struct Push {
+    #[command(flatten)]
+    pub(crate) creds: Creds,
+    /// All tags of the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Print the name alone
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Name, with a tag or for `latest`
+    pub(crate) image: String,
 }
 
 /// `creel exec`

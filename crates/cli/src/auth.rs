@@ -1,26 +1,15 @@
-//! Credentials: given, or as `docker login` has left them behind.
+//! Credentials: given, or as `creel login`, `docker login` or `podman login` has left them behind.
 
-use std::{collections::HashMap, env, fs, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 use api::creel::Credentials;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::Deserialize;
+use serde_json::Value;
 
-use crate::error::Error;
-
-/// docker's configuration; the rest of it is not ours.
-#[derive(Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: HashMap<String, Auth>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Auth {
-    auth: String,
-    identitytoken: String,
-}
+use crate::{
+    error::Error,
+    login::{Store, stored},
+    name,
+};
 
 /// Who to be for this image; `None`: nobody.
 pub(crate) fn credentials(given: Option<&str>, image: &str) -> Result<Option<Credentials>, Error> {
@@ -30,7 +19,7 @@ pub(crate) fn credentials(given: Option<&str>, image: &str) -> Result<Option<Cre
             // The text is a secret, or half of one: it is not repeated.
             _ => Err(Error::Option { option: "--creds", value: "***".into(), why: "not USER:PASSWORD".into() }),
         },
-        None => Ok(docker_config().and_then(|text| of_docker(&text, image))),
+        None => kept(image),
     }
 }
 
@@ -38,34 +27,39 @@ fn plain(username: &str, password: &str) -> Credentials {
     Credentials { username: username.to_owned(), password: password.to_owned(), identity_token: String::new() }
 }
 
-fn docker_config() -> Option<String> {
-    let dir = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let dir = dir.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")))?;
-    fs::read_to_string(dir.join("config.json")).ok()
-}
-
-fn of_docker(config: &str, image: &str) -> Option<Credentials> {
-    let config: DockerConfig = serde_json::from_str(config).ok()?;
-    let auth = registry_keys(image).iter().find_map(|key| config.auths.get(key))?;
-    if !auth.identitytoken.is_empty() {
-        return Some(Credentials { identity_token: auth.identitytoken.clone(), ..Credentials::default() });
+/// In docker's file or helpers, else in podman's file.
+fn kept(image: &str) -> Result<Option<Credentials>, Error> {
+    let registry = name::registry(image);
+    // Without a home there is nothing that could have been left behind.
+    if let Ok(store) = Store::open()
+        && let Some(found) = store.get(registry)?
+    {
+        return Ok(Some(found));
     }
-    let decoded = String::from_utf8(STANDARD.decode(auth.auth.trim_end_matches('\0')).ok()?).ok()?;
-    let (username, password) = decoded.split_once(':')?;
-    Some(plain(username, password))
+    let text = podman_files().into_iter().find_map(|path| fs::read_to_string(path).ok());
+    Ok(text.and_then(|text| of_podman(&text, image)))
 }
 
-/// Under which names docker keeps a registry.
-fn registry_keys(image: &str) -> Vec<String> {
-    let host = match image.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        _ => "docker.io",
-    };
-    match host {
-        "docker.io" | "index.docker.io" => {
-            ["https://index.docker.io/v1/", "docker.io", "index.docker.io"].map(str::to_owned).to_vec()
+/// containers-auth.json(5).
+fn podman_files() -> Vec<PathBuf> {
+    let given = env::var_os("REGISTRY_AUTH_FILE").map(PathBuf::from);
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("containers/auth.json"));
+    let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".config/containers/auth.json"));
+    [given, runtime, home].into_iter().flatten().collect()
+}
+
+/// A key may be a registry or a part of a repository's path; the longest that fits counts.
+fn of_podman(text: &str, image: &str) -> Option<Credentials> {
+    let config: Value = serde_json::from_str(text).ok()?;
+    let registry = name::registry(image);
+    let rest = image.strip_prefix(registry).unwrap_or(image).trim_start_matches('/');
+    let path = rest.split('@').next().unwrap_or(rest);
+    let mut key = format!("{registry}/{}", path.rsplit_once(':').map_or(path, |(path, _)| path));
+    loop {
+        if let Some(found) = config.get("auths")?.get(&key).and_then(stored) {
+            return Some(found);
         }
-        host => vec![host.to_owned(), format!("https://{host}"), format!("https://{host}/v1/"), format!("http://{host}")],
+        key.truncate(key.rfind('/')?);
     }
 }
 
@@ -74,15 +68,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_docker_login_left_behind() {
-        let config = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dTpwOnE="}, "r.example:5000": {"identitytoken": "t"},
-            "broken.example": {"auth": "!"}}, "credsStore": "x"}"#;
-        assert_eq!(of_docker(config, "busybox").unwrap(), plain("u", "p:q"));
-        assert_eq!(of_docker(config, "docker.io/library/busybox").unwrap().username, "u");
-        assert_eq!(of_docker(config, "r.example:5000/a/b:c").unwrap().identity_token, "t");
-        assert_eq!(of_docker(config, "broken.example/a"), None);
-        assert_eq!(of_docker(config, "other.example/a"), None);
-        assert_eq!(of_docker("not json", "busybox"), None);
+    fn the_longest_key_of_podman_s_file_counts() {
+        let text = r#"{"auths": {"r.example:5000": {"auth": "YTpi"}, "r.example:5000/team": {"auth": "YzpkOmU="}, "docker.io": {"auth": "!"}}}"#;
+        assert_eq!(of_podman(text, "r.example:5000/team/x:1"), Some(plain("c", "d:e")));
+        assert_eq!(of_podman(text, "r.example:5000/other"), Some(plain("a", "b")));
+        assert_eq!(of_podman(text, "busybox"), None);
+        assert_eq!(of_podman("{}", "busybox"), None);
     }
 
     #[test]

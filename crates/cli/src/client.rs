@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use api::{
     MAX_MESSAGE,
-    creel::creel_client::CreelClient,
+    creel::{creel_client::CreelClient, images_client::ImagesClient},
     runtime::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
 use hyper_util::rt::TokioIo;
@@ -19,6 +19,7 @@ pub(crate) struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
     pub(crate) image: ImageServiceClient<Channel>,
     pub(crate) creel: CreelClient<Channel>,
+    pub(crate) images: ImagesClient<Channel>,
 }
 
 impl Client {
@@ -36,6 +37,7 @@ impl Client {
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             image: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            images: ImagesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             creel: CreelClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
         })
     }

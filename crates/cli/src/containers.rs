@@ -5,10 +5,11 @@ use cri::ContainerState;
 use serde::Serialize;
 
 use crate::{
-    args::Format,
     client::Client,
     error::{self, Error, Exit},
-    find, output,
+    find,
+    format::Format,
+    output,
 };
 
 /// A container for programs.
@@ -24,7 +25,7 @@ struct Row {
 }
 
 /// Lists containers.
-pub(crate) async fn list(client: &mut Client, format: Format, all: bool, quiet: bool) -> Result<Exit, Error> {
+pub(crate) async fn list(client: &mut Client, format: &Format, all: bool, quiet: bool) -> Result<Exit, Error> {
     let mut containers = find::containers(client).await?;
     containers.retain(|container| all || container.state() == ContainerState::ContainerRunning);
     if quiet {
@@ -33,19 +34,18 @@ pub(crate) async fn list(client: &mut Client, format: Format, all: bool, quiet: 
     }
     let answer = client.runtime.list_pod_sandbox(cri::ListPodSandboxRequest { filter: None }).await;
     let pods = answer.map_err(error::rpc("list pods"))?.into_inner().items;
-    match format {
-        Format::Json => output::json(&containers.iter().map(|container| row(container, &pods)).collect::<Vec<_>>())?,
-        Format::Table => {
-            let mut rows = Vec::new();
-            for container in &containers {
-                let Row { name, pod, image, .. } = row(container, &pods);
-                let status = status(client, container).await?;
-                let created = format!("{} ago", output::age(container.created_at));
-                rows.push(vec![output::short(&container.id), image, created, status, name, pod]);
-            }
-            output::print(&output::table(&["CONTAINER ID", "IMAGE", "CREATED", "STATUS", "NAME", "POD"], &rows))?;
+    let values = containers.iter().map(|container| serde_json::to_value(row(container, &pods)).map_err(Error::Json));
+    let values = values.collect::<Result<Vec<_>, _>>()?;
+    let mut rows = Vec::new();
+    if format.is_table() {
+        for container in &containers {
+            let Row { name, pod, image, .. } = row(container, &pods);
+            let status = status(client, container).await?;
+            let created = format!("{} ago", output::age(container.created_at));
+            rows.push(vec![output::short(&container.id), image, created, status, name, pod]);
         }
     }
+    format.print(&values, || output::table(&["CONTAINER ID", "IMAGE", "CREATED", "STATUS", "NAME", "POD"], &rows))?;
     Ok(Exit(0))
 }
 

@@ -36,6 +36,10 @@ pub(crate) enum Error {
     NotStarted { name: String, code: u8, why: String },
     #[error("{what}: did not end within {seconds} s and was killed")]
     TimedOut { what: String, seconds: u32 },
+    #[error("Error response from daemon: {0}")]
+    Daemon(String),
+    #[error("{0}")]
+    Template(String),
     #[error("print JSON")]
     Json(#[source] serde_json::Error),
 }
@@ -65,7 +69,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NotStarted { code, .. } => *code,
-            Self::Missing { .. } | Self::Ambiguous { .. } | Self::Running { .. } | Self::Refused { .. } => 1,
+            Self::Missing { .. } | Self::Ambiguous { .. } | Self::Running { .. } | Self::Refused { .. } | Self::Daemon(_) => 1,
             _ => ENGINE,
         }
     }
@@ -91,6 +95,18 @@ impl Error {
 pub(crate) fn rpc(what: impl Into<String>) -> impl FnOnce(Status) -> Error {
     let what = what.into();
     move |status| Error::Rpc { what, status: Box::new(status) }
+}
+
+/// What the daemon says, as docker's users know it.
+pub(crate) fn daemon(status: Status) -> Error {
+    Error::Daemon(last(&status_text(&status)).to_owned())
+}
+
+/// docker's words without what our errors say before them (`image NAME: remove: `).
+pub(crate) fn last(message: &str) -> &str {
+    const WORDS: [&str; 4] =
+        ["No such image: ", "conflict: unable to ", "An image does not exist locally", "refusing to create a tag"];
+    WORDS.iter().find_map(|word| message.find(word)).map_or(message, |at| &message[at..])
 }
 
 /// Says what an input or output was for.

@@ -24,7 +24,7 @@ pub(crate) async fn exec(client: &mut Client, args: Exec) -> Result<Exit, Error>
     let what = format!("exec in {wanted}");
     let keys = Keys::parse(&detach_keys)?;
     let container_id = find::container(client, &wanted).await?.id;
-    let start = own::ExecStart { container_id, command, stdin: interactive, tty };
+    let start = own::ExecStart { container_id, command, stdin: interactive, tty, ..Default::default() };
     let (to, inputs) = mpsc::channel(AHEAD);
     let first = tokio_stream::once(Message::Start(start));
     let rest = ReceiverStream::new(inputs).map(message);

@@ -1,165 +1,232 @@
-//! `creel images`, `creel rmi` and `creel load`.
+//! `creel images`: docker's classic table, its filters and fields; `--tree` shows who shares what.
 
-use std::{path::PathBuf, pin::Pin};
-
-use api::{creel::LoadImageRequest, runtime as cri};
-use serde::Serialize;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::{mpsc, oneshot},
-};
-use tokio_stream::wrappers::ReceiverStream;
+use api::creel::{ImageSummary, ListImagesRequest};
+use serde_json::{Value, json};
 
 use crate::{
-    args::Format,
+    args::Images,
     client::Client,
     error::{self, Error, Exit},
-    output, pull,
+    format::Format,
+    name, output, time,
 };
 
-/// An image for programs.
-#[derive(Serialize)]
-struct Row<'i> {
-    id: &'i str,
-    names: &'i [String],
-    digests: &'i [String],
-    size: u64,
+/// All images, newest first.
+pub(crate) async fn all(client: &mut Client) -> Result<Vec<ImageSummary>, Error> {
+    let answer = client.images.list(ListImagesRequest {}).await.map_err(error::rpc("list images"))?;
+    Ok(answer.into_inner().images)
 }
 
-/// Lists images.
-pub(crate) async fn list(client: &mut Client, format: Format, quiet: bool) -> Result<Exit, Error> {
-    let answer = client.image.list_images(cri::ListImagesRequest { filter: None }).await.map_err(error::rpc("list images"))?;
-    let images = answer.into_inner().images;
-    if format == Format::Json {
-        let rows = images.iter().map(|image| Row {
-            id: &image.id,
-            names: &image.repo_tags,
-            digests: &image.repo_digests,
-            size: image.size,
-        });
-        output::json(&rows.collect::<Vec<_>>())?;
-    } else if quiet {
-        output::print(&images.iter().map(|image| image.id.clone() + "\n").collect::<String>())?;
+/// Lists them.
+pub(crate) async fn list(client: &mut Client, format: &Format, args: &Images) -> Result<Exit, Error> {
+    let images = all(client).await?;
+    let filters = Filters::read(args, &images)?;
+    let rows: Vec<Row<'_>> = images.iter().flat_map(|image| rows(image, args)).filter(|row| filters.take(row)).collect();
+    if args.tree {
+        output::print(&tree(&rows))?;
+    } else if args.quiet {
+        let id = |row: &Row<'_>| if args.no_trunc { row.image.id.clone() } else { output::short(&row.image.id) };
+        output::print(&rows.iter().map(|row| id(row) + "\n").collect::<String>())?;
     } else {
-        let rows: Vec<_> = images.iter().flat_map(rows).collect();
-        output::print(&output::table(&["REPOSITORY", "TAG", "IMAGE ID", "SIZE"], &rows))?;
+        let values: Vec<Value> = rows.iter().map(|row| row.value(args)).collect();
+        format.print(&values, || table(&rows, args))?;
     }
     Ok(Exit(0))
 }
 
-/// One row per name; an image without a tag is shown by its digest's repository, or not by name at all.
-fn rows(image: &cri::Image) -> Vec<Vec<String>> {
-    let row = |repository: &str, tag: &str| {
-        vec![repository.to_owned(), tag.to_owned(), output::short(&image.id), output::bytes(image.size)]
-    };
-    if image.repo_tags.is_empty() {
-        let repository = image.repo_digests.first().and_then(|name| name.split_once('@')).map_or("<none>", |(name, _)| name);
-        return vec![row(repository, "<none>")];
-    }
-    let split = |name: &String| name.rsplit_once(':').map_or_else(|| row(name, ""), |(repository, tag)| row(repository, tag));
-    image.repo_tags.iter().map(split).collect()
+/// A name of an image, or an image without a name.
+struct Row<'i> {
+    image: &'i ImageSummary,
+    repository: String,
+    tag: String,
+    digest: String,
 }
 
-/// Removes images. One that is not there is an error here, though not for CRI.
-pub(crate) async fn remove(client: &mut Client, images: &[String]) -> Result<Exit, Error> {
-    let mut failed = 0;
-    for image in images {
-        match remove_one(client, image).await {
-            Ok(id) => output::print(&format!("{id}\n"))?,
-            Err(error) => {
-                output::note(&format!("creel: {}", error.chain()));
-                failed = 1;
+const NONE: &str = "<none>";
+
+/// One row per tag; an image without one is shown by its digests' repositories, or not by name at all.
+fn rows<'i>(image: &'i ImageSummary, args: &Images) -> Vec<Row<'i>> {
+    let digest_of = |repository: &str| {
+        let found = image.digests.iter().find_map(|name| name.split_once('@').filter(|(name, _)| *name == repository));
+        found.map_or_else(|| NONE.to_owned(), |(_, digest)| digest.to_owned())
+    };
+    let row = |full: &str, tag: &str| Row { image, repository: name::familiar(full), tag: tag.to_owned(), digest: digest_of(full) };
+    let tags: Vec<Row<'i>> = image.tags.iter().filter_map(|name| name.rsplit_once(':')).map(|(full, tag)| row(full, tag)).collect();
+    if !tags.is_empty() {
+        return tags;
+    }
+    let by_digest = image.digests.iter().filter_map(|name| name.split_once('@')).map(|(full, _)| row(full, NONE));
+    let by_digest: Vec<Row<'i>> = if args.digests { by_digest.collect() } else { by_digest.take(1).collect() };
+    if by_digest.is_empty() {
+        return vec![Row { image, repository: NONE.to_owned(), tag: NONE.to_owned(), digest: NONE.to_owned() }];
+    }
+    by_digest
+}
+
+impl Row<'_> {
+    fn id(&self, args: &Images) -> String {
+        if args.no_trunc { self.image.id.clone() } else { output::short(&self.image.id) }
+    }
+
+    /// The fields that docker's templates know.
+    fn value(&self, args: &Images) -> Value {
+        let ImageSummary { created, size, shared_size, unique_size, containers, .. } = self.image;
+        json!({
+            "ID": self.id(args),
+            "Repository": self.repository,
+            "Tag": self.tag,
+            "Digest": self.digest,
+            "CreatedAt": created,
+            "CreatedSince": time::since(created),
+            "Size": output::bytes(*size),
+            "VirtualSize": output::bytes(*size),
+            "SharedSize": output::bytes(*shared_size),
+            "UniqueSize": output::bytes(*unique_size),
+            "Containers": containers.to_string(),
+            "Platform": self.image.platform,
+            "Pinned": self.image.pinned,
+        })
+    }
+}
+
+fn table(rows: &[Row<'_>], args: &Images) -> String {
+    let line = |row: &Row<'_>| {
+        let mut cells = vec![row.repository.clone(), row.tag.clone()];
+        if args.digests {
+            cells.push(row.digest.clone());
+        }
+        cells.extend([row.id(args), time::since(&row.image.created), output::bytes(row.image.size)]);
+        cells
+    };
+    let header: &[&str] = if args.digests {
+        &["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"]
+    } else {
+        &["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]
+    };
+    output::table(header, &rows.iter().map(line).collect::<Vec<_>>())
+}
+
+/// Images under the layers that they have in common; behind each what removing it would free.
+fn tree(rows: &[Row<'_>]) -> String {
+    let mut shown: Vec<&Row<'_>> = rows.iter().collect();
+    shown.sort_by(|a, b| a.image.layers.cmp(&b.image.layers).then_with(|| a.repository.cmp(&b.repository)));
+    let mut out = String::new();
+    let mut above: Vec<String> = Vec::new();
+    for row in shown {
+        let layers = &row.image.layers;
+        let common = layers.iter().zip(&above).take_while(|(a, b)| a == b).count();
+        for (depth, layer) in layers.iter().enumerate().skip(common) {
+            out.push_str(&format!("{}{}\n", "  ".repeat(depth), output::short(layer)));
+        }
+        let frees =
+            if row.image.containers > 0 { "in use".to_owned() } else { format!("frees {}", output::bytes(row.image.unique_size)) };
+        let indent = "  ".repeat(layers.len());
+        out.push_str(&format!("{indent}└ {}:{}  {}  {frees}\n", row.repository, row.tag, output::short(&row.image.id)));
+        above.clone_from(layers);
+    }
+    out
+}
+
+/// What of the images is wanted: docker's filters. Several values of one key are alternatives, but labels all count.
+#[derive(Default)]
+struct Filters {
+    references: Vec<String>,
+    dangling: Option<bool>,
+    labels: Vec<String>,
+    before: Option<String>,
+    since: Option<String>,
+}
+
+impl Filters {
+    fn read(args: &Images, images: &[ImageSummary]) -> Result<Self, Error> {
+        let wrong = |value: &str, why: &str| Error::Option { option: "--filter", value: value.to_owned(), why: why.to_owned() };
+        let mut filters = Self { references: args.repository.iter().cloned().collect(), ..Self::default() };
+        let created = |wanted: &str| {
+            let image = images.iter().find(|image| named(image, wanted));
+            image.map(|image| image.created.clone()).ok_or_else(|| Error::Missing { what: "image", name: wanted.to_owned() })
+        };
+        for filter in &args.filter {
+            let (key, value) = filter.split_once('=').ok_or_else(|| wrong(filter, "not KEY=VALUE"))?;
+            match key {
+                "reference" => filters.references.push(value.to_owned()),
+                "dangling" => filters.dangling = Some(value.parse().map_err(|_| wrong(filter, "not true or false"))?),
+                "label" => filters.labels.push(value.to_owned()),
+                "before" => filters.before = Some(created(value)?),
+                "since" => filters.since = Some(created(value)?),
+                _ => return Err(wrong(filter, "the filters are reference, dangling, label, before and since")),
             }
         }
+        Ok(filters)
     }
-    Ok(Exit(failed))
+
+    fn take(&self, row: &Row<'_>) -> bool {
+        let image = row.image;
+        let dangling = image.tags.is_empty();
+        let label = |wanted: &String| match wanted.split_once('=') {
+            Some((key, value)) => image.labels.get(key).is_some_and(|found| found == value),
+            None => image.labels.contains_key(wanted),
+        };
+        (self.references.is_empty() || self.references.iter().any(|pattern| reference(pattern, row)))
+            && self.dangling.is_none_or(|wanted| wanted == dangling)
+            && self.labels.iter().all(label)
+            && self.before.as_ref().is_none_or(|before| image.created < *before)
+            && self.since.as_ref().is_none_or(|since| image.created > *since)
+    }
 }
 
-async fn remove_one(client: &mut Client, image: &str) -> Result<String, Error> {
-    let id = pull::find(client, image).await?.ok_or_else(|| Error::Missing { what: "image", name: image.to_owned() })?;
-    let spec = cri::ImageSpec { image: id.clone(), ..cri::ImageSpec::default() };
-    client
-        .image
-        .remove_image(cri::RemoveImageRequest { image: Some(spec) })
-        .await
-        .map_err(error::rpc(format!("remove {image}")))?;
-    Ok(id)
+fn named(image: &ImageSummary, wanted: &str) -> bool {
+    let hex = image.id.trim_start_matches("sha256:");
+    hex.starts_with(wanted.trim_start_matches("sha256:")) || image.tags.iter().any(|tag| name::same(tag, wanted))
 }
 
-/// Bytes of an archive that are sent at once.
-const PIECE: usize = 1 << 20;
-
-/// Sends an archive and prints what was in it.
-pub(crate) async fn load(client: &mut Client, input: Option<PathBuf>, quiet: bool) -> Result<Exit, Error> {
-    let (name, archive): (String, Pin<Box<dyn AsyncRead + Send>>) = match input {
-        None => ("standard input".into(), Box::pin(tokio::io::stdin())),
-        Some(path) => {
-            let name = path.display().to_string();
-            let file = tokio::fs::File::open(path).await.map_err(error::io(format!("open {name}")))?;
-            (name, Box::pin(file))
-        }
-    };
-    let (pieces, stream) = mpsc::channel(2);
-    let (broken, read_error) = oneshot::channel();
-    tokio::spawn(async move {
-        if let Err(e) = send(archive, pieces).await {
-            broken.send(e).ok();
-        }
-    });
-    let answer = client.creel.load_image(ReceiverStream::new(stream)).await;
-    // An archive that could not be read to its end is that, whatever the daemon made of its beginning.
-    if let Ok(source) = read_error.await {
-        return Err(Error::Io { what: format!("read {name}"), source });
-    }
-    for image in answer.map_err(error::rpc("load"))?.into_inner().images {
-        match quiet {
-            true => output::print(&format!("{}\n", image.id))?,
-            false => output::print(&format!("{}   {}\n", image.id, image.names.join(" ")))?,
-        }
-    }
-    Ok(Exit(0))
-}
-
-/// Ends early, without an error, when nobody listens any more: the daemon's answer then says why.
-async fn send(mut archive: Pin<Box<dyn AsyncRead + Send>>, pieces: mpsc::Sender<LoadImageRequest>) -> std::io::Result<()> {
-    loop {
-        let mut data = Vec::with_capacity(PIECE);
-        let read = (&mut archive).take(PIECE as u64).read_to_end(&mut data).await?;
-        if read == 0 || pieces.send(LoadImageRequest { data }).await.is_err() {
-            return Ok(());
-        }
-    }
+/// A repository, or a repository and tag, whole, with the shell's wildcards.
+fn reference(pattern: &str, row: &Row<'_>) -> bool {
+    let pattern = pattern.strip_prefix("docker.io/").unwrap_or(pattern);
+    let pattern = pattern.strip_prefix("library/").unwrap_or(pattern);
+    name::glob(pattern, &row.repository) || name::glob(pattern, &format!("{}:{}", row.repository, row.tag))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_row_per_name() {
-        let image = |tags: &[&str], digests: &[&str]| cri::Image {
-            id: "sha256:0123456789abcdef".into(),
-            repo_tags: tags.iter().map(|t| (*t).to_owned()).collect(),
-            repo_digests: digests.iter().map(|t| (*t).to_owned()).collect(),
+    fn image(tags: &[&str], digests: &[&str]) -> ImageSummary {
+        ImageSummary {
+            id: format!("sha256:{}", "0123456789abcdef".repeat(4)),
+            tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+            digests: digests.iter().map(|t| (*t).to_owned()).collect(),
             size: 1500,
-            ..Default::default()
-        };
-        let shown = rows(&image(&["localhost:5000/a:1", "docker.io/library/b:latest"], &[]));
-        assert_eq!(shown[0], ["localhost:5000/a", "1", "0123456789ab", "1.50kB"]);
-        assert_eq!(shown[1][..2], ["docker.io/library/b", "latest"]);
-        assert_eq!(rows(&image(&[], &["r/x@sha256:00"]))[0][..2], ["r/x", "<none>"]);
-        assert_eq!(rows(&image(&[], &[]))[0][..2], ["<none>", "<none>"]);
+            ..ImageSummary::default()
+        }
     }
 
-    #[tokio::test]
-    async fn archives_go_in_pieces() {
-        let (pieces, mut stream) = mpsc::channel(8);
-        let archive = vec![7u8; PIECE * 2 + 5];
-        send(Box::pin(std::io::Cursor::new(archive)), pieces).await.unwrap();
-        let mut sizes = Vec::new();
-        while let Some(piece) = stream.recv().await {
-            sizes.push(piece.data.len());
+    #[test]
+    fn a_row_per_name() {
+        let args = Images::default();
+        let shown = |image: &ImageSummary| {
+            let names = |row: Row<'_>| (row.repository, row.tag, row.digest);
+            rows(image, &args).into_iter().map(names).collect::<Vec<_>>()
+        };
+        let owned = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        let two = image(&["localhost:5000/a:1", "docker.io/library/b:latest"], &["localhost:5000/a@sha256:00"]);
+        assert_eq!(shown(&two), [owned("localhost:5000/a", "1", "sha256:00"), owned("b", "latest", "<none>")]);
+        assert_eq!(shown(&image(&[], &["r.example/x@sha256:00"])), [owned("r.example/x", "<none>", "sha256:00")]);
+        assert_eq!(shown(&image(&[], &[])), [owned("<none>", "<none>", "<none>")]);
+    }
+
+    #[test]
+    fn references_are_whole() {
+        let image = image(&["docker.io/library/busybox:1.35"], &[]);
+        let row = &rows(&image, &Images::default())[0];
+        for (pattern, fits) in [
+            ("busybox", true),
+            ("busybox:1.35", true),
+            ("busy*", true),
+            ("*:1.*", true),
+            ("busy", false),
+            ("docker.io/library/busybox", true),
+        ] {
+            assert_eq!(reference(pattern, row), fits, "{pattern}");
         }
-        assert_eq!(sizes, [PIECE, PIECE, 5]);
     }
 }

@@ -7,9 +7,9 @@ use api::{
 use serde_json::json;
 
 use crate::{
-    args::Format,
     client::Client,
     error::{self, Error, Exit},
+    format::Format,
     output,
 };
 
@@ -19,12 +19,9 @@ pub(crate) async fn get(client: &mut Client) -> Result<InfoResponse, Error> {
 }
 
 /// Shows it.
-pub(crate) async fn info(client: &mut Client, format: Format) -> Result<Exit, Error> {
+pub(crate) async fn info(client: &mut Client, format: &Format) -> Result<Exit, Error> {
     let info = get(client).await?;
-    match format {
-        Format::Json => output::json(&as_json(&info))?,
-        Format::Table => output::print(&as_text(&info))?,
-    }
+    one(format, as_json(&info), || as_text(&info))?;
     Ok(Exit(0))
 }
 
@@ -73,20 +70,26 @@ fn as_text(info: &InfoResponse) -> String {
 }
 
 /// Both versions.
-pub(crate) async fn version(client: &mut Client, format: Format) -> Result<Exit, Error> {
+pub(crate) async fn version(client: &mut Client, format: &Format) -> Result<Exit, Error> {
     let answer = client.runtime.version(cri::VersionRequest { version: String::new() }).await.map_err(error::rpc("version"))?;
     let daemon = answer.into_inner();
     let own = env!("CARGO_PKG_VERSION");
-    match format {
-        Format::Json => output::json(&json!({
-            "client": own,
-            "daemon": daemon.runtime_version,
-            "cri": daemon.runtime_api_version,
-        }))?,
-        Format::Table => {
-            let cri::VersionResponse { runtime_name, runtime_version, runtime_api_version, .. } = daemon;
-            output::print(&format!("Client: creel {own}\nDaemon: {runtime_name} {runtime_version} (CRI {runtime_api_version})\n"))?;
-        }
-    }
+    let values = json!({
+        "client": own,
+        "daemon": daemon.runtime_version,
+        "cri": daemon.runtime_api_version,
+    });
+    one(format, values, || {
+        let cri::VersionResponse { runtime_name, runtime_version, runtime_api_version, .. } = daemon;
+        format!("Client: creel {own}\nDaemon: {runtime_name} {runtime_version} (CRI {runtime_api_version})\n")
+    })?;
     Ok(Exit(0))
+}
+
+/// One document, not a list of them.
+fn one(format: &Format, value: serde_json::Value, text: impl FnOnce() -> String) -> Result<(), Error> {
+    match format {
+        Format::Json => output::json(&value),
+        other => other.print(&[value], text),
+    }
 }

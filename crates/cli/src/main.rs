@@ -1,6 +1,7 @@
 //! creel: the command line. A gRPC client of creeld and nothing else; it never opens the store.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod args;
 mod attach;
 mod auth;
@@ -10,25 +11,34 @@ mod error;
 mod exec;
 mod find;
 mod follow;
+mod format;
 mod forward;
 mod images;
 mod info;
+mod inspect;
 mod log;
+mod login;
+mod name;
 mod output;
 mod progress;
 mod pull;
+mod push;
+mod rmi;
 mod run;
 mod session;
+mod template;
 mod terminal;
+mod time;
 
 use std::{io::Write, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 
 use crate::{
-    args::{Arguments, Command},
+    args::{Arguments, Command, Image},
     client::Client,
     error::{Error, Exit},
+    format::Format,
 };
 
 fn main() -> ExitCode {
@@ -60,22 +70,46 @@ async fn command(arguments: Arguments) -> Result<Exit, Error> {
         clap_complete::generate(shell, &mut Arguments::command(), "creel", &mut std::io::stdout());
         return Ok(Exit(0));
     }
+    if let Command::Logout(args) = &command {
+        return login::logout(args);
+    }
     let mut client = Client::connect(&socket).await?;
     match command {
-        Command::Info => info::info(&mut client, format).await,
-        Command::Version => info::version(&mut client, format).await,
+        Command::Info => info::info(&mut client, &format).await,
+        Command::Version => info::version(&mut client, &format).await,
         Command::Pull(args) => pull::pull(&mut client, &args).await,
-        Command::Images { quiet } => images::list(&mut client, format, quiet).await,
-        Command::Rmi { images } => images::remove(&mut client, &images).await,
-        Command::Load { input, quiet } => images::load(&mut client, input, quiet).await,
+        Command::Push(args) => push::push(&mut client, &args).await,
+        Command::Images(args) => images::list(&mut client, &format, &args).await,
+        Command::Rmi(args) => rmi::remove(&mut client, &args).await,
+        Command::Tag { source, target } => rmi::tag(&mut client, source, target).await,
+        Command::History(args) => inspect::history(&mut client, &format, &args).await,
+        Command::Save { output, images } => archive::save(&mut client, output, images).await,
+        Command::Load { input, quiet } => archive::load(&mut client, input, quiet).await,
+        Command::Search(args) => inspect::search(&mut client, &format, &args).await,
+        Command::Login(args) => login::login(&mut client, args).await,
+        Command::Image(command) => image(&mut client, &format, command).await,
         Command::Run(args) => run::run(&mut client, *args).await,
-        Command::Ps { all, quiet } => containers::list(&mut client, format, all, quiet).await,
+        Command::Ps { all, quiet } => containers::list(&mut client, &format, all, quiet).await,
         Command::Logs(args) => log::logs(&mut client, &args).await,
         Command::Stop { time, containers } => containers::stop(&mut client, time, &containers).await,
         Command::Rm { force, containers } => containers::remove(&mut client, force, &containers).await,
         Command::Exec(args) => exec::exec(&mut client, args).await,
         Command::Attach(args) => attach::attach(&mut client, args).await,
         Command::PortForward(args) => forward::forward(&mut client, args).await,
-        Command::Completions { .. } => Ok(Exit(0)),
+        Command::Completions { .. } | Command::Logout(_) => Ok(Exit(0)),
+    }
+}
+
+/// `creel image ...`
+async fn image(client: &mut Client, format: &Format, command: Image) -> Result<Exit, Error> {
+    match command {
+        Image::Ls(args) => images::list(client, format, &args).await,
+        Image::Rm(args) => rmi::remove(client, &args).await,
+        Image::Prune(args) => rmi::prune(client, &args).await,
+        Image::Inspect { images } => inspect::images(client, format, &images).await,
+        Image::History(args) => inspect::history(client, format, &args).await,
+        Image::Tag { source, target } => rmi::tag(client, source, target).await,
+        Image::Pull(args) => pull::pull(client, &args).await,
+        Image::Push(args) => push::push(client, &args).await,
     }
 }

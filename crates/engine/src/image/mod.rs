@@ -1,16 +1,19 @@
 //! Images: pull, import, list, find, remove, and root file systems made of them.
 
 mod config;
+mod describe;
 mod idmap;
 mod import;
 mod joint;
 mod names;
 mod pinned;
 mod pull;
+mod push;
 mod removal;
 mod remove;
 mod rootfs;
 mod save;
+mod search;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -18,10 +21,12 @@ mod volume;
 
 use std::sync::Arc;
 
+pub use describe::{Footprint, HistoryEntry, ImageDetails};
 use model::{ErrorKind, ImageId};
 pub use pinned::Pinned;
 pub use pull::{LayerProgress, Phase, PullRequest};
-pub use registry::{Credentials, Secret};
+pub use push::{PushPhase, PushProgress, PushRequest, Pushed};
+pub use registry::{Credentials, Hit, Secret};
 pub use remove::{Gone, PruneImages, Pruned};
 pub use rootfs::Durability;
 pub use view::ImageInfo;

@@ -126,6 +126,16 @@ impl Images {
     }
 }
 
+impl Images {
+    /// Whether something that is asked for is there to be saved.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn savable(&self, name: &str) -> Result<(), Error> {
+        if self.shared.wanted(name).is_empty() { self.find_named(name).map(drop) } else { Ok(()) }
+    }
+}
+
 impl Shared {
     fn save(&self, wanted: &[String], out: impl Write) -> Result<(), (Option<String>, Unsavable)> {
         let mut images: Vec<Wanted> = Vec::new();

@@ -22,12 +22,17 @@ pub struct ImageInfo {
     pub created: String,
     /// Its architecture.
     pub architecture: String,
+    /// `os/architecture[/variant]`.
+    pub platform: String,
 }
 
 impl ImageInfo {
     pub(super) fn of(image: NamedImage) -> Self {
         let NamedImage { record, tags, digests, .. } = image;
+        let parts = [&record.os, &record.architecture, &record.variant];
+        let platform = parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/");
         Self {
+            platform,
             id: record.id,
             repo_tags: tags,
             repo_digests: digests,

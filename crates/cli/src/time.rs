@@ -1,0 +1,86 @@
+//! Times as people write and read them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::output;
+
+/// Seconds since 1970 of an RFC 3339 time; fractions are dropped.
+pub(crate) fn parse(text: &str) -> Option<i64> {
+    let (date, rest) = text.split_once(['T', 't', ' '])?;
+    let zone_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (clock, zone) = rest.split_at(zone_at);
+    let numbers = |text: &str, separator: char| text.split(separator).map(|n| n.parse::<i64>().ok()).collect::<Option<Vec<_>>>();
+    let date = numbers(date, '-')?;
+    let clock = numbers(clock.split('.').next()?, ':')?;
+    let ([year, month, day], [hour, minute, second]) = (date.as_slice(), clock.as_slice()) else { return None };
+    let legal = (1..=9999).contains(year) && (1..=12).contains(month) && (1..=31).contains(day);
+    if !legal || !(0..24).contains(hour) || !(0..60).contains(minute) || !(0..=60).contains(second) {
+        return None;
+    }
+    let offset = match zone.strip_prefix(['+', '-']) {
+        Some(away) => {
+            let (hours, minutes) = away.split_once(':')?;
+            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            if zone.starts_with('-') { -seconds } else { seconds }
+        }
+        None => 0,
+    };
+    // Days since 1970 with years that begin in March, so that leap days come last.
+    let (y, m) = if *month > 2 { (*year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + day - 1 - 719_468;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second - offset)
+}
+
+/// How long ago an RFC 3339 time was; `N/A` for what is none.
+pub(crate) fn since(text: &str) -> String {
+    let Some(then) = parse(text) else { return "N/A".to_owned() };
+    format!("{} ago", output::span(Duration::from_secs(u64::try_from(now() - then).unwrap_or(0))))
+}
+
+/// A filter's time: RFC 3339, seconds since 1970, or how long ago (`24h`, `10m`).
+pub(crate) fn point(text: &str) -> Option<i64> {
+    if let Some(time) = parse(text).or_else(|| text.parse().ok()) {
+        return Some(time);
+    }
+    let mut rest = text;
+    let mut ago = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: i64 = rest[..digits].parse().ok()?;
+        let (unit, after) = rest[digits..].split_at(1);
+        ago += number.checked_mul(match unit {
+            "h" => 3600,
+            "m" => 60,
+            "s" => 1,
+            "d" => 86_400,
+            _ => return None,
+        })?;
+        rest = after;
+    }
+    (!text.is_empty()).then(|| now() - ago)
+}
+
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(parse("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(parse("2026-11-21T15:07:04.123456789Z"), Some(1_795_273_624));
+        assert_eq!(parse("2026-11-21T16:07:04+01:00"), Some(1_795_273_624));
+        assert_eq!(parse("0001-01-01T00:00:00Z"), Some(-62_135_596_800));
+        for bad in ["", "2026-11-21", "2026-13-01T00:00:00Z", "x", "2026-11-21T25:00:00Z", "2026-11-21T00:00:00"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+        assert_eq!((since("nonsense"), point("5")), ("N/A".to_owned(), Some(5)));
+        let hour = now() - point("1h").unwrap();
+        assert!((3600..3602).contains(&hour), "{hour}");
+        assert_eq!((point("1x"), point("h"), point("")), (None, None, None));
+    }
+}

@@ -1,0 +1,279 @@
+//! Push: an image's documents and layers into a repository, only what is not there yet.
+//!
+//! An image that came from a registry goes out with the digest that it came with: blobs that the other registry lacks are fetched
+//! again from where the image is from, because only unpacked layers are kept. Where that cannot be had, and for images that were
+//! made here, layers are compressed (the same bytes every time) and a manifest is made for them.
+
+use std::{
+    fs::File,
+    io::{self, Seek as _},
+    os::unix::fs::OpenOptionsExt as _,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use model::{At, Descriptor, DiffId, Digest, ErrorKind, ImageRef, MediaType};
+use registry::{Content, Credentials, Document, Found, Target};
+use sha2::Digest as _;
+use store::NamedImage;
+
+use super::{Images, Shared, save};
+use crate::{
+    blocking::blocking,
+    error::{About, Error, Step},
+};
+
+/// What to push.
+#[derive(Clone, Debug)]
+pub struct PushRequest {
+    /// The name to push to; an image here must have it.
+    pub name: ImageRef,
+    /// For its registry.
+    pub credentials: Credentials,
+}
+
+/// How far a layer of a push is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushProgress {
+    /// The layer.
+    pub layer: DiffId,
+    /// What happens to it.
+    pub phase: PushPhase,
+    /// Bytes that are there.
+    pub current: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// What happens to a layer of a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushPhase {
+    /// Its bytes are being made ready.
+    Preparing,
+    /// They go out.
+    Pushing,
+    /// They are there now.
+    Pushed,
+    /// They were there.
+    Exists,
+    /// They were in another repository of the registry.
+    Mounted(String),
+}
+
+/// What was pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// The manifest under the name.
+    pub manifest: Descriptor,
+}
+
+/// An image's manifest as it was pulled.
+struct Known {
+    descriptor: Descriptor,
+    bytes: Vec<u8>,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+/// What one push works with.
+struct Push<'p> {
+    shared: Arc<Shared>,
+    image: NamedImage,
+    target: Target,
+    name: ImageRef,
+    tell: &'p (dyn Fn(PushProgress) + Sync),
+}
+
+impl Images {
+    /// Pushes an image to the name that it has.
+    ///
+    /// # Errors
+    /// `NotFound` if no image here has the name; what the registry says.
+    pub async fn push(&self, request: PushRequest, tell: &(dyn Fn(PushProgress) + Sync)) -> Result<Pushed, Error> {
+        let name = request.name;
+        let about = || About::Image(name.to_string());
+        let image = self.shared.store.image_id(&name).and_then(|id| self.shared.store.image(&id)).ok_or_else(|| {
+            let why = format!("An image does not exist locally with the tag: {}", name.familiar_name());
+            Error::new(ErrorKind::NotFound, about(), why)
+        })?;
+        let At::Tag(_) = &name.at else {
+            return Err(Error::new(ErrorKind::InvalidArgument, about(), "cannot push a digest reference"));
+        };
+        let _pins = self.shared.store.pin(&image.record.layers);
+        let target = self.shared.registry.target(&name, &request.credentials).await.step(about(), "push")?;
+        Push { shared: self.shared.clone(), image, target, name, tell }.run().await
+    }
+}
+
+impl Push<'_> {
+    fn about(&self) -> About {
+        About::Image(self.name.to_string())
+    }
+
+    async fn run(self) -> Result<Pushed, Error> {
+        if let Some(known) = self.known().await
+            && let Some(pushed) = self.as_it_came(&known).await?
+        {
+            return Ok(pushed);
+        }
+        self.compressed().await
+    }
+
+    /// The manifest that the image came with, if it came from a registry.
+    async fn known(&self) -> Option<Known> {
+        let (shared, documents, id) = (self.shared.clone(), self.image.documents.clone(), self.image.record.id);
+        blocking(move || {
+            documents.iter().find_map(|digest| {
+                let bytes = shared.store.blob(digest).ok()?;
+                let Ok(Document::Image(image)) = registry::parse_manifest(&bytes, None) else { return None };
+                if image.config.digest != *id.digest() {
+                    return None;
+                }
+                let descriptor = Descriptor { media_type: image.media_type, digest: *digest, size: bytes.len() as u64 };
+                Some(Known { descriptor, bytes, config: image.config, layers: image.layers })
+            })
+        })
+        .await
+    }
+
+    /// With the very blobs of its manifest. `None`: one of them is neither there nor where the image is from.
+    async fn as_it_came(&self, known: &Known) -> Result<Option<Pushed>, Error> {
+        for (layer, blob) in self.image.record.layers.iter().zip(&known.layers) {
+            let Some(found) = self.look(*layer, blob).await? else { continue };
+            self.tell(*layer, PushPhase::Preparing, 0, blob.size);
+            let file = match self.fetch(blob).await {
+                Ok(file) => file,
+                Err(error) => {
+                    tracing::info!(name = %self.name, why = %error.chain(), "a layer cannot be had again: pushed with a new manifest");
+                    return Ok(None);
+                }
+            };
+            self.send(*layer, blob, found, Content::File(Arc::new(file))).await?;
+        }
+        self.document(&known.config).await?;
+        self.publish(known.descriptor.clone(), known.bytes.clone().into()).await.map(Some)
+    }
+
+    /// Whether a blob is there, or can be shared; else how to upload it.
+    async fn look(&self, layer: DiffId, blob: &Descriptor) -> Result<Option<registry::Upload>, Error> {
+        let from = self.origins().find(|origin| origin.registry == self.name.registry && origin.repository != self.name.repository);
+        let repository = from.as_ref().map(|origin| &origin.repository);
+        match self.target.find(blob, repository).await.step(self.about(), "push layer")? {
+            Found::Existed => self.tell(layer, PushPhase::Exists, blob.size, blob.size),
+            Found::Mounted => {
+                let from = from.as_ref().map(|origin| origin.repository.to_string()).unwrap_or_default();
+                self.tell(layer, PushPhase::Mounted(from), blob.size, blob.size);
+            }
+            Found::Missing(upload) => return Ok(Some(upload)),
+        }
+        Ok(None)
+    }
+
+    /// The repositories that the image has been pulled from.
+    fn origins(&self) -> impl Iterator<Item = ImageRef> {
+        self.image.digests.iter().filter_map(|name| name.parse::<ImageRef>().ok())
+    }
+
+    /// A blob from where the image is from, verified, in a file without a name.
+    async fn fetch(&self, blob: &Descriptor) -> Result<File, Error> {
+        let mut last = Error::new(ErrorKind::NotFound, self.about(), "the image was made here: its blobs are nowhere");
+        for origin in self.origins() {
+            // Nobody's credentials: those of the push are for the other registry.
+            match self.fetch_from(&origin, blob).await {
+                Ok(file) => return Ok(file),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_from(&self, origin: &ImageRef, blob: &Descriptor) -> Result<File, Error> {
+        let registry = &self.shared.registry;
+        let source = registry.source(origin, &Credentials::anonymous()).await.step(self.about(), "fetch layer again")?;
+        let mut reader = registry.blob(&source, blob).await.step(self.about(), "fetch layer again")?;
+        let mut file = self.shared.nameless().step(self.about(), "make room for a layer")?;
+        while let Some(piece) = reader.next().await {
+            let piece = piece.step(self.about(), "fetch layer again")?;
+            let written = move || io::Write::write_all(&mut file, &piece).map(|()| file);
+            file = blocking(written).await.step(self.about(), "keep a layer for the push")?;
+        }
+        Ok(file)
+    }
+
+    /// With layers that are compressed now.
+    async fn compressed(&self) -> Result<Pushed, Error> {
+        let mut layers = Vec::new();
+        for layer in &self.image.record.layers {
+            let size = self.shared.store.layer(layer).map_or(0, |info| info.tar_size);
+            self.tell(*layer, PushPhase::Preparing, 0, size);
+            let (shared, id) = (self.shared.clone(), *layer);
+            let packed = blocking(move || shared.compress(&id)).await;
+            let (blob, file) = packed.map_err(|e| Error::new(e.kind(), self.about(), format!("push: {}", crate::chain(&e))))?;
+            if let Some(upload) = self.look(*layer, &blob).await? {
+                self.send(*layer, &blob, upload, Content::File(Arc::new(file))).await?;
+            }
+            layers.push(save::Entry::new(&blob.media_type, &blob.digest, blob.size));
+        }
+        let id = *self.image.record.id.digest();
+        let shared = self.shared.clone();
+        let config = blocking(move || shared.store.blob(&id)).await.step(self.about(), "read config")?;
+        let config = Descriptor { media_type: MediaType::OciConfig, digest: id, size: config.len() as u64 };
+        self.document(&config).await?;
+        let entry = save::Entry::new(&config.media_type, &config.digest, config.size);
+        let bytes = save::manifest(entry, layers).map_err(|e| Error::new(ErrorKind::Internal, self.about(), e.to_string()))?;
+        let digest = Digest::Sha256(sha2::Sha256::digest(&bytes).into());
+        let descriptor = Descriptor { media_type: MediaType::OciManifest, digest, size: bytes.len() as u64 };
+        self.publish(descriptor, bytes.into()).await
+    }
+
+    /// Uploads the config.
+    async fn document(&self, config: &Descriptor) -> Result<(), Error> {
+        let Found::Missing(upload) = self.target.find(config, None).await.step(self.about(), "push config")? else { return Ok(()) };
+        let (shared, digest) = (self.shared.clone(), config.digest);
+        let bytes = blocking(move || shared.store.blob(&digest)).await.step(self.about(), "read config")?;
+        self.target.upload(upload, &Content::Bytes(bytes.into()), &|_| ()).await.step(self.about(), "push config")
+    }
+
+    async fn send(&self, layer: DiffId, blob: &Descriptor, upload: registry::Upload, content: Content) -> Result<(), Error> {
+        let total = blob.size;
+        let progress = |done| self.tell(layer, PushPhase::Pushing, done, total);
+        self.target.upload(upload, &content, &progress).await.step(self.about(), "push layer")?;
+        self.tell(layer, PushPhase::Pushed, total, total);
+        Ok(())
+    }
+
+    /// The manifest goes last: what it names is there. Then the name here stands for it too.
+    async fn publish(&self, manifest: Descriptor, bytes: Bytes) -> Result<Pushed, Error> {
+        let At::Tag(tag) = &self.name.at else {
+            return Err(Error::new(ErrorKind::InvalidArgument, self.about(), "cannot push a digest reference"));
+        };
+        self.target.publish(Some(tag.as_str()), &manifest, bytes.clone()).await.step(self.about(), "push manifest")?;
+        let (shared, record) = (self.shared.clone(), self.image.record.clone());
+        let (name, digest) = (store::Name { name: self.name.clone(), target: Some(manifest.digest) }, manifest.digest);
+        let keep = move || shared.store.put_image(&record, &[name], &[store::Document { digest, bytes: &bytes }]);
+        blocking(keep).await.step(self.about(), "keep the pushed manifest")?;
+        tracing::info!(image = %self.image.record.id, name = %self.name, digest = %manifest.digest, "pushed");
+        Ok(Pushed { manifest })
+    }
+
+    fn tell(&self, layer: DiffId, phase: PushPhase, current: u64, total: u64) {
+        (self.tell)(PushProgress { layer, phase, current, total });
+    }
+}
+
+impl Shared {
+    /// A file below the store's root that is gone with its descriptor.
+    fn nameless(&self) -> io::Result<File> {
+        let flags = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
+        File::options().read(true).write(true).mode(0o600).custom_flags(flags).open(self.store.root())
+    }
+
+    /// A layer as a gzipped blob: the same bytes every time.
+    fn compress(&self, layer: &DiffId) -> Result<(Descriptor, File), save::Unsavable> {
+        let (tar, _) = self.layer_tar(layer)?;
+        let mut file = self.nameless()?;
+        let (digest, size) = layer::gzip(tar, &file)?;
+        file.rewind()?;
+        Ok((Descriptor { media_type: MediaType::OciLayerGzip, digest, size }, file))
+    }
+}

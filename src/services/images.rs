@@ -1,0 +1,252 @@
+//! creel's own API for images: docker's commands on the images of CRI.
+
+use std::io::{self, Write};
+
+use api::creel::{self as own, images_server::Images as ImagesApi, push_image_event, removal};
+use engine::{
+    Engine,
+    image::{Gone, ImageInfo, PruneImages, PushPhase, PushProgress, PushRequest},
+};
+use model::ImageRef;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{creel::credentials, status, stream::Streaming};
+
+/// Bytes of an archive in one message.
+const PIECE: usize = 1 << 20;
+/// Hits of a search when nobody says how many.
+const HITS: u32 = 25;
+/// Most hits of a search, as docker has it.
+const MOST_HITS: u32 = 100;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct ImagesService {
+    engine: Engine,
+}
+
+impl ImagesService {
+    /// Serves the images of this engine.
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    fn summaries(&self) -> Vec<own::ImageSummary> {
+        let containers = self.engine.containers();
+        let images = self.engine.images();
+        let mut list: Vec<own::ImageSummary> = images
+            .footprints()
+            .into_iter()
+            .map(|(image, footprint)| {
+                let users = containers.iter().filter(|c| c.image.id == image.id || c.volume_images.contains(&image.id)).count();
+                own::ImageSummary {
+                    shared_size: footprint.shared,
+                    unique_size: footprint.unique,
+                    size: footprint.unpacked,
+                    containers: u32::try_from(users).unwrap_or(u32::MAX),
+                    pinned: images.is_pinned(&image),
+                    ..summary(&image)
+                }
+            })
+            .collect();
+        list.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        list
+    }
+}
+
+fn summary(image: &ImageInfo) -> own::ImageSummary {
+    own::ImageSummary {
+        id: image.id.to_string(),
+        tags: image.repo_tags.clone(),
+        digests: image.repo_digests.clone(),
+        created: image.created.clone(),
+        labels: image.defaults.labels.clone().into_iter().collect(),
+        layers: image.layers.iter().map(ToString::to_string).collect(),
+        platform: image.platform.clone(),
+        ..own::ImageSummary::default()
+    }
+}
+
+fn removals(gone: Vec<Gone>) -> Vec<own::Removal> {
+    let one = |gone| match gone {
+        Gone::Untagged(name) => removal::What::Untagged(name),
+        Gone::Deleted(digest) => removal::What::Deleted(digest.to_string()),
+    };
+    gone.into_iter().map(|gone| own::Removal { what: Some(one(gone)) }).collect()
+}
+
+fn name(field: &str, text: &str) -> Result<ImageRef, Status> {
+    text.parse().map_err(|e: model::ReferenceError| status::bad_field(field, &e.to_string()))
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl ImagesApi for ImagesService {
+    async fn list(&self, _: Request<own::ListImagesRequest>) -> Answer<own::ListImagesResponse> {
+        Ok(Response::new(own::ListImagesResponse { images: self.summaries() }))
+    }
+
+    async fn inspect(&self, request: Request<own::InspectImageRequest>) -> Answer<own::ImageDetails> {
+        let details = self.engine.images().details(&request.into_inner().image).await.map_err(|e| status::of_engine(&e))?;
+        let id = details.info.id.to_string();
+        let line = |entry: engine::image::HistoryEntry| own::HistoryEntry {
+            created: entry.created,
+            created_by: entry.created_by,
+            comment: entry.comment,
+            size: entry.size,
+        };
+        Ok(Response::new(own::ImageDetails {
+            summary: self.summaries().into_iter().find(|summary| summary.id == id),
+            config: details.config,
+            history: details.history.into_iter().map(line).collect(),
+        }))
+    }
+
+    async fn tag(&self, request: Request<own::TagImageRequest>) -> Answer<own::TagImageResponse> {
+        let request = request.into_inner();
+        let target = name("target", &request.target)?;
+        self.engine.images().tag(&request.source, target).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(own::TagImageResponse {}))
+    }
+
+    async fn remove(&self, request: Request<own::RemoveImageRequest>) -> Answer<own::RemoveImageResponse> {
+        let request = request.into_inner();
+        let gone = self.engine.remove_image_name(&request.image, request.force).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(own::RemoveImageResponse { removals: removals(gone) }))
+    }
+
+    async fn prune(&self, request: Request<own::PruneImagesRequest>) -> Answer<own::PruneImagesResponse> {
+        let request = request.into_inner();
+        let wanted = PruneImages {
+            all: request.all,
+            until: Some(request.until).filter(|until| *until != 0),
+            labels: request.labels,
+            without: request.without_labels,
+        };
+        let pruned = self.engine.prune_images(&wanted).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(own::PruneImagesResponse { removals: removals(pruned.gone), reclaimed: pruned.bytes }))
+    }
+
+    type SaveStream = Streaming<own::SaveImagesResponse>;
+
+    async fn save(&self, request: Request<own::SaveImagesRequest>) -> Answer<Self::SaveStream> {
+        let wanted = request.into_inner().images;
+        if wanted.is_empty() {
+            return Err(status::bad_field("images", "missing"));
+        }
+        // What is missing is said before the first byte.
+        for image in &wanted {
+            self.engine.images().savable(image).map_err(|e| status::of_engine(&e))?;
+        }
+        let (sender, pieces) = mpsc::channel(4);
+        let images = self.engine.images().clone();
+        tokio::spawn(async move {
+            let out = Pieces { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
+            if let Err(error) = images.save(wanted, out).await {
+                sender.send(Err(status::of_engine(&error))).await.ok();
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
+    }
+
+    type PushStream = Streaming<own::PushImageEvent>;
+
+    async fn push(&self, request: Request<own::PushImageRequest>) -> Answer<Self::PushStream> {
+        let request = request.into_inner();
+        let push = PushRequest { name: name("image", &request.image)?, credentials: credentials(request.credentials) };
+        let (sender, events) = mpsc::channel(64);
+        let images = self.engine.images().clone();
+        tokio::spawn(async move {
+            let tell = |progress: PushProgress| {
+                // Progress is only that: what a slow client misses, the next event makes good.
+                sender.try_send(Ok(event(push_image_event::Event::Layer(push_progress(progress))))).ok();
+            };
+            // A client that goes away ends the push; finished layers stay in the registry.
+            let outcome = tokio::select! {
+                outcome = images.push(push, &tell) => outcome,
+                () = sender.closed() => return,
+            };
+            let last = outcome.map_err(|e| status::of_engine(&e)).map(|pushed| {
+                let (digest, size) = (pushed.manifest.digest.to_string(), pushed.manifest.size);
+                event(push_image_event::Event::Pushed(own::Pushed { digest, size }))
+            });
+            sender.send(last).await.ok();
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+    }
+
+    async fn search(&self, request: Request<own::SearchImagesRequest>) -> Answer<own::SearchImagesResponse> {
+        let request = request.into_inner();
+        let limit = if request.limit == 0 { HITS } else { request.limit };
+        if limit > MOST_HITS {
+            return Err(status::bad_field("limit", &format!("{limit}: not from 1 to {MOST_HITS}")));
+        }
+        let hits = self.engine.images().search(&request.term, limit as usize, &credentials(request.credentials)).await;
+        let hit = |hit: engine::image::Hit| own::SearchHit {
+            name: hit.name,
+            description: hit.description,
+            stars: hit.stars,
+            official: hit.official,
+        };
+        let hits = hits.map_err(|e| status::of_engine(&e))?.into_iter().map(hit).collect();
+        Ok(Response::new(own::SearchImagesResponse { hits }))
+    }
+
+    async fn check_login(&self, request: Request<own::CheckLoginRequest>) -> Answer<own::CheckLoginResponse> {
+        let request = request.into_inner();
+        let checked = self.engine.images().check_login(&request.registry, &credentials(request.credentials)).await;
+        checked.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(own::CheckLoginResponse {}))
+    }
+}
+
+fn event(event: push_image_event::Event) -> own::PushImageEvent {
+    own::PushImageEvent { event: Some(event) }
+}
+
+fn push_progress(progress: PushProgress) -> own::PushProgress {
+    let (phase, from) = match progress.phase {
+        PushPhase::Preparing => (own::PushPhase::Preparing, String::new()),
+        PushPhase::Pushing => (own::PushPhase::Pushing, String::new()),
+        PushPhase::Pushed => (own::PushPhase::Pushed, String::new()),
+        PushPhase::Exists => (own::PushPhase::Exists, String::new()),
+        PushPhase::Mounted(from) => (own::PushPhase::Mounted, from),
+    };
+    let (layer, phase) = (progress.layer.to_string(), phase.into());
+    own::PushProgress { layer, phase, current: progress.current, total: progress.total, from }
+}
+
+/// An archive on its way to a client, from a blocking thread. A client that goes away is a broken pipe.
+struct Pieces {
+    sender: mpsc::Sender<Result<own::SaveImagesResponse, Status>>,
+    piece: Vec<u8>,
+}
+
+impl Pieces {
+    fn send(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        let sent = self.sender.blocking_send(Ok(own::SaveImagesResponse { data }));
+        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"))
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        if self.piece.len() == PIECE {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()
+    }
+}
