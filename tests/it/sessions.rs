@@ -360,6 +360,7 @@ async fn cr_02_sessions_leave_nothing() {
                 command: command.into_iter().map(str::to_owned).collect(),
                 stdin: true,
                 tty: round.is_multiple_of(3),
+                ..Default::default()
             };
             let said =
                 tokio_stream::iter([ToExec::Start(start), ToExec::Size(size)].map(|m| own::ExecRequest { message: Some(m) }));
