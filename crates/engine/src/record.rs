@@ -243,6 +243,7 @@ pub(crate) mod tests {
                 run_as_group: None,
                 userns: None,
                 selinux: None,
+                own: None,
             },
             phase: PodPhase::Ready { ips: vec!["10.0.0.1".into()] },
             network: NetworkDebt::Attached(vec![1, 2].into()),

@@ -299,6 +299,9 @@ pub struct ContainerSpec {
     /// Devices by their CDI names, `VENDOR/CLASS=DEVICE`.
     #[cbor(n(20), default)]
     pub cdi_devices: Vec<String>,
+    /// What only containers of people have.
+    #[n(24)]
+    pub own: Option<crate::user::OwnContainer>,
 }
 
 /// The user a container's process really has.

@@ -16,6 +16,8 @@ pub mod pod;
 mod reference;
 pub mod resources;
 mod signal;
+pub mod user;
+mod volume;
 
 pub use descriptor::{Descriptor, MediaType};
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
@@ -24,3 +26,4 @@ pub use id::{ContainerId, ExecId, IdError, PodId};
 pub use reference::{At, Host, ImageRef, ReferenceError, Repository, Tag};
 pub use resources::{BlockDevice, BlockIo, Resources};
 pub use signal::{Signal, SignalError};
+pub use volume::{VolumeName, VolumeNameError};

@@ -188,7 +188,7 @@ pub struct PodSpec {
     /// Overhead, for sizing only.
     #[n(13)]
     pub overhead: Resources,
-    /// Made by a person with `creel run` and not by a kubelet: survives a reboot as a stopped pod, durable root.
+    /// Made for a container of people and not by a kubelet, which never sees it; its container's root is durable.
     #[n(14)]
     pub user_made: bool,
     /// Security context of the sandbox as given: user, groups; shown back, and the default for nothing.
@@ -203,6 +203,9 @@ pub struct PodSpec {
     /// A user namespace of its own; else the node's.
     #[n(17)]
     pub userns: Option<UserNamespace>,
+    /// What only pods of people's containers have.
+    #[n(25)]
+    pub own: Option<crate::user::OwnPod>,
 }
 
 /// The network of a ready pod. A ready pod without an address cannot be written down.

@@ -36,6 +36,8 @@ pub(crate) const DIRECTORIES: &[&str] = &[
     "records",
     "records/pods",
     "records/containers",
+    "records/users",
+    "volumes",
 ];
 
 impl Layout {

@@ -1,4 +1,4 @@
-//! Records of pods and containers: one file each, opaque to us. They survive the death of the daemon; the loss of power
+//! Records of pods and containers, and of containers of people: one file each, opaque to us. They survive the death of the daemon; the loss of power
 //! only if asked for, because no pod's start may wait for a disk.
 
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -40,6 +40,7 @@ type Loaded<Id> = (Vec<(Id, Vec<u8>)>, Vec<Damaged>);
 
 const PODS: &str = "records/pods";
 const CONTAINERS: &str = "records/containers";
+const USERS: &str = "records/users";
 
 impl Store {
     /// Writes a pod's record, without waiting for the disk.
@@ -104,6 +105,40 @@ impl Store {
     /// If the directory cannot be read.
     pub fn load_containers(&self) -> Result<Loaded<ContainerId>, Error> {
         self.load(CONTAINERS)
+    }
+
+    /// Writes the record of a container of people, so that the loss of power does not lose it.
+    ///
+    /// # Errors
+    /// As [`Store::put_pod`].
+    pub fn put_user(&self, id: ContainerId, payload: &[u8]) -> Result<(), Error> {
+        self.put(USERS, &id.to_string(), payload, Sync::Now)
+    }
+
+    /// Removes the record of a container of people for good; not there is fine.
+    ///
+    /// # Errors
+    /// What unlink(2) and fsync(2) say.
+    pub fn remove_user(&self, id: ContainerId) -> Result<(), Error> {
+        let directory = self.shared.layout.at(USERS);
+        disk::unlink(&directory.join(id.to_string()))?;
+        disk::sync_dir(&directory)
+    }
+
+    /// All records of containers of people. Damaged ones are put aside and reported.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn load_users(&self) -> Result<Loaded<ContainerId>, Error> {
+        self.load(USERS)
+    }
+
+    /// Puts the record of a container of people aside that was read and not understood. Says where it is now.
+    ///
+    /// # Errors
+    /// What rename(2) says.
+    pub fn quarantine_user(&self, id: ContainerId) -> Result<PathBuf, Error> {
+        self.put_aside(USERS, &id.to_string())
     }
 
     /// Puts a pod's record aside that was read and not understood. Says where it is now.

@@ -56,6 +56,7 @@ pub(crate) fn spec(config: Option<cri::ContainerConfig>, pod: &PodSpec) -> Resul
         resources: resources::from_proto("config.linux.resources", linux.resources)?,
         security,
         image_annotations: annotations("config.image.annotations", image.annotations)?,
+        own: None,
     })
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn spec(config: Option<cri::PodSandboxConfig>, runtime_handler: Strin
         run_as_group: security.run_as_group,
         userns: security.userns,
         selinux: security.selinux,
+        own: None,
     })
 }
 

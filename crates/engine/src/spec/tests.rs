@@ -32,6 +32,7 @@ pub(crate) fn pod() -> PodSpec {
         run_as_group: None,
         selinux: None,
         userns: None,
+        own: None,
     }
 }
 
@@ -81,6 +82,7 @@ pub(crate) fn container() -> ContainerSpec {
         block_io_class: None,
         rdt_class: None,
         cdi_devices: Vec::new(),
+        own: None,
     }
 }
 

@@ -1,0 +1,260 @@
+//! Containers of people: what is asked for beyond what CRI can say, and when they start again.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode, bytes::ByteVec};
+
+use crate::{
+    container::ContainerSpec,
+    plan::Rlimit,
+    pod::{PodSpec, Protocol},
+};
+
+/// When a container starts again by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum RestartPolicy {
+    /// Never.
+    #[n(0)]
+    #[default]
+    No,
+    /// Whatever ends it; one that was stopped by hand, when the engine starts.
+    #[n(1)]
+    Always,
+    /// Whatever ends it, unless it was stopped by hand.
+    #[n(2)]
+    UnlessStopped,
+    /// When it ends with another code than 0.
+    #[n(3)]
+    OnFailure {
+        /// How often in a row; 0: always.
+        #[n(0)]
+        maximum: u32,
+    },
+}
+
+/// How a container ended, as far as its policy is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Exit code.
+    pub code: i32,
+    /// Somebody stopped or killed it.
+    pub by_hand: bool,
+    /// How often it was started again in a row.
+    pub restarts: u32,
+}
+
+impl RestartPolicy {
+    /// Whether a container that has just ended starts again.
+    pub fn again(self, ending: Ending) -> bool {
+        match self {
+            _ if ending.by_hand => false,
+            Self::No => false,
+            Self::Always | Self::UnlessStopped => true,
+            Self::OnFailure { maximum } => ending.code != 0 && (maximum == 0 || ending.restarts < maximum),
+        }
+    }
+
+    /// Whether one that has ended, after it had run, starts when the engine does.
+    pub fn at_engine_start(self, ending: Ending) -> bool {
+        self == Self::Always || self.again(ending)
+    }
+}
+
+/// What a container of people has mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UserMount {
+    /// Of what.
+    #[n(0)]
+    pub kind: UserMountKind,
+    /// A path of the host, a volume's name (empty: an anonymous one), an image.
+    #[n(1)]
+    pub source: String,
+    /// Where in the container; absolute.
+    #[n(2)]
+    pub target: String,
+    /// Read-only.
+    #[n(3)]
+    pub read_only: bool,
+    /// As asked for: `rprivate`, `rslave`, ..; may be empty.
+    #[n(4)]
+    pub propagation: String,
+    /// A missing source is an error; else it becomes a directory.
+    #[n(5)]
+    pub must_exist: bool,
+    /// Nothing of the image is copied into a new volume.
+    #[n(6)]
+    pub no_copy: bool,
+    /// Of a tmpfs: bytes; `None`: half of memory.
+    #[n(7)]
+    pub tmpfs_size: Option<u64>,
+    /// Of a tmpfs.
+    #[n(8)]
+    pub tmpfs_mode: Option<u32>,
+    /// Part of the volume or image.
+    #[n(9)]
+    pub subpath: String,
+    /// Of a new volume.
+    #[n(10)]
+    pub volume_labels: BTreeMap<String, String>,
+    /// noexec, nosuid, nodev.
+    #[n(11)]
+    pub options: Vec<String>,
+    /// `z`, `Z` or empty.
+    #[n(12)]
+    pub relabel: String,
+    /// Nothing below a read-only mount is writable either.
+    #[n(13)]
+    pub recursive_read_only: bool,
+}
+
+/// What a mount is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum UserMountKind {
+    /// A file or directory of the host.
+    #[n(0)]
+    Bind,
+    /// A volume.
+    #[n(1)]
+    Volume,
+    /// Memory.
+    #[n(2)]
+    Tmpfs,
+    /// An image.
+    #[n(3)]
+    Image,
+}
+
+/// A port of the container that is to be one of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UserPort {
+    /// Protocol.
+    #[n(0)]
+    pub protocol: Protocol,
+    /// In the container.
+    #[n(1)]
+    pub container_port: u16,
+    /// Of the host; 0: a free one.
+    #[n(2)]
+    pub host_port: u16,
+    /// The one host address that is meant; all when `None`.
+    #[cbor(n(3), with = "crate::plan::ip_text")]
+    pub host_ip: Option<std::net::IpAddr>,
+}
+
+/// Which network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct UserNetwork {
+    /// `bridge` (also when empty), `none`, `host`, `container:NAME`, or a network's name.
+    #[n(0)]
+    pub name: String,
+    /// Other names in it.
+    #[n(1)]
+    pub aliases: Vec<String>,
+    /// An address in it.
+    #[n(2)]
+    pub ip: String,
+    /// All exposed ports get a free one of the host.
+    #[n(3)]
+    pub publish_all: bool,
+    /// Ports of the host.
+    #[n(4)]
+    pub ports: Vec<UserPort>,
+    /// Ports that it says it listens on, beside the image's: `PORT[/PROTOCOL]`.
+    #[n(5)]
+    pub exposed: Vec<String>,
+}
+
+/// A container as a person asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UserContainerSpec {
+    /// The container of each run. Its key, mounts, log path and image id are the engine's to fill in.
+    #[n(0)]
+    pub container: ContainerSpec,
+    /// The pod of each run. Its key, log directory, port mappings and network are the engine's to fill in.
+    #[n(1)]
+    pub pod: PodSpec,
+    /// Mounts.
+    #[n(2)]
+    pub mounts: Vec<UserMount>,
+    /// Paths that get a volume of their own, beside the image's.
+    #[n(3)]
+    pub volumes: Vec<String>,
+    /// Takes the mounts of these containers too.
+    #[n(4)]
+    pub volumes_from: Vec<String>,
+    /// Network.
+    #[n(5)]
+    pub network: UserNetwork,
+    /// When it starts again.
+    #[n(6)]
+    pub restart: RestartPolicy,
+    /// It goes when it has ended.
+    #[n(7)]
+    pub auto_remove: bool,
+    /// Seconds from the stop signal to SIGKILL; `None`: 10.
+    #[n(8)]
+    pub stop_timeout: Option<u32>,
+    /// What the client wrote, in its own encoding: never read by the engine, given back as it is.
+    #[n(9)]
+    pub request: ByteVec,
+}
+
+/// What a container has that CRI cannot say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct OwnContainer {
+    /// The user as an image would write it; empty: the image's.
+    #[n(0)]
+    pub user: String,
+    /// Further groups, by name or number.
+    #[n(1)]
+    pub groups: Vec<String>,
+    /// The image's entrypoint and its CMD do not count.
+    #[n(2)]
+    pub no_entrypoint: bool,
+    /// Limits of setrlimit(2) over the engine's own.
+    #[n(3)]
+    pub rlimits: Vec<Rlimit>,
+    /// File systems of memory.
+    #[n(4)]
+    pub tmpfs: Vec<UserMount>,
+}
+
+/// What a pod has that CRI cannot say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct OwnPod {
+    /// It has a network namespace with nothing but loopback in it.
+    #[n(0)]
+    pub no_network: bool,
+    /// More lines of hosts(5): name, address.
+    #[n(1)]
+    pub hosts: Vec<(String, String)>,
+    /// Size of /dev/shm in bytes; `None`: the engine's.
+    #[n(2)]
+    pub shm_size: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies() {
+        let ended = |code, by_hand, restarts| Ending { code, by_hand, restarts };
+        let limited = RestartPolicy::OnFailure { maximum: 2 };
+        for (policy, ending, again, at_start) in [
+            (RestartPolicy::No, ended(1, false, 0), false, false),
+            (RestartPolicy::Always, ended(0, false, 9), true, true),
+            (RestartPolicy::Always, ended(0, true, 0), false, true),
+            (RestartPolicy::UnlessStopped, ended(0, false, 0), true, true),
+            (RestartPolicy::UnlessStopped, ended(0, true, 0), false, false),
+            (RestartPolicy::OnFailure { maximum: 0 }, ended(1, false, 99), true, true),
+            (RestartPolicy::OnFailure { maximum: 0 }, ended(0, false, 0), false, false),
+            (limited, ended(1, false, 1), true, true),
+            (limited, ended(1, false, 2), false, false),
+            (limited, ended(1, true, 0), false, false),
+        ] {
+            assert_eq!((policy.again(ending), policy.at_engine_start(ending)), (again, at_start), "{policy:?} {ending:?}");
+        }
+    }
+}
