@@ -27,6 +27,7 @@ mod schema;
 mod state;
 mod store;
 mod sweeper;
+mod volume;
 #[cfg(test)]
 mod tests;
 
@@ -40,3 +41,4 @@ pub use pins::LayerPins;
 pub use record::Damaged;
 pub use schema::{ImageRecord, LayerKind};
 pub use store::{Store, Usage};
+pub use volume::{FoundVolume, VolumeDir};

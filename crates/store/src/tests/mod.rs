@@ -7,6 +7,7 @@ mod full;
 mod images;
 mod records;
 mod rights;
+mod volumes;
 
 use std::{
     collections::HashSet,
