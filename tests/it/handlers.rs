@@ -1,7 +1,11 @@
 //! Runtime handlers that are OCI runtimes: the same containers, made by runc and crun. The whole suite can be run with one of
 //! them (`CREEL_TEST_HANDLER`); here is what is different.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use api::runtime as cri;
 
@@ -64,6 +68,15 @@ impl Ground {
         };
         names(&dir).into_iter().filter(|name| name != "state").chain(names(&dir.join("state"))).collect()
     }
+
+    /// The supervisor tells of an exit first and lets the runtime clean up then.
+    async fn nothing_kept(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.bundles().is_empty() {
+            assert!(Instant::now() < deadline, "kept of a container that has ended: {:?}", self.bundles());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 fn security(config: &mut cri::ContainerConfig) -> &mut cri::LinuxContainerSecurityContext {
@@ -78,7 +91,7 @@ async fn a_life() {
             ground.end(&pods::container("ends", BUSYBOX, "echo out; hostname; sleep 0.2; echo err >&2; exit 3")).await;
         assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"), "{handler}");
         assert_eq!(log, "out\nlife\nerr\n", "{handler}");
-        assert_eq!(ground.bundles(), Vec::<String>::new(), "{handler}: nothing is kept of a container that has ended");
+        ground.nothing_kept().await;
 
         let id = ground.run(&pods::container("runs", BUSYBOX, "trap 'exit 5' TERM; while true; do sleep 0.05; done")).await;
         assert_eq!(ground.bundles().len(), 2, "{handler}: a bundle and a state");
@@ -102,13 +115,15 @@ async fn a_life() {
 /// What a container finds is the same whoever made it, but for the owner of /dev/null, which crun gives away with standard input.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_container_as_by_the_executor() {
-    let script = "grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Gid|Groups|Umask)' /proc/self/status; ulimit -n -S; ulimit -n -H; pwd; env | sort; \
+    // One stream: what two pipes carry may be logged in either order.
+    let script = "exec 2>&1; grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Gid|Groups|Umask)' /proc/self/status; \
+                  ulimit -n -S; ulimit -n -H; pwd; env | sort; \
                   cat /proc/self/oom_score_adj; ls -l /dev | awk '{print $1,$3,$4,$NF}' | grep -v -e ^total -e kcore -e null; \
                   ls -d /proc/kcore /proc/timer_list; \
-                  cat /proc/timer_list | wc -c; touch /proc/sys/kernel/domainname 2>&1; readlink /proc/1/ns/net | wc -c; \
+                  cat /proc/timer_list | wc -c; touch /proc/sys/kernel/domainname; readlink /proc/1/ns/net | wc -c; \
                   awk '{print $5, $6}' /proc/self/mountinfo | grep -E '^/(data|ro|rro|proc|sys|dev|dev/shm|dev/mqueue|etc/hosts) ' | \
-                  sort; touch /ro/x 2>&1; touch /rro/x 2>&1; touch /data/x && ls /data; mknod /tmp/n c 1 3; \
-                  unshare -m true 2>&1; ls /sys/fs/cgroup | head -1 | wc -l; cat /etc/hostname";
+                  sort; touch /ro/x; touch /rro/x; touch /data/x && ls /data; mknod /tmp/n c 1 3; \
+                  unshare -m true; ls /sys/fs/cgroup | head -1 | wc -l; cat /etc/hostname";
     let mut expected = String::new();
     for handler in std::iter::once("").chain(usable()) {
         let mut ground = Ground::new(handler, "same").await;
@@ -162,7 +177,7 @@ async fn a_program_that_is_not_there_fails_to_start() {
             assert_eq!((status.reason.as_str(), status.exit_code), ("StartError", code), "{handler}: {status:?}");
             ground.runtime.remove_container(cri::RemoveContainerRequest { container_id: id }).await.unwrap();
         }
-        assert_eq!(ground.bundles(), Vec::<String>::new(), "{handler}");
+        ground.nothing_kept().await;
         ground.daemon.finish().await;
     }
 }
@@ -314,13 +329,16 @@ async fn handlers_that_are_not_there_or_do_not_work() {
     };
     let failing = script(
         "failing",
-        "#!/bin/sh\n[ \"$1\" = --version ] && { echo failing 1.0; exit; }\nlog=$4\nfor last; do :; done\n\
+        "#!/bin/sh\n[ \"$1\" = --version ] && { echo failing 1.0; exit; }\n\
+         [ \"$1\" = features ] && { echo '{\"linux\":{\"mountExtensions\":{\"idmap\":{\"enabled\":true}}}}'; exit; }\nlog=$4\nfor last; do :; done\n\
          case \" $* \" in *' create '*) echo \"{\\\"level\\\":\\\"error\\\",\\\"msg\\\":\\\"no luck with $last\\\"}\" >$log; exit 1;; esac\n",
     );
     let broken = script("broken", "#!/bin/sh\nexit 3\n");
+    let mute = script("mute", "#!/bin/sh\n[ \"$1\" = --version ] && { echo mute 2.0; exit; }\necho '[1'\n");
     std::fs::create_dir(&dir).unwrap();
     let text = format!(
-        "[handlers.failing]\nruntime = \"{failing}\"\n[handlers.broken]\nruntime = \"{broken}\"\n[handlers.gone]\nruntime = \"/nonexistent/runtime\"\n"
+        "[handlers.failing]\nruntime = \"{failing}\"\n[handlers.broken]\nruntime = \"{broken}\"\n[handlers.mute]\nruntime = \"{mute}\"\n\
+         [handlers.gone]\nruntime = \"/nonexistent/runtime\"\n"
     );
     std::fs::write(dir.join("handlers.toml"), text).unwrap();
     daemon.run().await;
@@ -339,6 +357,23 @@ async fn handlers_that_are_not_there_or_do_not_work() {
     let names: Vec<_> = status.runtime_handlers.iter().map(|handler| handler.name.as_str()).collect();
     assert!(names.contains(&"") && names.contains(&"creel") && names.contains(&"failing"), "{names:?}");
     assert!(!names.contains(&"gone") && !names.contains(&"broken"), "{names:?}");
+    let said: serde_json::Value = serde_json::from_str(&status.info["handlers"]).unwrap();
+    assert_eq!(said["failing"]["version"], "failing 1.0");
+    assert_eq!(said["failing"]["features"]["linux"]["mountExtensions"]["idmap"]["enabled"], true, "{said}");
+    assert!(said["mute"]["version"] == "mute 2.0" && said["mute"]["features"].is_null(), "{said}");
+    // A user namespace, and why not.
+    let mut userns = config.clone();
+    let context = userns.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    let ids = cri::IdMapping { host_id: 1 << 20, container_id: 0, length: 1 << 16 };
+    context.namespace_options.as_mut().unwrap().userns_options =
+        Some(cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: vec![ids.clone()], gids: vec![ids] });
+    for (handler, words) in [
+        ("failing", "need the built-in handler: creel joins none with \"failing 1.0\""),
+        ("mute", "need the built-in handler: \"mute 2.0\" does not say that it has idmapped mounts"),
+    ] {
+        let error = pods::run_pod_by(&mut runtime, &userns, handler).await.expect_err("no such pod");
+        assert!(error.code() == tonic::Code::Unimplemented && error.message().contains(words), "{error}");
+    }
     assert!(daemon.creel_ok(&["info"]).contains("no pods with runtime handler gone: runtime /nonexistent/runtime"));
 
     let pod = pods::run_pod_by(&mut runtime, &config, "failing").await.unwrap();
