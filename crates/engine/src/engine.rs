@@ -63,6 +63,7 @@ pub(crate) struct Inner {
     pub quota: sys::quota::Support,
     pub handlers: Handlers,
     pub userns: crate::userns::Support,
+    pub volumes: crate::volumes::Volumes,
 }
 
 /// What a person wants to know of an engine.
@@ -269,6 +270,11 @@ impl Engine {
         &self.inner.images
     }
 
+    /// Volumes. What is asked of them blocks.
+    pub fn volumes(&self) -> &crate::volumes::Volumes {
+        &self.inner.volumes
+    }
+
     /// Whether pods can get a network, and if not, why.
     pub async fn network_status(&self) -> net::Status {
         let inner = self.inner.clone();
@@ -337,6 +343,7 @@ impl Inner {
             }
             Ok(Self {
                 images: Images::open(&opened, store.clone())?,
+                volumes: crate::volumes::Volumes::open(store.clone()).step(About::Engine, "open the volumes")?,
                 config: opened,
                 store,
                 network,

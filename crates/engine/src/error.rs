@@ -100,6 +100,7 @@ kinded!(
     ::nri::Error,
     crate::nri::Refusal,
     crate::image::PullError,
+    crate::image::Unmakable,
     crate::image::RootfsError,
     crate::security::Error,
     crate::image::VolumeError,
@@ -111,6 +112,7 @@ kinded!(
     store::Error,
     sys::Error,
     systemd::Error,
+    crate::volumes::Error,
 );
 
 impl Kinded for crate::image::UnusableConfig {

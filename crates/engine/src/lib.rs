@@ -33,6 +33,7 @@ mod stats;
 mod table;
 mod undo;
 mod userns;
+pub mod volumes;
 
 pub use config::Config;
 pub use container::{

@@ -25,7 +25,7 @@ mod sysctls;
 #[cfg(test)]
 pub(crate) mod tests;
 mod user;
-mod volumes;
+pub(crate) mod volumes;
 
 use std::{os::fd::BorrowedFd, path::Path};
 

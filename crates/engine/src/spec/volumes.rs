@@ -52,7 +52,7 @@ fn open_dir(at: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> 
 }
 
 /// Contents, owner, mode, times and extended attributes of a directory.
-fn copy(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
+pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
     if depth == MAX_DEPTH {
         return Err(io::Error::other("more than 200 directories deep"));
     }
@@ -110,7 +110,7 @@ fn own(to: &OwnedFd, name: &std::ffi::CStr, stat: &Stat) -> io::Result<()> {
 }
 
 /// The mode goes after the owner, because chown(2) takes set-user-id bits and file capabilities away.
-fn attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+pub(crate) fn attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     let stat = fstat(from)?;
     let (uid, gid) = owner(&stat);
     fchown(to, uid, gid)?;

@@ -21,7 +21,7 @@ pub use network::{InterfaceUsage, Traffic};
 pub use processes::Processes;
 pub use writable::Writable;
 
-pub(crate) use writable::support as quota_support;
+pub(crate) use writable::{support as quota_support, tree_bytes};
 
 use crate::{Inner, blocking::blocking, clock, container::Container, pod::Pod};
 

@@ -193,6 +193,15 @@ fn open(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Bytes on disk of what is below a directory.
+pub(crate) fn tree_bytes(path: &Path) -> u64 {
+    let mut sum = Writable::default();
+    if let Ok(dir) = open(CWD, path) {
+        add_tree(&dir, &mut sum, 0);
+    }
+    sum.bytes
+}
+
 /// Adds up a tree, from descriptor to descriptor: the container may put links in the place of its directories meanwhile.
 /// What vanishes does not count.
 fn add_tree(dir: &OwnedFd, sum: &mut Writable, depth: usize) {
