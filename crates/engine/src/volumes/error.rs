@@ -69,7 +69,7 @@ pub enum Error {
     },
     /// The image cannot be read.
     #[error("look at the image of a volume")]
-    Image(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    Image(#[source] crate::Error),
     /// A test wanted it so.
     #[error("volume")]
     Failpoint(#[source] crate::Error),

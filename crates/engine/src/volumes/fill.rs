@@ -21,6 +21,7 @@ use sys::{
 
 use super::{Error, Source, Volumes, lock};
 use crate::{
+    error::{About, Step},
     failpoint,
     image::{ImageInfo, Images},
     spec::volumes::{attributes, copy},
@@ -45,7 +46,7 @@ impl Volumes {
         if wanted.is_empty() {
             return Ok(());
         }
-        let mount = images.volume(image, "", None).map_err(|e| Error::Image(Box::new(e)))?;
+        let mount = images.volume(image, "", None).step(About::Image(image.id.to_string()), "mount").map_err(Error::Image)?;
         let root = Root::from(mount);
         wanted.iter().try_for_each(|place| self.fill_one(&root, place))
     }
