@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::{
     FILE_DESCRIPTOR_SET, MAX_MESSAGE,
-    creel::{creel_server::CreelServer, images_server::ImagesServer},
+    creel::{creel_server::CreelServer, images_server::ImagesServer, volumes_server::VolumesServer},
     runtime::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };
 use engine::Engine;
@@ -13,7 +13,7 @@ use tonic::transport::Server;
 
 use crate::{
     edge::EdgeLayer,
-    services::{CreelService, Images, ImagesService, Runtime},
+    services::{CreelService, Images, ImagesService, Runtime, VolumesService},
     socket::Socket,
 };
 
@@ -51,6 +51,7 @@ pub(crate) async fn serve(
     health.set_serving::<ImageServiceServer<Images>>().await;
     health.set_serving::<CreelServer<CreelService>>().await;
     health.set_serving::<ImagesServer<ImagesService>>().await;
+    health.set_serving::<VolumesServer<VolumesService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -70,6 +71,11 @@ pub(crate) async fn serve(
         )
         .add_service(
             ImagesServer::new(ImagesService::new(engine.clone()))
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            VolumesServer::new(VolumesService::new(engine.clone()))
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
         )

@@ -6,6 +6,7 @@ pub(crate) mod convert;
 mod creel;
 mod events;
 mod features;
+mod filters;
 mod ids;
 mod image;
 mod images;
@@ -17,8 +18,10 @@ mod stats;
 pub(crate) mod status;
 mod stream;
 mod view;
+mod volumes;
 
 pub(crate) use creel::CreelService;
 pub(crate) use image::Images;
 pub(crate) use images::ImagesService;
 pub(crate) use runtime::Runtime;
+pub(crate) use volumes::VolumesService;

@@ -38,6 +38,13 @@ pub(crate) fn of_engine(error: &Error) -> Status {
     }
 }
 
+/// An error that is the whole story, with its causes.
+pub(crate) fn of_error(kind: ErrorKind, error: &dyn std::error::Error) -> Status {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+    Status::new(code(kind), scrubbed(&text))
+}
+
 /// What the engine says about a pull. The kubelet only finds its word at the beginning of the text if the code is
 /// UNKNOWN: it prints every other code in front of it.
 pub(crate) fn of_pull(error: &Error) -> Status {

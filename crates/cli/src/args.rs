@@ -78,23 +78,11 @@ pub(crate) enum Command {
     /// Show how an image was made
     History(History),
     /// Write images into an archive that docker, podman and skopeo read
-    Save {
-        /// The archive; standard output if not given
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-        /// Names or ids
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
+    Save(Save),
     /// Take images out of an archive (docker save, or an OCI layout in a tar)
-    Load {
-        /// The archive; standard input if not given
-        #[arg(short, long, value_name = "FILE")]
-        input: Option<PathBuf>,
-        /// Only ids
-        #[arg(short, long)]
-        quiet: bool,
-    },
+    Load(Load),
+    /// Make an image out of a tar of files
+    Import(Import),
     /// Look for images at Docker Hub, or at the registry that the term begins with
     Search(Search),
     /// Log in to a registry
@@ -104,6 +92,9 @@ pub(crate) enum Command {
     /// Everything about images
     #[command(subcommand)]
     Image(Image),
+    /// Everything about volumes
+    #[command(subcommand)]
+    Volume(crate::volume::Command),
     /// Show what the engine is and what it found on this machine
     Info,
     /// Show the versions of client and daemon
@@ -145,6 +136,34 @@ pub(crate) enum Image {
     Pull(Pull),
     /// Upload an image to the registry of its name
     Push(Push),
+    /// Make an image out of a tar of files
+    Import(Import),
+    /// Write images into an archive that docker, podman and skopeo read
+    Save(Save),
+    /// Take images out of an archive (docker save, or an OCI layout in a tar)
+    Load(Load),
+}
+
+/// `creel save`
+#[derive(Args, Debug)]
+pub(crate) struct Save {
+    /// The archive; standard output if not given
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Names or ids
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+/// `creel load`
+#[derive(Args, Debug)]
+pub(crate) struct Load {
+    /// The archive; standard input if not given
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// No progress (there is none to be shown; for docker's users)
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 /// `creel images`
@@ -165,7 +184,7 @@ pub(crate) struct Images {
     /// Which layers images share, and what removing each would free
     #[arg(long)]
     pub(crate) tree: bool,
-    /// reference=, dangling=, label=, before=, since=
+    /// reference=, dangling=, label=, before=, since=, until=
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
     /// Only this repository, or name with tag
@@ -330,11 +349,35 @@ pub(crate) struct Creds {
 pub(crate) struct Pull {
     #[command(flatten)]
     pub(crate) creds: Creds,
-    /// Print the id alone
+    /// Print the name alone
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// All tags of the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// For another machine than this
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// Name with tag or digest
     pub(crate) image: String,
+}
+
+/// `creel import`
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// Change the image as an instruction of a Dockerfile does
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub(crate) change: Vec<String>,
+    /// What is said of it; where it comes from if not given
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    /// For another machine than this
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// The tar, which may be compressed; - is standard input
+    pub(crate) file: String,
+    /// Name of the image
+    pub(crate) name: Option<String>,
 }
 
 /// `creel logs`

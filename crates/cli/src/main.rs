@@ -29,6 +29,7 @@ mod session;
 mod template;
 mod terminal;
 mod time;
+mod volume;
 
 use std::{io::Write, process::ExitCode};
 
@@ -57,6 +58,11 @@ fn main() -> ExitCode {
         Ok(Exit(code)) => ExitCode::from(code),
         // Whoever read our output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        // docker's words stand alone: scripts compare lines.
+        Err(error @ Error::Daemon(_)) => {
+            writeln!(std::io::stderr(), "{error}").ok();
+            ExitCode::from(error.exit_code())
+        }
         Err(error) => {
             writeln!(std::io::stderr(), "creel: {}", error.chain()).ok();
             ExitCode::from(error.exit_code())
@@ -83,11 +89,13 @@ async fn command(arguments: Arguments) -> Result<Exit, Error> {
         Command::Rmi(args) => rmi::remove(&mut client, &args).await,
         Command::Tag { source, target } => rmi::tag(&mut client, source, target).await,
         Command::History(args) => inspect::history(&mut client, &format, &args).await,
-        Command::Save { output, images } => archive::save(&mut client, output, images).await,
-        Command::Load { input, quiet } => archive::load(&mut client, input, quiet).await,
+        Command::Save(args) => archive::save(&mut client, args).await,
+        Command::Load(args) => archive::load(&mut client, args).await,
+        Command::Import(args) => archive::import(&mut client, args).await,
         Command::Search(args) => inspect::search(&mut client, &format, &args).await,
         Command::Login(args) => login::login(&mut client, args).await,
         Command::Image(command) => image(&mut client, &format, command).await,
+        Command::Volume(command) => volume::volume(&mut client, &format, command).await,
         Command::Run(args) => run::run(&mut client, *args).await,
         Command::Ps { all, quiet } => containers::list(&mut client, &format, all, quiet).await,
         Command::Logs(args) => log::logs(&mut client, &args).await,
@@ -111,5 +119,8 @@ async fn image(client: &mut Client, format: &Format, command: Image) -> Result<E
         Image::Tag { source, target } => rmi::tag(client, source, target).await,
         Image::Pull(args) => pull::pull(client, &args).await,
         Image::Push(args) => push::push(client, &args).await,
+        Image::Import(args) => archive::import(client, args).await,
+        Image::Save(args) => archive::save(client, args).await,
+        Image::Load(args) => archive::load(client, args).await,
     }
 }
