@@ -5,10 +5,10 @@ use std::{collections::VecDeque, fs::File, io, path::Path, pin::Pin};
 use api::creel::{self as own, creel_server::Creel, pull_image_event::Event};
 use engine::{
     Engine,
-    image::{Credentials, LayerProgress, Phase, Secret},
+    image::{Credentials, LayerProgress, Phase, Platform, Secret},
 };
 use futures_util::stream;
-use model::ImageId;
+use model::{Digest, ImageId};
 use serde_json::json;
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status, Streaming as Incoming};
@@ -104,12 +104,19 @@ impl Creel for CreelService {
 
     async fn pull_image(&self, request: Request<own::PullImageRequest>) -> Result<Response<Self::PullImageStream>, Status> {
         let request = request.into_inner();
-        let pull = image::pull_request(&request.image, credentials(request.credentials))?;
+        let mut pull = image::pull_request(&request.image, credentials(request.credentials))?;
+        pull.platform = platform(&request.platform)?;
+        let reference = pull.reference.clone();
+        let target = {
+            let images = self.engine.images().clone();
+            move || images.target(&reference)
+        };
         let (images, name) = (self.engine.images().clone(), pull.reference.to_string());
         let state = Pull {
             progress: images.progress(),
             work: Some(Box::pin(async move { images.pull(pull).await.map_err(|e| status::of_pull(&e)) })),
             name,
+            target: Box::new(target),
             waiting: VecDeque::new(),
         };
         // The stream owns the pull: when the client goes away, so does the pull.
@@ -120,7 +127,9 @@ impl Creel for CreelService {
         &self,
         request: Request<Incoming<own::LoadImageRequest>>,
     ) -> Result<Response<own::LoadImageResponse>, Status> {
-        let archive = receive(request.into_inner(), &self.engine.info().config.root).await?;
+        let mut pieces = request.into_inner();
+        let next = async move || Ok(pieces.message().await?.map(|piece| piece.data));
+        let archive = receive(next, &self.engine.info().config.root).await?;
         let images = self.engine.images().import(archive).await.map_err(|e| status::of_engine(&e))?;
         image::trim_soon();
         let loaded = |(id, names): (ImageId, Vec<String>)| own::LoadedImage { id: id.to_string(), names };
@@ -161,6 +170,12 @@ pub(super) fn credentials(given: Option<own::Credentials>) -> Credentials {
     }
 }
 
+/// Another machine's platform, if one is asked for.
+pub(super) fn platform(text: &str) -> Result<Option<Platform>, Status> {
+    let wrong = || status::bad_field("platform", &format!("{text:?} is not OS/ARCHITECTURE[/VARIANT]"));
+    (!text.is_empty()).then(|| Platform::parse(text).ok_or_else(wrong)).transpose()
+}
+
 type Work = Pin<Box<dyn Future<Output = Result<ImageId, Status>> + Send>>;
 
 /// A pull and what there is to tell of it.
@@ -169,6 +184,8 @@ struct Pull {
     /// Gone when it has ended.
     work: Option<Work>,
     name: String,
+    /// What the name stood for, once it has been pulled.
+    target: Box<dyn Fn() -> Option<Digest> + Send>,
     /// Told before anything else.
     waiting: VecDeque<Result<own::PullImageEvent, Status>>,
 }
@@ -209,6 +226,9 @@ impl Pull {
             self.tell(layer);
         }
         image::trim_soon();
+        if let Some(digest) = outcome.is_ok().then(|| (self.target)()).flatten() {
+            self.waiting.push_back(Ok(own::PullImageEvent { event: Some(Event::Digest(digest.to_string())) }));
+        }
         let event = outcome.map(|id| own::PullImageEvent { event: Some(Event::ImageId(id.to_string())) });
         self.waiting.push_back(event);
     }
@@ -225,11 +245,11 @@ fn to_proto(layer: &LayerProgress) -> own::LayerProgress {
     own::LayerProgress { digest: layer.digest.to_string(), phase: phase.into(), current: layer.current, total: layer.total }
 }
 
-/// Writes an archive to a file that is gone with the request.
-async fn receive(mut pieces: Incoming<own::LoadImageRequest>, dir: &Path) -> Result<File, Status> {
+/// Writes an archive, unpacked, to a file that is gone with the request.
+pub(super) async fn receive(mut next: impl AsyncFnMut() -> Result<Option<Vec<u8>>, Status>, dir: &Path) -> Result<File, Status> {
     let mut archive = Archive::new(dir).map_err(|e| status::of_archive(&e))?;
-    while let Some(piece) = pieces.message().await? {
-        archive = blocking(move || archive.write(&piece.data)).await?;
+    while let Some(piece) = next().await? {
+        archive = blocking(move || archive.write(&piece)).await?;
     }
     blocking(move || archive.finish()).await
 }

@@ -60,7 +60,7 @@ pub(crate) fn find(engine: &Engine, name: &str) -> Option<Arc<ImageInfo>> {
 /// What is to be pulled, out of a name and credentials.
 pub(crate) fn pull_request(name: &str, credentials: Credentials) -> Result<PullRequest, Status> {
     let reference: ImageRef = name.parse().map_err(|e: model::ReferenceError| status::bad_field("image", &e.to_string()))?;
-    Ok(PullRequest { reference, credentials })
+    Ok(PullRequest { reference, credentials, platform: None })
 }
 
 /// A big pull leaves much free memory behind: it is given back to the kernel.

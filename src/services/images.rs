@@ -5,14 +5,19 @@ use std::io::{self, Write};
 use api::creel::{self as own, images_server::Images as ImagesApi, push_image_event, removal};
 use engine::{
     Engine,
-    image::{Gone, ImageInfo, PruneImages, PushPhase, PushProgress, PushRequest},
+    image::{FromFiles, Gone, ImageInfo, PruneImages, PushPhase, PushProgress, PushRequest},
 };
-use model::ImageRef;
+use model::{At, ImageRef};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming as Incoming};
 
-use super::{creel::credentials, status, stream::Streaming};
+use super::{
+    creel::{credentials, platform, receive},
+    image::trim_soon,
+    status,
+    stream::Streaming,
+};
 
 /// Bytes of an archive in one message.
 const PIECE: usize = 1 << 20;
@@ -47,6 +52,7 @@ impl ImagesService {
                     size: footprint.unpacked,
                     containers: u32::try_from(users).unwrap_or(u32::MAX),
                     pinned: images.is_pinned(&image),
+                    layer_sizes: footprint.layers,
                     ..summary(&image)
                 }
             })
@@ -79,6 +85,18 @@ fn removals(gone: Vec<Gone>) -> Vec<own::Removal> {
 
 fn name(field: &str, text: &str) -> Result<ImageRef, Status> {
     text.parse().map_err(|e: model::ReferenceError| status::bad_field(field, &e.to_string()))
+}
+
+/// The name that a new image is to have: with a tag, or none at all.
+pub(super) fn new_name(field: &str, text: &str) -> Result<Option<ImageRef>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let name = name(field, text)?;
+    match name.at {
+        At::Tag(_) => Ok(Some(name)),
+        At::Digest(_) => Err(status::bad_field(field, &format!("{text}: a new image's name has no digest"))),
+    }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -152,11 +170,44 @@ impl ImagesApi for ImagesService {
         Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
     }
 
+    async fn import(&self, request: Request<Incoming<own::ImportImageRequest>>) -> Answer<own::ImportImageResponse> {
+        let mut pieces = request.into_inner();
+        let first = pieces.message().await?.ok_or_else(|| status::bad_field("start", "missing"))?;
+        let start = first.start.ok_or_else(|| status::bad_field("start", "missing"))?;
+        let wanted = FromFiles {
+            name: new_name("name", &start.name)?,
+            changes: start.changes,
+            comment: start.message,
+            platform: platform(&start.platform)?,
+        };
+        let mut early = Some(first.data);
+        let next = async move || match early.take() {
+            Some(data) => Ok(Some(data)),
+            None => Ok(pieces.message().await?.map(|piece| piece.data)),
+        };
+        let archive = receive(next, &self.engine.info().config.root).await?;
+        let id = self.engine.images().from_files(archive, wanted).await.map_err(|e| status::of_engine(&e))?;
+        trim_soon();
+        Ok(Response::new(own::ImportImageResponse { id: id.to_string() }))
+    }
+
+    async fn tags(&self, request: Request<own::ImageTagsRequest>) -> Answer<own::ImageTagsResponse> {
+        let request = request.into_inner();
+        let repository = name("repository", &request.repository)?;
+        let tags = self.engine.images().remote_tags(&repository, &credentials(request.credentials)).await;
+        let tags = tags.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(own::ImageTagsResponse { name: repository.name(), tags }))
+    }
+
     type PushStream = Streaming<own::PushImageEvent>;
 
     async fn push(&self, request: Request<own::PushImageRequest>) -> Answer<Self::PushStream> {
         let request = request.into_inner();
-        let push = PushRequest { name: name("image", &request.image)?, credentials: credentials(request.credentials) };
+        let push = PushRequest {
+            name: name("image", &request.image)?,
+            credentials: credentials(request.credentials),
+            sources: request.sources.into_iter().map(|(host, of_it)| (host, credentials(Some(of_it)))).collect(),
+        };
         let (sender, events) = mpsc::channel(64);
         let images = self.engine.images().clone();
         tokio::spawn(async move {
@@ -171,7 +222,7 @@ impl ImagesApi for ImagesService {
             };
             let last = outcome.map_err(|e| status::of_engine(&e)).map(|pushed| {
                 let (digest, size) = (pushed.manifest.digest.to_string(), pushed.manifest.size);
-                event(push_image_event::Event::Pushed(own::Pushed { digest, size }))
+                event(push_image_event::Event::Pushed(own::Pushed { digest, size, note: pushed.note }))
             });
             sender.send(last).await.ok();
         });

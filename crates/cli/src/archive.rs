@@ -1,4 +1,4 @@
-//! `creel save` and `creel load`.
+//! `creel save`, `creel load` and `creel import`.
 
 use std::{
     io::{IsTerminal as _, Write},
@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
 };
 
-use api::creel::{LoadImageRequest, SaveImagesRequest};
+use api::creel::{ImportImageRequest, ImportImageStart, LoadImageRequest, SaveImagesRequest};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::{mpsc, oneshot},
@@ -15,6 +15,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
+    args::{Import, Load, Save},
     client::Client,
     error::{self, Error, Exit},
     name, output,
@@ -24,7 +25,8 @@ use crate::{
 const PIECE: usize = 1 << 20;
 
 /// Writes images to a file, or to standard output if that is no terminal.
-pub(crate) async fn save(client: &mut Client, out: Option<PathBuf>, images: Vec<String>) -> Result<Exit, Error> {
+pub(crate) async fn save(client: &mut Client, args: Save) -> Result<Exit, Error> {
+    let Save { output: out, images } = args;
     if out.is_none() && std::io::stdout().is_terminal() {
         return Err(Error::Refused {
             name: "save".into(),
@@ -83,41 +85,97 @@ impl Drop for Temporary {
 }
 
 /// Sends an archive and prints what was in it.
-pub(crate) async fn load(client: &mut Client, input: Option<PathBuf>, quiet: bool) -> Result<Exit, Error> {
-    let (name, archive): (String, Pin<Box<dyn AsyncRead + Send>>) = match input {
+pub(crate) async fn load(client: &mut Client, args: Load) -> Result<Exit, Error> {
+    let source = match args.input {
         None if std::io::stdin().is_terminal() => {
             return Err(Error::Refused { name: "load".into(), why: "requested load from stdin, but stdin is empty" });
         }
-        None => ("standard input".into(), Box::pin(tokio::io::stdin())),
-        Some(path) => {
-            let name = path.display().to_string();
-            let file = tokio::fs::File::open(path).await.map_err(error::io(format!("open {name}")))?;
-            (name, Box::pin(file))
-        }
+        None => Source::stdin(),
+        Some(path) => Source::file(&path).await?,
     };
-    let (pieces, stream) = mpsc::channel(2);
-    let (broken, read_error) = oneshot::channel();
-    tokio::spawn(async move {
-        if let Err(e) = send(archive, pieces).await {
-            broken.send(e).ok();
-        }
-    });
-    let answer = client.creel.load_image(ReceiverStream::new(stream)).await;
-    // An archive that could not be read to its end is that, whatever the daemon made of its beginning.
-    if let Ok(source) = read_error.await {
-        return Err(Error::Io { what: format!("read {name}"), source });
-    }
-    for image in answer.map_err(error::daemon)?.into_inner().images {
-        output::print(&loaded(&image.id, &image.names, quiet))?;
+    let (stream, read_error) = source.send(|data| LoadImageRequest { data });
+    let answer = client.creel.load_image(stream).await;
+    for image in read_error.before(answer).await?.images {
+        output::print(&loaded(&image.id, &image.names))?;
     }
     Ok(Exit(0))
 }
 
-/// A line per name, as docker says it; with `-q` the id alone.
-fn loaded(id: &str, names: &[String], quiet: bool) -> String {
-    if quiet {
-        return format!("{id}\n");
+/// Sends a tar of files and prints the id of the image that it has become.
+pub(crate) async fn import(client: &mut Client, args: Import) -> Result<Exit, Error> {
+    let Import { change, message, platform, file, name } = args;
+    if file.contains("://") {
+        let why = "fetch it first, and give it with -: creeld asks registries and nobody else";
+        return Err(Error::Refused { name: file, why });
     }
+    let source = match file.as_str() {
+        "-" if std::io::stdin().is_terminal() => {
+            return Err(Error::Refused { name: "import".into(), why: "standard input is a terminal" });
+        }
+        "-" => Source::stdin(),
+        path => Source::file(Path::new(path)).await?,
+    };
+    let start = ImportImageStart {
+        name: name.unwrap_or_default(),
+        changes: change,
+        message: message.unwrap_or_else(|| format!("Imported from {file}")),
+        platform: platform.unwrap_or_default(),
+    };
+    let mut start = Some(start);
+    let (stream, read_error) = source.send(move |data| ImportImageRequest { start: start.take(), data });
+    let answer = client.images.import(stream).await;
+    output::print(&format!("{}\n", read_error.before(answer).await?.id))?;
+    Ok(Exit(0))
+}
+
+/// An archive that is here.
+struct Source {
+    name: String,
+    reader: Pin<Box<dyn AsyncRead + Send>>,
+}
+
+/// Why reading it has ended early.
+struct ReadError {
+    name: String,
+    error: oneshot::Receiver<std::io::Error>,
+}
+
+impl Source {
+    fn stdin() -> Self {
+        Self { name: "standard input".into(), reader: Box::pin(tokio::io::stdin()) }
+    }
+
+    async fn file(path: &Path) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        let file = tokio::fs::File::open(path).await.map_err(error::io(format!("open {name}")))?;
+        Ok(Self { name, reader: Box::pin(file) })
+    }
+
+    /// Its bytes as messages.
+    fn send<M: Send + 'static>(self, message: impl FnMut(Vec<u8>) -> M + Send + 'static) -> (ReceiverStream<M>, ReadError) {
+        let (pieces, stream) = mpsc::channel(2);
+        let (broken, error) = oneshot::channel();
+        tokio::spawn(async move {
+            if let Err(e) = send(self.reader, pieces, message).await {
+                broken.send(e).ok();
+            }
+        });
+        (ReceiverStream::new(stream), ReadError { name: self.name, error })
+    }
+}
+
+impl ReadError {
+    /// An archive that could not be read to its end is that, whatever the daemon made of its beginning.
+    async fn before<T>(self, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, Error> {
+        if let Ok(source) = self.error.await {
+            return Err(Error::Io { what: format!("read {}", self.name), source });
+        }
+        Ok(answer.map_err(error::daemon)?.into_inner())
+    }
+}
+
+/// A line per name, as docker says it.
+fn loaded(id: &str, names: &[String]) -> String {
     if names.is_empty() {
         return format!("Loaded image ID: {id}\n");
     }
@@ -127,14 +185,21 @@ fn loaded(id: &str, names: &[String], quiet: bool) -> String {
 }
 
 /// Ends early, without an error, when nobody listens any more: the daemon's answer then says why.
-async fn send(mut archive: Pin<Box<dyn AsyncRead + Send>>, pieces: mpsc::Sender<LoadImageRequest>) -> std::io::Result<()> {
-    loop {
+async fn send<M>(
+    mut archive: Pin<Box<dyn AsyncRead + Send>>,
+    pieces: mpsc::Sender<M>,
+    mut message: impl FnMut(Vec<u8>) -> M,
+) -> std::io::Result<()> {
+    for number in 0_u64.. {
         let mut data = Vec::with_capacity(PIECE);
         let read = (&mut archive).take(PIECE as u64).read_to_end(&mut data).await?;
-        if read == 0 || pieces.send(LoadImageRequest { data }).await.is_err() {
-            return Ok(());
+        // The first message says more than bytes: it goes even without any.
+        let over = read == 0 && number > 0;
+        if over || pieces.send(message(data)).await.is_err() {
+            break;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -145,10 +210,10 @@ mod tests {
     async fn archives_go_in_pieces() {
         let (pieces, mut stream) = mpsc::channel(8);
         let archive = vec![7u8; PIECE * 2 + 5];
-        send(Box::pin(std::io::Cursor::new(archive)), pieces).await.unwrap();
+        send(Box::pin(std::io::Cursor::new(archive)), pieces, |data| data).await.unwrap();
         let mut sizes = Vec::new();
         while let Some(piece) = stream.recv().await {
-            sizes.push(piece.data.len());
+            sizes.push(piece.len());
         }
         assert_eq!(sizes, [PIECE, PIECE, 5]);
     }
@@ -156,9 +221,8 @@ mod tests {
     #[test]
     fn what_was_loaded_is_said_as_docker_does() {
         let names = ["docker.io/library/x:1".to_owned(), "r.example:5000/y:2".to_owned()];
-        assert_eq!(loaded("sha256:ab", &names, false), "Loaded image: x:1\nLoaded image: r.example:5000/y:2\n");
-        assert_eq!(loaded("sha256:ab", &[], false), "Loaded image ID: sha256:ab\n");
-        assert_eq!(loaded("sha256:ab", &names, true), "sha256:ab\n");
+        assert_eq!(loaded("sha256:ab", &names), "Loaded image: x:1\nLoaded image: r.example:5000/y:2\n");
+        assert_eq!(loaded("sha256:ab", &[]), "Loaded image ID: sha256:ab\n");
     }
 
     #[test]

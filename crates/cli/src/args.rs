@@ -4,14 +4,20 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::format::Format;
+use crate::{
+    container::args::{Container, Events, Inspect, Life, Ps},
+    format::Format,
+};
+
+/// Where creeld listens if nobody says otherwise.
+pub(crate) const SOCKET: &str = "/run/creel/creel.sock";
 
 /// Containers on this machine: a client of creeld
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = false)]
 pub(crate) struct Arguments {
     /// Socket of creeld
-    #[arg(long, env = "CREEL_SOCKET", default_value = "/run/creel/creel.sock", global = true, value_name = "PATH")]
+    #[arg(long, env = "CREEL_SOCKET", default_value = SOCKET, global = true, value_name = "PATH")]
     pub(crate) socket: PathBuf,
     /// How lists are printed: table, json, or a Go template like '{{.ID}}'
     #[arg(long, default_value = "table", global = true)]
@@ -23,43 +29,19 @@ pub(crate) struct Arguments {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a command in a new container
-    Run(Box<Run>),
+    #[command(flatten)]
+    Life(Life),
     /// List containers
-    Ps {
-        /// Those that have ended too
-        #[arg(short, long)]
-        all: bool,
-        /// Only ids
-        #[arg(short, long)]
-        quiet: bool,
-    },
-    /// Run a command in a running container
-    Exec(Exec),
-    /// Follow the streams of a running container
-    Attach(Attach),
+    Ps(Ps),
+    /// Everything about containers
+    #[command(subcommand)]
+    Container(Container),
+    /// Show everything about containers, images, volumes and networks, as JSON
+    Inspect(Inspect),
+    /// Show what happens
+    Events(Events),
     /// Lead ports of this machine into a pod
     PortForward(PortForward),
-    /// Print what a container said
-    Logs(Logs),
-    /// Stop containers
-    Stop {
-        /// Seconds until they are killed
-        #[arg(short, long, default_value_t = 10, value_name = "SECONDS")]
-        time: u32,
-        /// Names or ids
-        #[arg(required = true)]
-        containers: Vec<String>,
-    },
-    /// Remove containers that have ended
-    Rm {
-        /// Those that run too
-        #[arg(short, long)]
-        force: bool,
-        /// Names or ids
-        #[arg(required = true)]
-        containers: Vec<String>,
-    },
     /// Get an image from a registry
     Pull(Pull),
     /// Upload an image to the registry of its name
@@ -99,6 +81,11 @@ pub(crate) enum Command {
     Info,
     /// Show the versions of client and daemon
     Version,
+    /// Write the manual's pages into a directory
+    Man {
+        /// Directory; it is made if need be
+        directory: PathBuf,
+    },
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -288,41 +275,6 @@ pub(crate) struct Push {
     pub(crate) image: String,
 }
 
-/// `creel exec`
-#[derive(Args, Debug)]
-pub(crate) struct Exec {
-    /// Pass standard input on
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give it a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Seconds that it may take; 0: as long as it likes
-    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
-    pub(crate) timeout: u32,
-    /// Keys that leave it running, with -it; empty: none
-    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
-    pub(crate) detach_keys: String,
-    /// Name or id
-    pub(crate) container: String,
-    /// The command with its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
-}
-
-/// `creel attach`
-#[derive(Args, Debug)]
-pub(crate) struct Attach {
-    /// Do not pass standard input on
-    #[arg(long)]
-    pub(crate) no_stdin: bool,
-    /// Keys that leave it, if it has a terminal; empty: none
-    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
-    pub(crate) detach_keys: String,
-    /// Name or id
-    pub(crate) container: String,
-}
-
 /// `creel port-forward`
 #[derive(Args, Debug)]
 pub(crate) struct PortForward {
@@ -380,22 +332,6 @@ pub(crate) struct Import {
     pub(crate) name: Option<String>,
 }
 
-/// `creel logs`
-#[derive(Args, Debug)]
-pub(crate) struct Logs {
-    /// Go on until the container ends
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    /// Print the time of every line
-    #[arg(short, long)]
-    pub(crate) timestamps: bool,
-    /// Only so many lines from the end
-    #[arg(short = 'n', long, value_name = "LINES")]
-    pub(crate) tail: Option<usize>,
-    /// Name or id
-    pub(crate) container: String,
-}
-
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PullWhen {
@@ -405,87 +341,6 @@ pub(crate) enum PullWhen {
     Always,
     /// Not at all
     Never,
-}
-
-/// Which network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NetworkKind {
-    /// One of its own
-    Pod,
-    /// This machine's
-    Host,
-}
-
-/// `creel run`
-#[derive(Args, Debug)]
-pub(crate) struct Run {
-    /// Name of the container; if not given, one is made up
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Run in the background and print the id
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Remove the container when it has ended
-    #[arg(long, conflicts_with = "detach")]
-    pub(crate) rm: bool,
-    /// Give it a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Set a variable; without a value it is taken from here
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// Show a directory or file of this machine in it
-    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
-    pub(crate) volume: Vec<String>,
-    /// Lead a port of this machine into it
-    #[arg(short, long, value_name = "[IP:]HOST:CONTAINER[/udp]")]
-    pub(crate) publish: Vec<String>,
-    /// Network
-    #[arg(long, value_enum, default_value_t = NetworkKind::Pod)]
-    pub(crate) network: NetworkKind,
-    /// Host name; the container's name if not given
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// User, and a group by number
-    #[arg(short, long, value_name = "USER[:GID]")]
-    pub(crate) user: Option<String>,
-    /// Working directory
-    #[arg(short, long, value_name = "PATH")]
-    pub(crate) workdir: Option<String>,
-    /// Replaces the image's entrypoint
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) entrypoint: Option<String>,
-    /// All capabilities and devices, and nothing confined
-    #[arg(long)]
-    pub(crate) privileged: bool,
-    /// Capability to add
-    #[arg(long, value_name = "NAME")]
-    pub(crate) cap_add: Vec<String>,
-    /// Capability to drop
-    #[arg(long, value_name = "NAME")]
-    pub(crate) cap_drop: Vec<String>,
-    /// Nothing can be written to its root
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// Most memory, for example 512m
-    #[arg(short, long, value_name = "BYTES")]
-    pub(crate) memory: Option<String>,
-    /// Most processors, for example 1.5
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) cpus: Option<f64>,
-    /// Label
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    pub(crate) label: Vec<String>,
-    /// When the image is pulled
-    #[arg(long, value_enum, default_value_t = PullWhen::Missing)]
-    pub(crate) pull: PullWhen,
-    #[command(flatten)]
-    pub(crate) creds: Creds,
-    /// Name or id of the image
-    pub(crate) image: String,
-    /// Command; the image's if not given
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
 }
 
 #[cfg(test)]
@@ -502,9 +357,8 @@ mod tests {
     #[test]
     fn what_follows_the_image_is_the_command() {
         let arguments = Arguments::try_parse_from(["creel", "run", "-e", "A=1", "busybox", "sh", "-c", "echo $A", "--rm"]).unwrap();
-        let Command::Run(run) = arguments.command else { panic!("not run") };
-        assert_eq!((run.image.as_str(), run.rm), ("busybox", false));
-        assert_eq!(run.command, ["sh", "-c", "echo $A", "--rm"]);
-        assert!(Arguments::try_parse_from(["creel", "run", "--rm", "-d", "busybox"]).is_err());
+        let Command::Life(Life::Run(run)) = arguments.command else { panic!("not run") };
+        assert_eq!((run.create.image.as_str(), run.create.rm), ("busybox", false));
+        assert_eq!(run.create.command, ["sh", "-c", "echo $A", "--rm"]);
     }
 }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use api::{
     MAX_MESSAGE,
-    creel::{creel_client::CreelClient, images_client::ImagesClient, networks_client::NetworksClient, volumes_client::VolumesClient},
+    creel::{
+        containers_client::ContainersClient, creel_client::CreelClient, images_client::ImagesClient, networks_client::NetworksClient,
+        system_client::SystemClient, volumes_client::VolumesClient,
+    },
     runtime::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
 use hyper_util::rt::TokioIo;
@@ -20,6 +23,8 @@ pub(crate) struct Client {
     pub(crate) image: ImageServiceClient<Channel>,
     pub(crate) creel: CreelClient<Channel>,
     pub(crate) images: ImagesClient<Channel>,
+    pub(crate) containers: ContainersClient<Channel>,
+    pub(crate) system: SystemClient<Channel>,
     pub(crate) volumes: VolumesClient<Channel>,
     pub(crate) networks: NetworksClient<Channel>,
 }
@@ -40,6 +45,8 @@ impl Client {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             image: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             images: ImagesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            containers: ContainersClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            system: SystemClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             volumes: VolumesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             networks: NetworksClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             creel: CreelClient::new(channel).max_decoding_message_size(MAX_MESSAGE),

@@ -108,6 +108,10 @@ pub(crate) async fn search(client: &mut Client, format: &Format, args: &Search) 
     let credentials = auth::credentials(args.creds.creds.as_deref(), &args.term)?;
     let request = SearchImagesRequest { term: args.term.clone(), limit: args.limit, credentials };
     let mut hits = client.images.search(request).await.map_err(error::daemon)?.into_inner().hits;
+    hits.iter_mut().for_each(|hit| {
+        hit.name =
+            name::familiar(&format!("{}{}", if name::registry(&hit.name) == "docker.io" { "docker.io/" } else { "" }, hit.name))
+    });
     for filter in &args.filter {
         match filter.split_once('=') {
             Some(("stars", least)) => {

@@ -80,7 +80,7 @@ impl Store {
             helper_run(&helper, "store", &said.to_string())?;
             self.auths().insert(key, json!({}));
             self.write()?;
-            return Ok(Kept::Helper(helper));
+            return Ok(Kept::Helper);
         }
         let auth = STANDARD.encode(format!("{}:{}", credentials.username, credentials.password));
         self.auths().insert(key, json!({ "auth": auth }));
@@ -138,7 +138,7 @@ impl Store {
 
 /// Where credentials were kept.
 enum Kept {
-    Helper(String),
+    Helper,
     Plain(PathBuf),
 }
 
@@ -229,7 +229,7 @@ pub(crate) async fn login(client: &mut Client, args: Login) -> Result<Exit, Erro
     let request = CheckLoginRequest { registry: registry.clone(), credentials: Some(credentials.clone()) };
     client.images.check_login(request).await.map_err(error::rpc(format!("log in to {registry}")))?;
     match Store::open()?.put(&registry, &credentials)? {
-        Kept::Helper(_) => {}
+        Kept::Helper => {}
         Kept::Plain(path) => output::note(&format!(
             "WARNING! Your credentials are stored unencrypted in '{}'.\nConfigure a credential helper (credsStore) to remove this warning.",
             path.display()

@@ -6,7 +6,7 @@ mod args;
 mod attach;
 mod auth;
 mod client;
-mod containers;
+mod container;
 mod error;
 mod exec;
 mod find;
@@ -18,13 +18,13 @@ mod info;
 mod inspect;
 mod log;
 mod login;
+mod manual;
 mod name;
 mod output;
 mod progress;
 mod pull;
 mod push;
 mod rmi;
-mod run;
 mod session;
 mod template;
 mod terminal;
@@ -34,6 +34,7 @@ mod volume;
 use std::{io::Write, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 
 use crate::{
     args::{Arguments, Command, Image},
@@ -43,7 +44,15 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    // A shell that wants to know what could come next gets an answer and nothing else happens.
+    CompleteEnv::with_factory(Arguments::command).complete();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            error.print().ok();
+            return ExitCode::from(if error.use_stderr() { error::ENGINE } else { 0 });
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {
@@ -59,7 +68,7 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         // docker's words stand alone: scripts compare lines.
-        Err(error @ Error::Daemon(_)) => {
+        Err(error @ (Error::Daemon(_) | Error::Words(_))) => {
             writeln!(std::io::stderr(), "{error}").ok();
             ExitCode::from(error.exit_code())
         }
@@ -72,12 +81,11 @@ fn main() -> ExitCode {
 
 async fn command(arguments: Arguments) -> Result<Exit, Error> {
     let Arguments { socket, format, command } = arguments;
-    if let Command::Completions { shell } = command {
-        clap_complete::generate(shell, &mut Arguments::command(), "creel", &mut std::io::stdout());
-        return Ok(Exit(0));
-    }
-    if let Command::Logout(args) = &command {
-        return login::logout(args);
+    match &command {
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Man { directory } => return manual::pages(directory),
+        Command::Logout(args) => return login::logout(args),
+        _ => {}
     }
     let mut client = Client::connect(&socket).await?;
     match command {
@@ -96,15 +104,13 @@ async fn command(arguments: Arguments) -> Result<Exit, Error> {
         Command::Login(args) => login::login(&mut client, args).await,
         Command::Image(command) => image(&mut client, &format, command).await,
         Command::Volume(command) => volume::volume(&mut client, &format, command).await,
-        Command::Run(args) => run::run(&mut client, *args).await,
-        Command::Ps { all, quiet } => containers::list(&mut client, &format, all, quiet).await,
-        Command::Logs(args) => log::logs(&mut client, &args).await,
-        Command::Stop { time, containers } => containers::stop(&mut client, time, &containers).await,
-        Command::Rm { force, containers } => containers::remove(&mut client, force, &containers).await,
-        Command::Exec(args) => exec::exec(&mut client, args).await,
-        Command::Attach(args) => attach::attach(&mut client, args).await,
+        Command::Life(command) => container::life(&mut client, &format, command).await,
+        Command::Ps(args) => container::ps(&mut client, &format, &args).await,
+        Command::Container(command) => container::container(&mut client, &format, command).await,
+        Command::Inspect(args) => container::inspect::inspect(&mut client, &format, args).await,
+        Command::Events(args) => container::events::events(&mut client, &format, &args).await,
         Command::PortForward(args) => forward::forward(&mut client, args).await,
-        Command::Completions { .. } | Command::Logout(_) => Ok(Exit(0)),
+        Command::Completions { .. } | Command::Man { .. } | Command::Logout(_) => Ok(Exit(0)),
     }
 }
 

@@ -54,24 +54,36 @@ pub(crate) fn short(id: &str) -> String {
     hex.chars().take(12).collect()
 }
 
-/// Bytes with three digits, as `docker images` counts: powers of a thousand.
+/// Bytes with at most three digits, as docker shows sizes in tables: powers of a thousand.
 pub(crate) fn bytes(number: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    scaled(number, 3)
+}
+
+/// Bytes with at most four digits, as docker shows sums of space.
+pub(crate) fn space(number: u64) -> String {
+    scaled(number, 4)
+}
+
+/// As C's `%.*g` has it: no zeros at the end.
+fn scaled(number: u64, digits: usize) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    #[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
     let mut value = number as f64;
     let mut unit = 0;
-    while value >= 999.5 && unit < UNITS.len() - 1 {
+    while value >= 1000.0 && unit < UNITS.len() - 1 {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 99.95 {
-        0
+    let before = if value >= 99.95 {
+        3
     } else if value >= 9.995 {
-        1
-    } else {
         2
+    } else {
+        1
     };
-    format!("{value:.digits$}{}", UNITS[unit])
+    let text = format!("{value:.*}", digits.saturating_sub(before));
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", UNITS[unit])
 }
 
 /// How long ago an instant in nanoseconds since 1970 was.
@@ -81,17 +93,25 @@ pub(crate) fn age(nanoseconds: i64) -> String {
     span(now.saturating_sub(then))
 }
 
-/// A span of time in its biggest unit.
+/// A span of time in its biggest unit, in docker's words.
 pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
-    let (number, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86400 => (seconds / 3600, "hour"),
-        86400..1_209_600 => (seconds / 86400, "day"),
-        _ => (seconds / 604_800, "week"),
-    };
-    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".to_owned(),
+        120..3600 => format!("{minutes} minutes"),
+        _ => match hours {
+            0..=1 => "About an hour".to_owned(),
+            2..48 => format!("{hours} hours"),
+            48..336 => format!("{} days", hours / 24),
+            336..1440 => format!("{} weeks", hours / 24 / 7),
+            1440..17_520 => format!("{} months", hours / 24 / 30),
+            _ => format!("{} years", hours / 24 / 365),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -108,15 +128,27 @@ mod tests {
     #[test]
     fn quantities() {
         let cases =
-            [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (1_234_567, "1.23MB"), (99_960_000, "100MB"), (4_260_000_000, "4.26GB")];
+            [(0, "0B"), (999, "999B"), (1000, "1kB"), (1_234_567, "1.23MB"), (99_960_000, "100MB"), (4_200_000_000, "4.2GB")];
         for (number, text) in cases {
             assert_eq!(bytes(number), text);
         }
-        for (seconds, text) in
-            [(1, "1 second"), (59, "59 seconds"), (60, "1 minute"), (7200, "2 hours"), (90000, "1 day"), (1_300_000, "2 weeks")]
-        {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (150, "2 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (90000, "25 hours"),
+            (864_000, "10 days"),
+            (1_300_000, "2 weeks"),
+            (8_000_000, "3 months"),
+            (200_000_000, "6 years"),
+        ] {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
+        assert_eq!((space(1_234_567), space(3_000_000), space(0)), ("1.235MB".to_owned(), "3MB".to_owned(), "0B".to_owned()));
         assert_eq!(short(&format!("sha256:{}", "ab".repeat(32))), "abababababab");
     }
 }

@@ -1,4 +1,4 @@
-//! How far a pull is: bars on a terminal, a line per layer and phase elsewhere.
+//! How far a pull is: bars on a terminal, docker's lines elsewhere.
 
 use std::{
     collections::HashMap,
@@ -10,23 +10,41 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::output;
 
-/// Shows a pull on standard error.
+/// Shows a pull.
 pub(crate) enum Progress {
     /// One bar per layer.
     Bars { all: MultiProgress, layers: HashMap<String, ProgressBar> },
     /// Lines, and what was last said of each layer.
-    Lines { said: HashMap<String, Phase> },
+    Lines { said: HashMap<String, Phase>, to: Output },
     /// Nothing.
     Quiet,
 }
 
+/// Where lines go.
+#[derive(Clone, Copy)]
+pub(crate) enum Output {
+    /// They are what the command is for.
+    Standard,
+    /// The command has another output.
+    Error,
+}
+
 impl Progress {
-    /// As it suits standard error.
+    /// Of something that a command needs: on standard error.
     pub(crate) fn new(quiet: bool) -> Self {
+        Self::on(quiet, Output::Error)
+    }
+
+    /// Of `creel pull` itself: lines go to standard output, as docker's do.
+    pub(crate) fn of_pull(quiet: bool) -> Self {
+        Self::on(quiet, Output::Standard)
+    }
+
+    fn on(quiet: bool, to: Output) -> Self {
         match (quiet, io::stderr().is_terminal()) {
             (true, _) => Self::Quiet,
             (false, true) => Self::Bars { all: MultiProgress::new(), layers: HashMap::new() },
-            (false, false) => Self::Lines { said: HashMap::new() },
+            (false, false) => Self::Lines { said: HashMap::new(), to },
         }
     }
 
@@ -35,11 +53,12 @@ impl Progress {
         let short = output::short(&layer.digest);
         match self {
             Self::Quiet => {}
-            Self::Lines { said } => {
-                if let Some(line) = line(said, &short, layer) {
-                    output::note(&line);
-                }
-            }
+            Self::Lines { said, to } => match (line(said, &short, layer), to) {
+                (None, _) => {}
+                // Whoever reads it no more wants no more of it: the pull's own end is told anyway.
+                (Some(line), Output::Standard) => drop(output::print(&(line + "\n"))),
+                (Some(line), Output::Error) => output::note(&line),
+            },
             Self::Bars { all, layers } => {
                 let bar = layers.entry(layer.digest.clone()).or_insert_with(|| {
                     let style = ProgressStyle::with_template("{prefix}: {msg:<13} {wide_bar} {bytes:>10}/{total_bytes:<10}");
@@ -58,23 +77,22 @@ impl Progress {
     }
 }
 
-/// What there is to say, once per layer and phase.
+/// What there is to say, once per layer and phase. As docker's lines without a terminal, which tell of no progress in between.
 fn line(said: &mut HashMap<String, Phase>, short: &str, layer: &LayerProgress) -> Option<String> {
     let phase = layer.phase();
-    if said.insert(layer.digest.clone(), phase) == Some(phase) || phase == Phase::Waiting {
+    if said.insert(layer.digest.clone(), phase) == Some(phase) || phase == Phase::Downloading {
         return None;
     }
-    let size = if layer.total > 0 { format!(" ({})", output::bytes(layer.total)) } else { String::new() };
-    Some(format!("{short}: {}{size}", text(phase)))
+    Some(format!("{short}: {}", text(phase)))
 }
 
 fn text(phase: Phase) -> &'static str {
     match phase {
-        Phase::Unspecified | Phase::Waiting => "waiting",
-        Phase::Downloading => "downloading",
-        Phase::Unpacking => "unpacking",
-        Phase::Done => "done",
-        Phase::Exists => "already there",
+        Phase::Unspecified | Phase::Waiting => "Pulling fs layer",
+        Phase::Downloading => "Downloading",
+        Phase::Unpacking => "Download complete",
+        Phase::Done => "Pull complete",
+        Phase::Exists => "Already exists",
     }
 }
 
@@ -89,9 +107,10 @@ mod tests {
             let layer = LayerProgress { digest: "sha256:aabb".into(), phase: phase.into(), current, total: 2000 };
             line(&mut said, "aabb", &layer)
         };
+        assert_eq!(step(Phase::Waiting, 0).as_deref(), Some("aabb: Pulling fs layer"));
         assert_eq!(step(Phase::Waiting, 0), None);
-        assert_eq!(step(Phase::Downloading, 1).as_deref(), Some("aabb: downloading (2.00kB)"));
         assert_eq!(step(Phase::Downloading, 1000), None);
-        assert_eq!(step(Phase::Done, 2000).as_deref(), Some("aabb: done (2.00kB)"));
+        assert_eq!(step(Phase::Unpacking, 2000).as_deref(), Some("aabb: Download complete"));
+        assert_eq!(step(Phase::Done, 2000).as_deref(), Some("aabb: Pull complete"));
     }
 }

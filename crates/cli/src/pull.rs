@@ -1,7 +1,7 @@
 //! `creel pull`, and the pull before a run.
 
 use api::{
-    creel::{PullImageRequest, pull_image_event::Event},
+    creel::{ImageTagsRequest, InspectImageRequest, PullImageRequest, pull_image_event::Event},
     runtime as cri,
 };
 
@@ -10,33 +10,111 @@ use crate::{
     auth,
     client::Client,
     error::{self, Error, Exit},
-    output,
+    name, output,
     progress::Progress,
 };
 
-/// Pulls and prints the id.
+/// Pulls a name, or all tags of a repository, and says it as docker does.
 pub(crate) async fn pull(client: &mut Client, args: &Pull) -> Result<Exit, Error> {
-    let id = get(client, &args.image, &args.creds, args.quiet).await?;
-    output::print(&format!("{id}\n"))?;
+    let platform = args.platform.clone().unwrap_or_default();
+    if !args.all_tags {
+        if !name::has_tag(&args.image) && !args.image.contains('@') && !args.quiet {
+            output::print("Using default tag: latest\n")?;
+        }
+        one(client, &args.image, args, &platform).await?;
+        return Ok(Exit(0));
+    }
+    if name::has_tag(&args.image) || args.image.contains('@') {
+        return Err(Error::Refused { name: args.image.clone(), why: "tag can't be used with --all-tags/-a" });
+    }
+    let credentials = auth::credentials(args.creds.creds.as_deref(), &args.image)?;
+    let request = ImageTagsRequest { repository: args.image.clone(), credentials };
+    let found = client.images.tags(request).await.map_err(|status| refused(&args.image, &status))?.into_inner();
+    for tag in &found.tags {
+        one(client, &format!("{}:{tag}", found.name), args, &platform).await?;
+    }
     Ok(Exit(0))
+}
+
+/// Pulls one image; ends with its full name.
+async fn one(client: &mut Client, image: &str, args: &Pull, platform: &str) -> Result<(), Error> {
+    let full = name::full(image);
+    let (repository, at) = name::split(&full);
+    let before = digest_here(client, &full).await;
+    if !args.quiet {
+        let path = repository.split_once('/').map_or(repository, |(_, path)| path);
+        let what = if at.starts_with('@') { &full } else { at.trim_start_matches(':') };
+        output::print(&format!("{what}: Pulling from {path}\n"))?;
+    }
+    let wanted = Wanted { image, creds: &args.creds, platform };
+    let (_, digest) = fetch(client, &wanted, Progress::of_pull(args.quiet)).await?;
+    if !args.quiet {
+        let shown = format!("{}{at}", name::familiar(repository));
+        let same = !digest.is_empty() && before.as_ref() == Some(&digest);
+        let status = if same { "Image is up to date for" } else { "Downloaded newer image for" };
+        output::print(&format!("Digest: {digest}\nStatus: {status} {shown}\n"))?;
+    }
+    output::print(&format!("{full}\n"))
+}
+
+/// What a name here stands for at its registry, if it is known.
+async fn digest_here(client: &mut Client, full: &str) -> Option<String> {
+    let request = InspectImageRequest { image: full.to_owned() };
+    let summary = client.images.inspect(request).await.ok()?.into_inner().summary?;
+    let (repository, _) = name::split(full);
+    summary.digests.iter().find_map(|known| Some(known.strip_prefix(repository)?.strip_prefix('@')?.to_owned()))
+}
+
+/// Which image, from whom, for which machine.
+struct Wanted<'w> {
+    image: &'w str,
+    creds: &'w Creds,
+    platform: &'w str,
 }
 
 /// Pulls an image, shows how far it is and returns its id.
 pub(crate) async fn get(client: &mut Client, image: &str, creds: &Creds, quiet: bool) -> Result<String, Error> {
+    let wanted = Wanted { image, creds, platform: "" };
+    fetch(client, &wanted, Progress::new(quiet)).await.map(|(id, _)| id)
+}
+
+/// The image's id, and what its name stands for at the registry.
+async fn fetch(client: &mut Client, wanted: &Wanted<'_>, mut progress: Progress) -> Result<(String, String), Error> {
+    let Wanted { image, creds, platform } = *wanted;
     let credentials = auth::credentials(creds.creds.as_deref(), image)?;
-    let request = PullImageRequest { image: image.to_owned(), credentials };
-    let failed = || error::rpc("pull");
-    let mut events = client.creel.pull_image(request).await.map_err(failed())?.into_inner();
-    let mut progress = Progress::new(quiet);
-    let mut id = None;
-    while let Some(event) = events.message().await.map_err(failed())? {
+    let request = PullImageRequest { image: image.to_owned(), credentials, platform: platform.to_owned() };
+    let failed = |status: tonic::Status| refused(image, &status);
+    let mut events = client.creel.pull_image(request).await.map_err(failed)?.into_inner();
+    let (mut id, mut digest) = (None, String::new());
+    while let Some(event) = events.message().await.map_err(failed)? {
         match event.event {
             Some(Event::Layer(layer)) => progress.update(&layer),
+            Some(Event::Digest(found)) => digest = found,
             Some(Event::ImageId(image_id)) => id = Some(image_id),
             None => {}
         }
     }
-    id.ok_or_else(|| Error::Refused { name: image.to_owned(), why: "the daemon ended the pull without an image" })
+    let id = id.ok_or_else(|| Error::Refused { name: image.to_owned(), why: "the daemon ended the pull without an image" })?;
+    Ok((id, digest))
+}
+
+/// Why a pull failed, in docker's words before our own.
+fn refused(image: &str, status: &tonic::Status) -> Error {
+    let message = status.message();
+    let full = name::full(image);
+    let (repository, at) = name::split(&full);
+    let shown = name::familiar(repository);
+    let words = if message.contains("is not available for platform") {
+        let platform = message.split("is not available for platform ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("");
+        format!("no matching manifest for {platform} in the manifest list entries: ")
+    } else if message.contains("MANIFEST_UNKNOWN") {
+        format!("manifest for {shown}{at} not found: manifest unknown: ")
+    } else if matches!(status.code(), tonic::Code::NotFound | tonic::Code::PermissionDenied | tonic::Code::Unauthenticated) {
+        format!("pull access denied for {shown}, repository does not exist or may require 'docker login': ")
+    } else {
+        String::new()
+    };
+    Error::Daemon(format!("{words}{message}"))
 }
 
 /// The image's id, if it is there.
@@ -45,4 +123,27 @@ pub(crate) async fn find(client: &mut Client, image: &str) -> Result<Option<Stri
     let request = cri::ImageStatusRequest { image: Some(spec), verbose: false };
     let answer = client.image.image_status(request).await.map_err(error::rpc(format!("look for image {image}")))?;
     Ok(answer.into_inner().image.map(|image| image.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_begin_with_docker_s_words() {
+        let said = |code, message: &str| refused("x:1", &tonic::Status::new(code, message)).chain();
+        let begins = "Error response from daemon: ";
+        assert_eq!(
+            said(tonic::Code::NotFound, "status 404: MANIFEST_UNKNOWN: z"),
+            format!("{begins}manifest for x:1 not found: manifest unknown: status 404: MANIFEST_UNKNOWN: z")
+        );
+        let denied = said(tonic::Code::PermissionDenied, "no");
+        assert!(
+            denied.contains("pull access denied for x, repository does not exist or may require 'docker login': no"),
+            "{denied}"
+        );
+        let platform = said(tonic::Code::NotFound, "image x is not available for platform linux/xyz, only for linux/amd64");
+        assert!(platform.contains("no matching manifest for linux/xyz in the manifest list entries"), "{platform}");
+        assert_eq!(said(tonic::Code::Internal, "disk"), format!("{begins}disk"));
+    }
 }

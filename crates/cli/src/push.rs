@@ -1,8 +1,8 @@
 //! `creel push`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use api::creel::{PushImageRequest, PushPhase, PushProgress, push_image_event::Event};
+use api::creel::{Credentials, InspectImageRequest, PushImageRequest, PushPhase, PushProgress, push_image_event::Event};
 
 use crate::{
     args::Push,
@@ -45,7 +45,8 @@ async fn names(client: &mut Client, args: &Push) -> Result<Vec<String>, Error> {
 
 async fn push_one(client: &mut Client, args: &Push, image: &str) -> Result<(), Error> {
     let credentials = auth::credentials(args.creds.creds.as_deref(), image)?;
-    let request = PushImageRequest { image: image.to_owned(), credentials };
+    let sources = sources(client, args, image).await?;
+    let request = PushImageRequest { image: image.to_owned(), credentials, sources };
     let mut events = client.images.push(request).await.map_err(error::daemon)?.into_inner();
     let mut said: HashMap<String, PushPhase> = HashMap::new();
     if !args.quiet {
@@ -63,11 +64,31 @@ async fn push_one(client: &mut Client, args: &Push, image: &str) -> Result<(), E
             Some(Event::Pushed(pushed)) => {
                 let tag = pushed_name(image).rsplit_once(':').map_or_else(|| "latest".to_owned(), |(_, tag)| tag.to_owned());
                 output::print(&format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size))?;
+                if !pushed.note.is_empty() {
+                    output::note(&format!("Note: {}", pushed.note));
+                }
             }
             Some(Event::Layer(_)) | None => {}
         }
     }
     Ok(())
+}
+
+/// Credentials for where the image is from: what the other registry lacks is fetched there again.
+async fn sources(client: &mut Client, args: &Push, image: &str) -> Result<BTreeMap<String, Credentials>, Error> {
+    let mut found = BTreeMap::new();
+    let request = InspectImageRequest { image: image.to_owned() };
+    // An image that is not here is the push's to complain about.
+    let Ok(details) = client.images.inspect(request).await else { return Ok(found) };
+    let digests = details.into_inner().summary.map(|summary| summary.digests).unwrap_or_default();
+    for digest in &digests {
+        // Those that were given are for the registry of the push.
+        let given = args.creds.creds.as_deref().filter(|_| name::registry(digest) == name::registry(image));
+        if let Some(credentials) = auth::credentials(given, digest)? {
+            found.insert(name::registry(digest).to_owned(), credentials);
+        }
+    }
+    Ok(found)
 }
 
 /// The registry's full name for a repository.

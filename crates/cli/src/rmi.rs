@@ -59,7 +59,7 @@ pub(crate) async fn prune(client: &mut Client, args: &Prune) -> Result<Exit, Err
     if !pruned.removals.is_empty() {
         output::print(&format!("Deleted Images:\n{}\n", lines(&pruned.removals, "untagged", "deleted")))?;
     }
-    output::print(&format!("Total reclaimed space: {}\n", output::bytes(pruned.reclaimed)))?;
+    output::print(&format!("Total reclaimed space: {}\n", output::space(pruned.reclaimed)))?;
     Ok(Exit(0))
 }
 

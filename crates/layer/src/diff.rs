@@ -2,9 +2,10 @@
 //! become equal bytes, whatever order the file system lists them in.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{Read, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    rc::Rc,
 };
 
 use model::{DiffId, Digest};
@@ -53,11 +54,44 @@ pub struct Diffed {
 /// [`Error::Upper`] when something cannot be read or changed while it was, [`Error::Limit`], [`Error::Entry`] for a name that
 /// means a whiteout in an archive, [`Error::Archive`] for the writer.
 pub fn diff(upper: BorrowedFd<'_>, writer: impl Write, limits: &Limits) -> Result<Diffed, Error> {
+    let nothing = BTreeSet::new();
+    write(upper, &Leave { mounted: &nothing, root: Bare::Kept }, writer, limits)
+}
+
+/// As [`diff`], for the layer of an image: without `mounted` (paths relative to `upper`, without a slash in front), where
+/// something was mounted over an empty file or directory that was made for just that, and without directories that are only there
+/// because these are in them. The root alone is no change: no entries then.
+///
+/// # Errors
+/// As [`diff`].
+pub fn diff_without(
+    upper: BorrowedFd<'_>,
+    mounted: &BTreeSet<Vec<u8>>,
+    writer: impl Write,
+    limits: &Limits,
+) -> Result<Diffed, Error> {
+    write(upper, &Leave { mounted, root: Bare::LeftOut }, writer, limits)
+}
+
+/// What does not go into the archive.
+struct Leave<'m> {
+    mounted: &'m BTreeSet<Vec<u8>>,
+    root: Bare,
+}
+
+/// What happens to a directory that nothing is told of but itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bare {
+    Kept,
+    LeftOut,
+}
+
+fn write(upper: BorrowedFd<'_>, leave: &Leave<'_>, writer: impl Write, limits: &Limits) -> Result<Diffed, Error> {
     let root = openat(upper, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|e| Error::upper("open", b"", e))?;
     let device = fstat(&root).map_err(|e| Error::upper("fstat", b"", e))?.st_dev;
     let out = Out { writer, hash: Sha256::new(), size: 0, entries: 0 };
-    let mut walk = Walk { out, limits, device, names: HashMap::new(), left: *limits, sockets: 0 };
+    let mut walk = Walk { out, limits, leave, levels: Vec::new(), device, names: HashMap::new(), left: *limits, sockets: 0 };
     walk.tree(root)?;
     walk.out.bytes(&[0; 2 * BLOCK])?;
     walk.out.writer.flush().map_err(Error::Archive)?;
@@ -100,15 +134,21 @@ impl<W: Write> Out<W> {
 
 /// A directory that is being read.
 struct Level {
-    fd: OwnedFd,
+    fd: Rc<OwnedFd>,
     path: Vec<u8>,
     /// What is left of it, the next one last.
     names: Vec<Vec<u8>>,
+    /// Its own entry, until something below it is written.
+    pending: Option<Vec<u8>>,
+    bare: Bare,
 }
 
 struct Walk<'l, W> {
     out: Out<W>,
     limits: &'l Limits,
+    leave: &'l Leave<'l>,
+    /// From the root to where we are.
+    levels: Vec<Level>,
     device: u64,
     /// The first path of every inode that has several.
     names: HashMap<u64, Vec<u8>>,
@@ -120,21 +160,45 @@ struct Walk<'l, W> {
 impl<W: Write> Walk<'_, W> {
     /// Depth first with a stack of its own: a path has as many levels as its writer likes.
     fn tree(&mut self, root: OwnedFd) -> Result<(), Error> {
-        let mut levels = vec![self.enter(root, Vec::new())?];
-        while let Some(level) = levels.last_mut() {
+        self.enter(root, Vec::new())?;
+        while let Some(level) = self.levels.last_mut() {
             let Some(name) = level.names.pop() else {
-                levels.pop();
+                self.leave_directory()?;
                 continue;
             };
             let path = if level.path.is_empty() { name.clone() } else { [&level.path[..], b"/", &name].concat() };
-            let entered = self.entry(level.fd.as_fd(), &name, path)?;
-            levels.extend(entered);
+            let fd = Rc::clone(&level.fd);
+            self.entry(fd.as_fd(), &name, path)?;
         }
         Ok(())
     }
 
-    /// Writes a directory's own entry and lists it.
-    fn enter(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<Level, Error> {
+    fn leave_directory(&mut self) -> Result<(), Error> {
+        if self.levels.last().is_some_and(|level| level.bare == Bare::Kept) {
+            self.tell_parents()?;
+        }
+        if let Some(Level { pending: Some(_), .. }) = self.levels.pop()
+            && let Some(parent) = self.levels.last_mut()
+        {
+            // Nothing of it was worth telling, so that its parent may be there for it alone.
+            parent.bare = Bare::LeftOut;
+        }
+        Ok(())
+    }
+
+    /// Writes the entries of the directories that we are in, if they are not.
+    fn tell_parents(&mut self) -> Result<(), Error> {
+        for level in &mut self.levels {
+            if let Some(head) = level.pending.take() {
+                self.out.entries += 1;
+                self.out.bytes(&head)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prepares a directory's own entry and lists it.
+    fn enter(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<(), Error> {
         let failed = |call| {
             let path = path.clone();
             move |e| Error::upper(call, &path, e)
@@ -143,10 +207,7 @@ impl<W: Write> Walk<'_, W> {
         let found = xattrs_of(&fd).map_err(failed("fgetxattr"))?;
         let opaque = found.get(OVERLAY_OPAQUE).is_some_and(|value| value == b"y");
         let shown_path = if path.is_empty() { b"./".to_vec() } else { [&path[..], b"/"].concat() };
-        self.describe(&shown_path, Flag::Directory, &stat, found, b"")?;
-        if opaque {
-            self.out.mark(&[&shown_path[..], OPAQUE].concat())?;
-        }
+        let head = self.encode(&shown_path, Flag::Directory, &stat, found, b"")?;
         let mut names = Vec::new();
         for entry in Dir::read_from(&fd).map_err(failed("getdents"))? {
             let name = entry.map_err(failed("getdents"))?.file_name().to_bytes().to_vec();
@@ -158,11 +219,18 @@ impl<W: Write> Walk<'_, W> {
             names.push(name);
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(Level { fd, path, names })
+        let bare = if path.is_empty() { self.leave.root } else { Bare::Kept };
+        self.levels.push(Level { fd: Rc::new(fd), path, names, pending: Some(head), bare });
+        if opaque { self.mark(&[&shown_path[..], OPAQUE].concat()) } else { Ok(()) }
     }
 
-    /// One name; a directory comes back, to be gone through.
-    fn entry(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<Option<Level>, Error> {
+    fn mark(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.tell_parents()?;
+        self.out.mark(path)
+    }
+
+    /// One name; a directory becomes the next level.
+    fn entry(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<(), Error> {
         let refused = |reason| Error::Entry { path: shown(&path), reason };
         if name.starts_with(WHITEOUT) {
             return Err(refused(Refusal::Whiteout));
@@ -176,22 +244,28 @@ impl<W: Write> Walk<'_, W> {
         };
         let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             // Gone since the directory was listed.
-            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::NOENT) => return Ok(()),
             other => other.map_err(failed("statat"))?,
         };
         if stat.st_dev != self.device {
-            return Ok(None);
+            return Ok(());
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
         let device = (major(stat.st_rdev), minor(stat.st_rdev));
         if kind == FileType::CharacterDevice && device == (0, 0) {
             let parent = &path[..path.len() - name.len()];
-            return self.out.mark(&[parent, WHITEOUT, name].concat()).map(|()| None);
+            return self.mark(&[parent, WHITEOUT, name].concat());
+        }
+        if self.leave.mounted.contains(&path) && self.is_place(dir, name, kind, &stat).map_err(failed("openat"))? {
+            if let Some(level) = self.levels.last_mut() {
+                level.bare = Bare::LeftOut;
+            }
+            return Ok(());
         }
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.names.get(&stat.st_ino) {
                 let first = first.clone();
-                return self.describe(&path, Flag::HardLink, &stat, BTreeMap::new(), &first).map(|()| None);
+                return self.describe(&path, Flag::HardLink, &stat, BTreeMap::new(), &first);
             }
             charge(&mut self.left.metadata, path.len() as u64, "bytes of metadata", self.limits.metadata)?;
             self.names.insert(stat.st_ino, path.clone());
@@ -200,7 +274,7 @@ impl<W: Write> Walk<'_, W> {
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = openat(dir, name, flags, Mode::empty()).map_err(failed("openat"))?;
-                return self.enter(fd, path).map(Some);
+                return self.enter(fd, path);
             }
             FileType::RegularFile => self.file(dir, name, &path)?,
             FileType::Symlink => {
@@ -212,7 +286,25 @@ impl<W: Write> Walk<'_, W> {
             FileType::Fifo => self.special(dir, name, &path, Flag::Fifo, &stat, b"")?,
             FileType::Socket | FileType::Unknown => self.sockets += 1,
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// Whether something is nothing but a place to mount on.
+    fn is_place(&self, dir: BorrowedFd<'_>, name: &[u8], kind: FileType, stat: &Stat) -> Result<bool, Errno> {
+        match kind {
+            FileType::RegularFile => Ok(stat.st_size == 0),
+            FileType::Directory => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = openat(dir, name, flags, Mode::empty())?;
+                for entry in Dir::read_from(&fd)? {
+                    if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     fn special(
@@ -271,6 +363,20 @@ impl<W: Write> Walk<'_, W> {
         xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
         link: &[u8],
     ) -> Result<(), Error> {
+        let head = self.encode(path, flag, stat, xattrs, link)?;
+        self.tell_parents()?;
+        self.out.entries += 1;
+        self.out.bytes(&head)
+    }
+
+    fn encode(
+        &self,
+        path: &[u8],
+        flag: Flag,
+        stat: &Stat,
+        xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+        link: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         let bearer = match flag {
             Flag::File | Flag::HardLink => Bearer::File,
             Flag::Directory => Bearer::Directory,
@@ -286,7 +392,7 @@ impl<W: Write> Walk<'_, W> {
         let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
         let mtime = Time { seconds: stat.st_mtime, nanos };
         let (mode, uid, gid) = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
-        self.out.head(&Head { path, link, flag, mode, uid, gid, size, mtime, device, xattrs: &xattrs })
+        Ok(Head { path, link, flag, mode, uid, gid, size, mtime, device, xattrs: &xattrs }.encode())
     }
 }
 

@@ -28,7 +28,7 @@ mod xattr;
 pub use apply::{Applied, Target, apply};
 pub use archive::ArchiveWriter;
 pub use compression::Compression;
-pub use diff::{Diffed, diff};
+pub use diff::{Diffed, diff, diff_without};
 pub use erofs::{TarReader, tar_reader};
 pub use error::{Error, Malformed, Refusal};
 pub use fuzz::fuzz_tar;

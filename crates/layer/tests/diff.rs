@@ -17,7 +17,7 @@ use common::{
     chain,
     snapshot::{Kind, Snapshot, file},
 };
-use layer::{Diffed, Durability, Error, Format, Limits, Overlay, Refusal, Upper, diff};
+use layer::{Diffed, Durability, Error, Format, Limits, Overlay, Refusal, Upper, diff, diff_without};
 use rustix::fs::{CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chown, lsetxattr, makedev, mknodat, utimensat};
 
 fn archive_with(directory: &Path, limits: &Limits) -> Result<(Vec<u8>, Diffed), Error> {
@@ -237,4 +237,45 @@ fn a_full_disk_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let error = diff(File::open(dir.path()).unwrap().as_fd(), Full, &Limits::default()).unwrap_err();
     assert_eq!(error.kind(), model::ErrorKind::ResourceExhausted);
+}
+
+/// Names in the archive of what is not left out.
+fn told(directory: &Path, mounted: &[&str]) -> (Vec<String>, u64) {
+    let mounted = mounted.iter().map(|path| path.as_bytes().to_vec()).collect();
+    let mut bytes = Vec::new();
+    let diffed = diff_without(File::open(directory).unwrap().as_fd(), &mounted, &mut bytes, &Limits::default()).unwrap();
+    let (mut names, mut at) = (Vec::new(), 0);
+    while bytes[at] != 0 || bytes[at + 156] != 0 {
+        let field = |range: std::ops::Range<usize>| {
+            String::from_utf8(bytes[at..][range].iter().copied().take_while(|byte| *byte != 0).collect()).unwrap()
+        };
+        let size = usize::from_str_radix(&field(124..136), 8).unwrap();
+        // A PAX header is about the next entry.
+        if bytes[at + 156] != b'x' {
+            names.push(field(0..100));
+        }
+        at += 512 + size.next_multiple_of(512);
+    }
+    (names, diffed.entries)
+}
+
+#[test]
+fn places_that_were_made_to_mount_on_are_left_out_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    assert_eq!(told(dir.path(), &[]), (vec![], 0));
+    fs::create_dir_all(at("etc")).unwrap();
+    fs::write(at("etc/hosts"), b"").unwrap();
+    fs::create_dir_all(at("a/b/c")).unwrap();
+    let mounted = ["etc/hosts", "a/b/c"];
+    assert_eq!(told(dir.path(), &mounted), (vec![], 0), "the directories are there for the places alone");
+    fs::create_dir_all(at("a/empty")).unwrap();
+    fs::write(at("etc/motd"), b"x").unwrap();
+    let (names, entries) = told(dir.path(), &mounted);
+    assert_eq!((names, entries), (["./", "a/", "a/empty/", "etc/", "etc/motd"].map(str::to_owned).to_vec(), 5));
+    fs::write(at("a/b/c/own"), b"x").unwrap();
+    fs::write(at("etc/hosts"), b"own").unwrap();
+    let (names, _) = told(dir.path(), &mounted);
+    let all = ["./", "a/", "a/b/", "a/b/c/", "a/b/c/own", "a/empty/", "etc/", "etc/hosts", "etc/motd"];
+    assert_eq!(names, all.map(str::to_owned).to_vec(), "what the container has put there is its own");
 }

@@ -36,7 +36,7 @@ pub struct ImageDetails {
 }
 
 /// What an image takes on the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     /// Bytes of layers that other images use too.
     pub shared: u64,
@@ -44,6 +44,8 @@ pub struct Footprint {
     pub unique: u64,
     /// Bytes of its layers, unpacked.
     pub unpacked: u64,
+    /// Bytes of each of its layers on the disk, lowest first.
+    pub layers: Vec<u64>,
 }
 
 impl Images {
@@ -78,6 +80,7 @@ impl Images {
                 *to += info.bytes;
             }
             let tar_size = |id| self.shared.store.layer(id).map_or(0, |info| info.tar_size);
+            footprint.layers = layers.iter().map(|id| self.shared.store.layer(id).map_or(0, |info| info.bytes)).collect();
             footprint.unpacked = layers.iter().map(tar_size).sum();
             footprint
         };

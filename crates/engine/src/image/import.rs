@@ -189,7 +189,7 @@ impl Shared {
     }
 }
 
-fn read_start(reader: &mut impl Read, start: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_start(reader: &mut impl Read, start: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;
     while n < start.len() {
         match reader.read(&mut start[n..])? {

@@ -1,10 +1,12 @@
 //! Images: pull, import, list, find, remove, and root file systems made of them.
 
+mod changes;
 mod config;
 mod describe;
 mod idmap;
 mod import;
 mod joint;
+mod make;
 mod names;
 mod pinned;
 mod pull;
@@ -22,17 +24,19 @@ mod volume;
 use std::sync::Arc;
 
 pub use describe::{Footprint, HistoryEntry, ImageDetails};
+pub use make::{Commit, FromFiles};
 use model::{ErrorKind, ImageId};
 pub use pinned::Pinned;
 pub use pull::{LayerProgress, Phase, PullRequest};
 pub use push::{PushPhase, PushProgress, PushRequest, Pushed};
-pub use registry::{Credentials, Hit, Secret};
+pub use registry::{Credentials, Hit, Platform, Secret};
 pub use remove::{Gone, PruneImages, Pruned};
 pub use rootfs::Durability;
 pub use view::ImageInfo;
 
 pub(crate) use config::Unusable as UnusableConfig;
 pub(crate) use idmap::Idmap;
+pub(crate) use make::Unmakable;
 pub(crate) use pull::Unpack as PullError;
 pub(crate) use rootfs::Error as RootfsError;
 pub(crate) use volume::Error as VolumeError;

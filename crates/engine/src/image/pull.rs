@@ -36,6 +36,8 @@ pub struct PullRequest {
     pub reference: ImageRef,
     /// For its registry.
     pub credentials: Credentials,
+    /// For another machine than this.
+    pub platform: Option<registry::Platform>,
 }
 
 /// Where a layer is on its way.
@@ -71,8 +73,8 @@ pub struct LayerProgress {
 /// Pulls in progress.
 #[derive(Debug)]
 pub(super) struct Pulls {
-    /// By name and a hash of the credentials: who has other rights does not join.
-    images: Joint<(String, [u8; 32]), ImageId, Error>,
+    /// By name, platform and a hash of the credentials: who has other rights does not join.
+    images: Joint<(String, String, [u8; 32]), ImageId, Error>,
     layers: Joint<(Digest, DiffId), (), Error>,
     progress: broadcast::Sender<LayerProgress>,
 }
@@ -87,10 +89,25 @@ impl Images {
     /// Pulls an image, or joins a pull of it. A pull ends with the last who waits for it, and then leaves nothing.
     pub async fn pull(&self, request: PullRequest) -> Result<ImageId, Error> {
         let name = request.reference.to_string();
-        let key = (name.clone(), fingerprint(&request.credentials));
+        let platform = request.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+        let key = (name.clone(), platform, fingerprint(&request.credentials));
         let shared = self.shared.clone();
         let pulled = self.shared.pulls.images.join(key, move || async move { shared.pull(request).await }).await;
         pulled.unwrap_or_else(|| Err(crashed(&name)))
+    }
+
+    /// What a name stood for at its registry when it was pulled or pushed: the digest of an index or a manifest.
+    pub fn target(&self, name: &ImageRef) -> Option<Digest> {
+        self.shared.store.target(name)
+    }
+
+    /// All tags of a repository at its registry.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub async fn remote_tags(&self, repository: &ImageRef, credentials: &Credentials) -> Result<Vec<String>, Error> {
+        let about = About::Image(repository.name());
+        self.shared.registry.tags(repository, credentials).await.step(about, "list tags")
     }
 
     /// How far all pulls are, from now on.
@@ -115,7 +132,11 @@ impl Shared {
     async fn pull(self: Arc<Self>, request: PullRequest) -> Result<ImageId, Error> {
         let name = request.reference.to_string();
         let about = || About::Image(name.clone());
-        let resolved = self.registry.resolve(&request.reference, &request.credentials).await.step(about(), "pull")?;
+        let resolved = match &request.platform {
+            None => self.registry.resolve(&request.reference, &request.credentials).await,
+            Some(platform) => self.registry.resolve_for(&request.reference, &request.credentials, platform).await,
+        };
+        let resolved = resolved.step(about(), "pull")?;
         let parsed = config::parse(&resolved.config_bytes, resolved.layers.len()).step(about(), "pull")?;
         let id = ImageId::new(resolved.config.digest);
         // From here on nothing that this image needs is collected.
@@ -246,6 +267,8 @@ impl Read for Pieces {
 #[derive(Debug)]
 pub(crate) enum Unpack {
     Layer(Digest, Box<layer::Error>),
+    /// A layer that is made here.
+    New(Box<layer::Error>),
     Store(store::Error),
     /// The layer's blob; the promised and the real diff id.
     Mismatch(Digest, Box<[DiffId; 2]>),
@@ -257,6 +280,7 @@ impl fmt::Display for Unpack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Layer(blob, _) => write!(f, "unpack layer {blob}"),
+            Self::New(_) => f.write_str("unpack"),
             Self::Store(_) => f.write_str("keep layer"),
             Self::Mismatch(blob, ids) => write!(f, "layer {blob}: diff id is {}, the config promises {}", ids[1], ids[0]),
             Self::MediaType(blob, kind) => write!(f, "layer {blob}: media type {kind:?} is not that of a layer"),
@@ -268,7 +292,7 @@ impl fmt::Display for Unpack {
 impl std::error::Error for Unpack {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Layer(_, e) => Some(&**e),
+            Self::Layer(_, e) | Self::New(e) => Some(&**e),
             Self::Store(e) => Some(e),
             Self::Mismatch(..) | Self::MediaType(..) | Self::Crashed => None,
         }
@@ -278,7 +302,7 @@ impl std::error::Error for Unpack {
 impl Unpack {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Layer(_, e) => e.kind(),
+            Self::Layer(_, e) | Self::New(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Mismatch(..) => ErrorKind::Corrupted,
             Self::MediaType(..) => ErrorKind::InvalidArgument,
@@ -320,25 +344,66 @@ impl Shared {
         diff: DiffId,
     ) -> Result<store::LayerPins, Unpack> {
         let digest = blob.unwrap_or(*diff.digest());
-        let failed = |e| Unpack::Layer(digest, Box::new(e));
+        let (ingest, applied) = self.ingest(reader, compression).map_err(|e| e.into_unpack(digest))?;
+        if applied.diff_id != diff {
+            return Err(Unpack::Mismatch(digest, Box::new([diff, applied.diff_id])));
+        }
+        ingest.commit(&facts(&applied, blob)).map_err(Unpack::Store)
+    }
+
+    /// Unpacks a layer that nobody has promised anything of; its diff id and the size of its archive.
+    pub(super) fn unpack_new(
+        &self,
+        reader: impl Read + Send,
+        compression: layer::Compression,
+    ) -> Result<(DiffId, u64, store::LayerPins), Unpack> {
+        let (ingest, applied) = self.ingest(reader, compression).map_err(|e| match e {
+            Ingest::Layer(e) => Unpack::New(e),
+            Ingest::Store(e) => Unpack::Store(e),
+        })?;
+        let pins = ingest.commit(&facts(&applied, None)).map_err(Unpack::Store)?;
+        Ok((applied.diff_id, applied.tar_size, pins))
+    }
+
+    fn ingest(
+        &self,
+        reader: impl Read + Send,
+        compression: layer::Compression,
+    ) -> Result<(store::LayerIngest, layer::Applied), Ingest> {
         let mut ingest = self.store.layer_ingest();
         let limits = self.limits();
+        let failed = |e| Ingest::Layer(Box::new(e));
         let applied = match self.format {
             layer::Format::Erofs => {
-                let file = ingest.create_file().map_err(Unpack::Store)?;
+                let file = ingest.create_file().map_err(Ingest::Store)?;
                 layer::apply(reader, compression, layer::Target::Erofs(&file), &limits).map_err(failed)?
             }
             layer::Format::Directory => {
-                let dir = ingest.create_directory().map_err(Unpack::Store)?;
+                let dir = ingest.create_directory().map_err(Ingest::Store)?;
                 layer::apply(reader, compression, layer::Target::Directory(std::os::fd::AsFd::as_fd(&dir)), &limits)
                     .map_err(failed)?
             }
         };
-        if applied.diff_id != diff {
-            return Err(Unpack::Mismatch(digest, Box::new([diff, applied.diff_id])));
-        }
-        let facts =
-            LayerFacts { diff_id: diff, tar_size: applied.tar_size, content: applied.content, inodes: applied.inodes, blob };
-        ingest.commit(&facts).map_err(Unpack::Store)
+        Ok((ingest, applied))
     }
+}
+
+/// Why a layer was not unpacked.
+enum Ingest {
+    Layer(Box<layer::Error>),
+    Store(store::Error),
+}
+
+impl Ingest {
+    fn into_unpack(self, digest: Digest) -> Unpack {
+        match self {
+            Self::Layer(e) => Unpack::Layer(digest, e),
+            Self::Store(e) => Unpack::Store(e),
+        }
+    }
+}
+
+fn facts(applied: &layer::Applied, blob: Option<Digest>) -> LayerFacts {
+    let layer::Applied { diff_id, tar_size, content, inodes, .. } = *applied;
+    LayerFacts { diff_id, tar_size, content, inodes, blob }
 }

@@ -5,6 +5,7 @@
 //! made here, layers are compressed (the same bytes every time) and a manifest is made for them.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Seek as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -30,6 +31,8 @@ pub struct PushRequest {
     pub name: ImageRef,
     /// For its registry.
     pub credentials: Credentials,
+    /// For the registries that the image has been pulled from, by `HOST[:PORT]`.
+    pub sources: BTreeMap<String, Credentials>,
 }
 
 /// How far a layer of a push is.
@@ -65,6 +68,8 @@ pub enum PushPhase {
 pub struct Pushed {
     /// The manifest under the name.
     pub manifest: Descriptor,
+    /// Why its digest is another one than that of the pull; empty: it is the same, or the image was made here.
+    pub note: String,
 }
 
 /// An image's manifest as it was pulled.
@@ -73,6 +78,15 @@ struct Known {
     bytes: Vec<u8>,
     config: Descriptor,
     layers: Vec<Descriptor>,
+    /// The index that the manifest was chosen from.
+    index: Option<Above>,
+}
+
+/// An index, and whether there is nothing in it but what is here.
+struct Above {
+    descriptor: Descriptor,
+    bytes: Vec<u8>,
+    whole: bool,
 }
 
 /// What one push works with.
@@ -81,6 +95,7 @@ struct Push<'p> {
     image: NamedImage,
     target: Target,
     name: ImageRef,
+    sources: BTreeMap<String, Credentials>,
     tell: &'p (dyn Fn(PushProgress) + Sync),
 }
 
@@ -101,7 +116,7 @@ impl Images {
         };
         let _pins = self.shared.store.pin(&image.record.layers);
         let target = self.shared.registry.target(&name, &request.credentials).await.step(about(), "push")?;
-        Push { shared: self.shared.clone(), image, target, name, tell }.run().await
+        Push { shared: self.shared.clone(), image, target, name, sources: request.sources, tell }.run().await
     }
 }
 
@@ -111,47 +126,78 @@ impl Push<'_> {
     }
 
     async fn run(self) -> Result<Pushed, Error> {
-        if let Some(known) = self.known().await
-            && let Some(pushed) = self.as_it_came(&known).await?
-        {
-            return Ok(pushed);
+        let Some(known) = self.known().await else { return self.compressed(String::new()).await };
+        match self.as_it_came(&known).await? {
+            Ok(pushed) => Ok(pushed),
+            Err(why) => {
+                let was = known.descriptor.digest;
+                tracing::info!(name = %self.name, why = %why.chain(), "pushed with a new manifest");
+                let why = why.chain();
+                let note = format!(
+                    "{was} has become another digest: its layers are kept unpacked, and could not be fetched again ({why})"
+                );
+                self.compressed(note).await
+            }
         }
-        self.compressed().await
     }
 
     /// The manifest that the image came with, if it came from a registry.
     async fn known(&self) -> Option<Known> {
         let (shared, documents, id) = (self.shared.clone(), self.image.documents.clone(), self.image.record.id);
         blocking(move || {
-            documents.iter().find_map(|digest| {
-                let bytes = shared.store.blob(digest).ok()?;
-                let Ok(Document::Image(image)) = registry::parse_manifest(&bytes, None) else { return None };
-                if image.config.digest != *id.digest() {
-                    return None;
+            let mut indexes = Vec::new();
+            let mut known: Option<Known> = None;
+            for digest in documents {
+                let Ok(bytes) = shared.store.blob(&digest) else { continue };
+                let of = |media_type| Descriptor { media_type, digest, size: bytes.len() as u64 };
+                match registry::parse_manifest(&bytes, None) {
+                    Ok(Document::Image(image)) if known.is_none() && image.config.digest == *id.digest() => {
+                        let descriptor = of(image.media_type);
+                        known = Some(Known { descriptor, bytes, config: image.config, layers: image.layers, index: None });
+                    }
+                    Ok(Document::Index(index)) => indexes.push((of(index.media_type), bytes, index.entries)),
+                    Ok(Document::Image(_)) | Err(_) => {}
                 }
-                let descriptor = Descriptor { media_type: image.media_type, digest: *digest, size: bytes.len() as u64 };
-                Some(Known { descriptor, bytes, config: image.config, layers: image.layers })
-            })
+            }
+            let mut known = known?;
+            let manifest = known.descriptor.digest;
+            let above = indexes.into_iter().find(|(_, _, entries)| entries.iter().any(|e| e.descriptor.digest == manifest));
+            known.index = above.map(|(descriptor, bytes, entries)| {
+                let whole = entries.iter().all(|entry| entry.descriptor.digest == manifest);
+                Above { descriptor, bytes, whole }
+            });
+            Some(known)
         })
         .await
     }
 
-    /// With the very blobs of its manifest. `None`: one of them is neither there nor where the image is from.
-    async fn as_it_came(&self, known: &Known) -> Result<Option<Pushed>, Error> {
+    /// With the very blobs of its manifest; inside, why one of them can be had neither here nor where the image is from.
+    async fn as_it_came(&self, known: &Known) -> Result<Result<Pushed, Error>, Error> {
         for (layer, blob) in self.image.record.layers.iter().zip(&known.layers) {
             let Some(found) = self.look(*layer, blob).await? else { continue };
             self.tell(*layer, PushPhase::Preparing, 0, blob.size);
-            let file = match self.fetch(blob).await {
+            let file = match self.fetch(*layer, blob).await {
                 Ok(file) => file,
-                Err(error) => {
-                    tracing::info!(name = %self.name, why = %error.chain(), "a layer cannot be had again: pushed with a new manifest");
-                    return Ok(None);
-                }
+                Err(error) => return Ok(Err(error)),
             };
             self.send(*layer, blob, found, Content::File(Arc::new(file))).await?;
         }
         self.document(&known.config).await?;
-        self.publish(known.descriptor.clone(), known.bytes.clone().into()).await.map(Some)
+        let manifest = (known.descriptor.clone(), Bytes::from(known.bytes.clone()));
+        match &known.index {
+            Some(index) if index.whole => {
+                self.target.publish(None, &manifest.0, manifest.1).await.step(self.about(), "push manifest")?;
+                self.publish(index.descriptor.clone(), index.bytes.clone().into(), String::new()).await.map(Ok)
+            }
+            Some(index) => {
+                let note = format!(
+                    "not all platforms of {} are here: only this one was pushed, as {}",
+                    index.descriptor.digest, manifest.0.digest
+                );
+                self.publish(manifest.0, manifest.1, note).await.map(Ok)
+            }
+            None => self.publish(manifest.0, manifest.1, String::new()).await.map(Ok),
+        }
     }
 
     /// Whether a blob is there, or can be shared; else how to upload it.
@@ -175,10 +221,14 @@ impl Push<'_> {
     }
 
     /// A blob from where the image is from, verified, in a file without a name.
-    async fn fetch(&self, blob: &Descriptor) -> Result<File, Error> {
+    async fn fetch(&self, layer: DiffId, blob: &Descriptor) -> Result<File, Error> {
+        if blob.digest == *layer.digest() {
+            let shared = self.shared.clone();
+            let plain = blocking(move || shared.plain(&layer)).await;
+            return plain.map_err(|e| Error::new(e.kind(), self.about(), format!("push: {}", crate::chain(&e))));
+        }
         let mut last = Error::new(ErrorKind::NotFound, self.about(), "the image was made here: its blobs are nowhere");
         for origin in self.origins() {
-            // Nobody's credentials: those of the push are for the other registry.
             match self.fetch_from(&origin, blob).await {
                 Ok(file) => return Ok(file),
                 Err(error) => last = error,
@@ -189,7 +239,10 @@ impl Push<'_> {
 
     async fn fetch_from(&self, origin: &ImageRef, blob: &Descriptor) -> Result<File, Error> {
         let registry = &self.shared.registry;
-        let source = registry.source(origin, &Credentials::anonymous()).await.step(self.about(), "fetch layer again")?;
+        // Never those of the push, which are for the other registry.
+        let anonymous = Credentials::anonymous();
+        let credentials = self.sources.get(origin.registry.as_str()).unwrap_or(&anonymous);
+        let source = registry.source(origin, credentials).await.step(self.about(), "fetch layer again")?;
         let mut reader = registry.blob(&source, blob).await.step(self.about(), "fetch layer again")?;
         let mut file = self.shared.nameless().step(self.about(), "make room for a layer")?;
         while let Some(piece) = reader.next().await {
@@ -201,7 +254,7 @@ impl Push<'_> {
     }
 
     /// With layers that are compressed now.
-    async fn compressed(&self) -> Result<Pushed, Error> {
+    async fn compressed(&self, note: String) -> Result<Pushed, Error> {
         let mut layers = Vec::new();
         for layer in &self.image.record.layers {
             let size = self.shared.store.layer(layer).map_or(0, |info| info.tar_size);
@@ -223,7 +276,7 @@ impl Push<'_> {
         let bytes = save::manifest(entry, layers).map_err(|e| Error::new(ErrorKind::Internal, self.about(), e.to_string()))?;
         let digest = Digest::Sha256(sha2::Sha256::digest(&bytes).into());
         let descriptor = Descriptor { media_type: MediaType::OciManifest, digest, size: bytes.len() as u64 };
-        self.publish(descriptor, bytes.into()).await
+        self.publish(descriptor, bytes.into(), note).await
     }
 
     /// Uploads the config.
@@ -243,7 +296,7 @@ impl Push<'_> {
     }
 
     /// The manifest goes last: what it names is there. Then the name here stands for it too.
-    async fn publish(&self, manifest: Descriptor, bytes: Bytes) -> Result<Pushed, Error> {
+    async fn publish(&self, manifest: Descriptor, bytes: Bytes, note: String) -> Result<Pushed, Error> {
         let At::Tag(tag) = &self.name.at else {
             return Err(Error::new(ErrorKind::InvalidArgument, self.about(), "cannot push a digest reference"));
         };
@@ -253,7 +306,7 @@ impl Push<'_> {
         let keep = move || shared.store.put_image(&record, &[name], &[store::Document { digest, bytes: &bytes }]);
         blocking(keep).await.step(self.about(), "keep the pushed manifest")?;
         tracing::info!(image = %self.image.record.id, name = %self.name, digest = %manifest.digest, "pushed");
-        Ok(Pushed { manifest })
+        Ok(Pushed { manifest, note })
     }
 
     fn tell(&self, layer: DiffId, phase: PushPhase, current: u64, total: u64) {
@@ -266,6 +319,15 @@ impl Shared {
     fn nameless(&self) -> io::Result<File> {
         let flags = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
         File::options().read(true).write(true).mode(0o600).custom_flags(flags).open(self.store.root())
+    }
+
+    /// A layer as the archive that it was made from.
+    fn plain(&self, layer: &DiffId) -> Result<File, save::Unsavable> {
+        let (mut tar, _) = self.layer_tar(layer)?;
+        let mut file = self.nameless()?;
+        io::copy(&mut tar, &mut file)?;
+        file.rewind()?;
+        Ok(file)
     }
 
     /// A layer as a gzipped blob: the same bytes every time.

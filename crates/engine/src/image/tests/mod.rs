@@ -1,6 +1,7 @@
 //! Images from end to end: a registry on loopback, the real store, real mounts.
 
 mod archives;
+mod made;
 mod people;
 mod pulls;
 mod registry;
@@ -54,7 +55,7 @@ impl Lab {
 
     async fn pull(&self, name: &str) -> Result<ImageId, Error> {
         let reference = format!("{}/{name}", self.server.address()).parse().unwrap();
-        self.images.pull(PullRequest { reference, credentials: Credentials::anonymous() }).await
+        self.images.pull(PullRequest { reference, credentials: Credentials::anonymous(), platform: None }).await
     }
 
     /// Nothing is left of what was cancelled or failed, as soon as its last thread has noticed.
