@@ -73,6 +73,24 @@ pub enum Error {
         /// Its address.
         address: IpAddr,
     },
+    /// An address that is asked for cannot be a pod's.
+    #[error("address {address} is none for a container of the network's subnets")]
+    AddressOutside {
+        /// It.
+        address: IpAddr,
+    },
+    /// An address that is asked for is somebody's.
+    #[error("address {address} is in use")]
+    AddressTaken {
+        /// It.
+        address: IpAddr,
+    },
+    /// There is no room for another network.
+    #[error("no free subnet in {pool}: all are in use by networks, interfaces or routes of this machine")]
+    SubnetsExhausted {
+        /// Where it was looked for.
+        pool: String,
+    },
     /// All addresses are given out.
     #[error("no free address in subnet {subnet}: {used} in use")]
     AddressesExhausted {
@@ -234,14 +252,19 @@ impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Config(_) | Self::PodCidr(_) | Self::PortTwice { .. } | Self::PortInvalid { .. } | Self::CniArgument { .. } => {
-                ErrorKind::InvalidArgument
-            }
+            Self::AddressOutside { .. }
+            | Self::Config(_)
+            | Self::PodCidr(_)
+            | Self::PortTwice { .. }
+            | Self::PortInvalid { .. }
+            | Self::CniArgument { .. } => ErrorKind::InvalidArgument,
             Self::OpenNamespace { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
             Self::OpenNamespace { .. } | Self::EnterNamespace { .. } | Self::Sysctl { .. } => ErrorKind::Internal,
-            Self::Thread { .. } | Self::AddressesExhausted { .. } => ErrorKind::ResourceExhausted,
+            Self::SubnetsExhausted { .. } | Self::Thread { .. } | Self::AddressesExhausted { .. } => ErrorKind::ResourceExhausted,
             Self::Netlink { source, .. } => source.kind(),
-            Self::NotABridge(_) | Self::SubnetInUse { .. } | Self::PortTaken { .. } => ErrorKind::FailedPrecondition,
+            Self::AddressTaken { .. } | Self::NotABridge(_) | Self::SubnetInUse { .. } | Self::PortTaken { .. } => {
+                ErrorKind::FailedPrecondition
+            }
             Self::AlreadyAttached(_) => ErrorKind::AlreadyExists,
             Self::Record { .. } => ErrorKind::Corrupted,
             Self::NoCniNetwork(_) => ErrorKind::Unavailable,

@@ -14,7 +14,7 @@ mod network;
 #[cfg(test)]
 mod testnet;
 
-pub use bridge::Bridge;
+pub use bridge::{Bridge, loopback};
 pub use cni::Cni;
 pub use error::{CniError, Error, NetlinkError};
 pub use network::{AttachRequest, Attached, Config, Network, Recovered, Status};

@@ -9,18 +9,24 @@ use super::{
     Bridge, Plug, conntrack,
     link::{Links, NewVeth},
     namespace, record,
+    state::Order,
 };
 use crate::{AttachRequest, Attached, Error, network::POD_INTERFACE};
 
 impl Bridge {
     /// See [`crate::Network::attach`].
     pub(crate) fn attach(&self, request: &AttachRequest<'_>) -> Result<Attached, Error> {
+        self.attach_at(request, None)
+    }
+
+    /// The same with an address that the pod wants.
+    pub fn attach_at(&self, request: &AttachRequest<'_>, ip: Option<std::net::IpAddr>) -> Result<Attached, Error> {
         let namespace =
             File::open(request.netns).map_err(|source| Error::OpenNamespace { path: request.netns.to_owned(), source })?;
-        let (plug, bridge) = self.lock().reserve(&self.config, request.pod, request.ports)?;
+        let (plug, bridge) = self.lock().reserve(&self.config, Order { pod: request.pod, ports: request.ports, ip })?;
         let plugged = conntrack::forget(&plug.forwards)
             .and_then(|()| self.plug_in(&plug, bridge, &namespace))
-            .and_then(|()| namespace::configure(&namespace, request.netns, &plug))
+            .and_then(|()| namespace::configure(&namespace, request.netns, &plug, &self.config.reach))
             .and_then(|()| record::encode(request.pod, &plug));
         match plugged {
             Ok(record) => {

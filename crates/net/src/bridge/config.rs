@@ -37,6 +37,23 @@ pub enum Subnets {
     UntilPodCidr(Vec<Subnet>),
 }
 
+/// Whom the pods of a bridge can reach besides each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Whatever the node can.
+    #[default]
+    All,
+    /// That, but no pod of these bridges, nor they ours, unless by a port of the node.
+    Apart {
+        /// What names of the other bridges begin with; our own may begin so too.
+        prefix: String,
+        /// Further bridges.
+        others: Vec<String>,
+    },
+    /// The node itself, and nobody else.
+    Inside,
+}
+
 /// Configuration of the bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgeConfig {
@@ -54,6 +71,8 @@ pub struct BridgeConfig {
     pub masquerade: Masquerade,
     /// Checks on frames of pods.
     pub anti_spoof: AntiSpoof,
+    /// Whom its pods can reach.
+    pub reach: Reach,
 }
 
 /// FNV-1a, 64 bits: names derived from it must be the same in every version of this program.
@@ -84,6 +103,7 @@ impl BridgeConfig {
             mtu: None,
             masquerade: Masquerade::On,
             anti_spoof: AntiSpoof::Enforce,
+            reach: Reach::All,
         }
     }
 

@@ -113,6 +113,20 @@ impl Firewall {
         Ok(())
     }
 
+    /// Removes the tables with everything in them; not there is fine.
+    pub(super) fn remove_tables(&mut self, layout: &Layout<'_>) -> Result<(), Error> {
+        let mut stale = Vec::new();
+        for table in [layout.inet(), layout.bridge_table()] {
+            if self.has(&table)? {
+                stale.push(table.delete());
+            }
+        }
+        if stale.is_empty() {
+            return Ok(());
+        }
+        self.commit(&stale).map_err(|(_, error)| failed(format!("remove nftables tables {}", layout.table))(error))
+    }
+
     fn commit(&mut self, body: &[Message]) -> Result<(), (usize, NetlinkError)> {
         self.socket.commit(nft::batch_begin(), body, nft::batch_end())
     }

@@ -64,6 +64,15 @@ pub(super) struct NewVeth<'a> {
     pub(super) mtu: Option<u32>,
 }
 
+/// Whether a pod can leave its subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WayOut {
+    /// By default routes to the bridge.
+    Gateway,
+    /// It cannot.
+    None,
+}
+
 fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
     let mut header = [0; IFINFOMSG];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -140,6 +149,26 @@ impl Links {
                 _ => return None,
             };
             Some((index, ip))
+        };
+        Ok(replies.iter().filter_map(parse).collect())
+    }
+
+    /// Where packets go that do not go to the default gateway: the destinations of all routes.
+    pub(super) fn routes(&mut self) -> Result<Vec<Subnet>, Error> {
+        const RTM_GETROUTE: u16 = 26;
+        const RTMSG: usize = 12;
+        const RTA_DST: u16 = 1;
+        let request = Message::new(RTM_GETROUTE, NLM_F_DUMP, &[0; RTMSG]);
+        let replies = self.0.query(&request).map_err(failed("list routes".into()))?;
+        let parse = |reply: &Vec<u8>| {
+            let length = *reply.get(1)?;
+            let value = Attributes(reply.get(RTMSG..)?).get(RTA_DST)?;
+            let ip = match value.len() {
+                4 => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
+                16 => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
+                _ => return None,
+            };
+            Subnet::new(ip, length).filter(|_| length > 0)
         };
         Ok(replies.iter().filter_map(parse).collect())
     }
@@ -237,10 +266,12 @@ impl Links {
     }
 
     /// Brings a pod's interface up and gives it its addresses and default routes, in one system call.
-    pub(super) fn configure_pod(&mut self, link: &Link, addresses: &[(IpAddr, Subnet)]) -> Result<(), Error> {
+    pub(super) fn configure_pod(&mut self, link: &Link, addresses: &[(IpAddr, Subnet)], out: WayOut) -> Result<(), Error> {
         let mut requests = vec![Message::new(RTM_SETLINK, 0, &ifinfomsg(link.index, IFF_UP, IFF_UP))];
         requests.extend(addresses.iter().map(|(ip, subnet)| new_address(link.index, *ip, subnet.length())));
-        requests.extend(addresses.iter().map(|(_, subnet)| default_route(link.index, subnet.gateway())));
+        if out == WayOut::Gateway {
+            requests.extend(addresses.iter().map(|(_, subnet)| default_route(link.index, subnet.gateway())));
+        }
         self.0.execute(&requests).map_err(|(index, error)| {
             let what = match index.checked_sub(1).map(|index| (addresses.get(index), index)) {
                 None => "up".to_owned(),

@@ -9,6 +9,7 @@ mod attach;
 mod config;
 mod conntrack;
 mod firewall;
+mod free;
 mod link;
 mod namespace;
 mod nft;
@@ -29,7 +30,10 @@ use std::{
 
 use model::PodId;
 
-pub use config::{AntiSpoof, BridgeConfig, Masquerade, Subnets};
+pub use config::{AntiSpoof, BridgeConfig, Masquerade, Reach, Subnets};
+pub use free::free_subnet;
+pub use namespace::loopback;
+pub use ports::PortBook;
 pub use subnet::{Subnet, SubnetError};
 
 use crate::{Error, Status};
@@ -55,14 +59,41 @@ pub struct Bridge {
     config: BridgeConfig,
     /// Held while the books and the rules are changed together, for some 100 microseconds; never while links are made.
     state: Mutex<State>,
+    ports: PortBook,
 }
 
 impl Bridge {
     /// Checks the configuration. Nothing is changed before the first [`Bridge::recover`], attach or heal.
     pub fn new(config: BridgeConfig) -> Result<Self, Error> {
+        Self::with_ports(config, PortBook::default())
+    }
+
+    /// The same for one of several bridges, which share the node's ports.
+    ///
+    /// # Errors
+    /// As [`Bridge::new`].
+    pub fn with_ports(config: BridgeConfig, ports: PortBook) -> Result<Self, Error> {
         config.check()?;
-        let state = State::new(&config)?;
-        Ok(Self { config, state: Mutex::new(state) })
+        let state = State::new(&config, ports.clone())?;
+        Ok(Self { config, state: Mutex::new(state), ports })
+    }
+
+    /// The host ports of this bridge and of those that share them.
+    pub fn ports(&self) -> PortBook {
+        self.ports.clone()
+    }
+
+    /// As it was configured.
+    pub fn config(&self) -> &BridgeConfig {
+        &self.config
+    }
+
+    /// Takes the bridge and its rules out of the kernel; not there is fine. There must be no pods on it any more.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove(&self) -> Result<(), Error> {
+        self.lock().remove(&self.config)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -71,7 +102,10 @@ impl Bridge {
     }
 
     /// See [`crate::Network::detach`].
-    pub(crate) fn detach(&self, pod: PodId) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn detach(&self, pod: PodId) -> Result<(), Error> {
         let released = self.lock().release(&self.config, pod)?;
         // After the rules are gone, so that no packet makes a new entry; not under the lock, as the kernel goes through
         // all of its connections. An attach that reuses the port does the same.
@@ -79,7 +113,10 @@ impl Bridge {
     }
 
     /// See [`crate::Network::heal`].
-    pub(crate) fn heal(&self) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn heal(&self) -> Result<bool, Error> {
         self.lock().heal(&self.config)
     }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use model::{
@@ -78,6 +79,24 @@ pub(super) fn forwards(ports: &[PortMapping], ips: &[IpAddr]) -> Result<Vec<Forw
     Ok(all)
 }
 
+/// The host ports of a node, which all of its bridges share.
+#[derive(Clone, Debug, Default)]
+pub struct PortBook(Arc<Mutex<Ports>>);
+
+impl PortBook {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Ports> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a connection to 127.0.0.0/8 can lead by one of these.
+pub(super) fn any_on_v4_loopback<'f>(mut forwards: impl Iterator<Item = &'f Forward>) -> bool {
+    forwards.any(|forward| match forward.from.host_ip {
+        IpAddr::V4(ip) => ip.is_unspecified() || ip.is_loopback(),
+        IpAddr::V6(_) => false,
+    })
+}
+
 /// All host ports in use.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ports {
@@ -135,14 +154,6 @@ impl Ports {
             }
         }
     }
-
-    /// Whether a connection to 127.0.0.0/8 can lead into a pod.
-    pub(super) fn any_on_v4_loopback(&self) -> bool {
-        self.held.keys().any(|port| match port.host_ip {
-            IpAddr::V4(ip) => ip.is_unspecified() || ip.is_loopback(),
-            IpAddr::V6(_) => false,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -184,7 +195,7 @@ mod tests {
         ports.take(b, &make(81, None)).unwrap();
         let error = ports.take(a, &make(81, Some("192.0.2.1"))).unwrap_err().to_string();
         assert!(error.contains("192.0.2.1:81/tcp") && error.contains(&b.to_string()), "{error}");
-        assert!(ports.any_on_v4_loopback());
+        assert!(any_on_v4_loopback(make(81, None).iter()) && !any_on_v4_loopback(make(81, Some("192.0.2.1")).iter()));
         ports.give_back(a, &make(81, None));
         assert!(ports.take(a, &make(81, None)).is_err(), "a pod cannot free what another one holds");
         ports.give_back(b, &make(81, None));

@@ -9,7 +9,10 @@ use crate::{Error, Recovered, error};
 
 impl Bridge {
     /// See [`crate::Network::recover`].
-    pub(crate) fn recover(&self, live: &[(PodId, Vec<u8>)]) -> Result<Recovered, Error> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn recover(&self, live: &[(PodId, Vec<u8>)]) -> Result<Recovered, Error> {
         let mut found = Recovered::default();
         let mut state = self.lock();
         for (pod, bytes) in live {

@@ -10,7 +10,7 @@ use model::pod::Protocol;
 
 use super::{
     Plug, Subnet,
-    config::{AntiSpoof, Masquerade},
+    config::{AntiSpoof, Masquerade, Reach},
     nft::{Base, Element, Expressions, Field, Hook, Member, Meta, Op, Register, SetShape, Table, TableFamily},
     ports::Forward,
 };
@@ -25,8 +25,10 @@ pub(super) struct Layout<'a> {
     pub(super) subnets: &'a [Subnet],
     pub(super) masquerade: Masquerade,
     pub(super) anti_spoof: AntiSpoof,
+    pub(super) reach: &'a Reach,
 }
 
+const FORWARD: Hook = Hook { kind: "filter", number: 2, priority: -10 };
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 
@@ -85,6 +87,7 @@ impl<'a> Layout<'a> {
         self.guard_loopback(&mut messages);
         self.host_ports(&mut messages);
         self.source_addresses(&mut messages);
+        self.borders(&mut messages);
         if self.anti_spoof == AntiSpoof::Enforce {
             let bridge = self.bridge_table();
             messages.extend(BRIDGE_SETS.iter().zip(11..).map(|(shape, id)| bridge.set(shape, id)));
@@ -163,6 +166,50 @@ impl<'a> Layout<'a> {
                     from_subnet(e, subnet);
                     e.masquerade();
                 }));
+            }
+        }
+    }
+
+    /// Who may cross the node from or to this bridge. What comes by a host port was let in by whoever published it.
+    fn borders(&self, messages: &mut Vec<Message>) {
+        let inet = self.inet();
+        let ours = padded(self.bridge);
+        let out = |e: &mut Expressions<'_>| {
+            e.meta(Meta::InName, r(0)).cmp(r(0), Op::Eq, &ours).meta(Meta::OutName, r(0)).cmp(r(0), Op::Ne, &ours);
+        };
+        let into = |e: &mut Expressions<'_>| {
+            e.meta(Meta::OutName, r(0)).cmp(r(0), Op::Eq, &ours).meta(Meta::InName, r(0)).cmp(r(0), Op::Ne, &ours);
+        };
+        match self.reach {
+            Reach::All => {}
+            Reach::Inside => {
+                messages.push(inet.chain("borders", Some(FORWARD)));
+                messages.push(inet.rule("borders", |e| {
+                    out(e);
+                    e.drop();
+                }));
+                messages.push(inet.rule("borders", |e| {
+                    into(e);
+                    e.drop();
+                }));
+            }
+            Reach::Apart { prefix, others } => {
+                messages.push(inet.chain("borders", Some(FORWARD)));
+                messages.push(inet.rule("borders", |e| {
+                    e.was_dnatted().accept();
+                }));
+                // A prefix is compared only as far as it goes.
+                let names = others.iter().map(|name| padded(name).to_vec()).chain([prefix.as_bytes().to_vec()]);
+                for name in names.filter(|name| !name.is_empty()) {
+                    messages.push(inet.rule("borders", |e| {
+                        out(e);
+                        e.meta(Meta::OutName, r(0)).cmp(r(0), Op::Eq, &name).drop();
+                    }));
+                    messages.push(inet.rule("borders", |e| {
+                        into(e);
+                        e.meta(Meta::InName, r(0)).cmp(r(0), Op::Eq, &name).drop();
+                    }));
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{
     BridgeConfig, Plug, Subnet, Subnets,
     firewall::Firewall,
     link::{Link, Links},
-    ports::{self, Ports},
+    ports::{self, PortBook},
     rules::Layout,
     subnet::Pool,
     sysctl,
@@ -28,12 +28,21 @@ pub(super) struct State {
     /// Subnets for new pods, then those that live pods still have from before.
     pools: Vec<Pool>,
     active: usize,
-    ports: Ports,
+    ports: PortBook,
     plugs: HashMap<PodId, Plug>,
     /// Pods that were let go; their interface may still live.
     leaving: VecDeque<(PodId, Plug)>,
     /// Whether `route_localnet` is set; `None`: not known.
     localnet: Option<bool>,
+}
+
+/// What a pod wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order<'a> {
+    pub(super) pod: PodId,
+    pub(super) ports: &'a [PortMapping],
+    /// An address that it wants.
+    pub(super) ip: Option<IpAddr>,
 }
 
 fn mac_of(tag: u8, ip: IpAddr) -> [u8; 6] {
@@ -46,14 +55,14 @@ fn mac_of(tag: u8, ip: IpAddr) -> [u8; 6] {
 }
 
 impl State {
-    pub(super) fn new(config: &BridgeConfig) -> Result<Self, Error> {
+    pub(super) fn new(config: &BridgeConfig, ports: PortBook) -> Result<Self, Error> {
         let (Subnets::Fixed(subnets) | Subnets::UntilPodCidr(subnets)) = &config.subnets;
         let mut state = Self {
             firewall: Firewall::open()?,
             links: Links::open()?,
             pools: Vec::new(),
             active: 0,
-            ports: Ports::default(),
+            ports,
             plugs: HashMap::new(),
             leaving: VecDeque::new(),
             localnet: None,
@@ -73,6 +82,7 @@ impl State {
             subnets,
             masquerade: config.masquerade,
             anti_spoof: config.anti_spoof,
+            reach: &config.reach,
         }
     }
 
@@ -120,18 +130,19 @@ impl State {
                 pool.mark(*ip, pod);
             }
         }
-        self.ports.mark(pod, &plug.forwards);
+        self.ports.lock().mark(pod, &plug.forwards);
         self.plugs.insert(pod, plug);
     }
 
     /// Gives a pod its addresses, ports and rules. The interface is for the caller to make. Returns it all with the
     /// bridge's index.
-    pub(super) fn reserve(&mut self, config: &BridgeConfig, pod: PodId, ports: &[PortMapping]) -> Result<(Plug, u32), Error> {
+    pub(super) fn reserve(&mut self, config: &BridgeConfig, order: Order<'_>) -> Result<(Plug, u32), Error> {
+        let pod = order.pod;
         if self.plugs.contains_key(&pod) {
             return Err(Error::AlreadyAttached(pod));
         }
         let bridge = self.bridge(config)?;
-        let plug = self.book(config, pod, ports)?;
+        let plug = self.book(config, order)?;
         self.plugs.insert(pod, plug.clone());
         match self.open(config, &plug) {
             Ok(()) => Ok((plug, bridge)),
@@ -155,7 +166,8 @@ impl State {
         }
     }
 
-    fn book(&mut self, config: &BridgeConfig, pod: PodId, mappings: &[PortMapping]) -> Result<Plug, Error> {
+    fn book(&mut self, config: &BridgeConfig, order: Order<'_>) -> Result<Plug, Error> {
+        let pod = order.pod;
         let mut plug = Plug {
             interface: interface_name(config, pod),
             mac: [0; 6],
@@ -163,10 +175,10 @@ impl State {
             subnets: Vec::new(),
             forwards: Vec::new(),
         };
-        let booked = self.take_addresses(pod, &mut plug).and_then(|()| {
+        let booked = self.take_addresses(order, &mut plug).and_then(|()| {
             plug.mac = mac_of(0xce, plug.ips[0]);
-            let forwards = ports::forwards(mappings, &plug.ips)?;
-            self.ports.take(pod, &forwards)?;
+            let forwards = ports::forwards(order.ports, &plug.ips)?;
+            self.ports.lock().take(pod, &forwards)?;
             plug.forwards = forwards;
             Ok(())
         });
@@ -179,9 +191,27 @@ impl State {
         }
     }
 
-    fn take_addresses(&mut self, pod: PodId, plug: &mut Plug) -> Result<(), Error> {
+    fn take_addresses(&mut self, order: Order<'_>, plug: &mut Plug) -> Result<(), Error> {
+        let pod = order.pod;
+        if let Some(wanted) = order.ip
+            && !self.pools[..self.active].iter().any(|pool| pool.has_place(wanted))
+        {
+            return Err(Error::AddressOutside { address: wanted });
+        }
         for index in 0..self.active {
             let subnet = self.pools[index].subnet;
+            if let Some(wanted) = order.ip.filter(|wanted| subnet.contains(*wanted)) {
+                if !self.pools[index].is_free(wanted) {
+                    self.look_after(usize::MAX)?;
+                }
+                if !self.pools[index].is_free(wanted) {
+                    return Err(Error::AddressTaken { address: wanted });
+                }
+                self.pools[index].mark(wanted, pod);
+                plug.ips.push(wanted);
+                plug.subnets.push(subnet);
+                continue;
+            }
             let ip = match self.pools[index].take(pod) {
                 Some(ip) => ip,
                 None => {
@@ -214,7 +244,7 @@ impl State {
                 pool.give_back(*ip, pod);
             }
         }
-        self.ports.give_back(pod, &plug.forwards);
+        self.ports.lock().give_back(pod, &plug.forwards);
     }
 
     /// Takes a pod's rules and ports back; its addresses too once its interface is gone. Returns what it had; a pod that
@@ -228,7 +258,7 @@ impl State {
             self.plugs.insert(pod, plug);
             return Err(error);
         }
-        self.ports.give_back(pod, &plug.forwards);
+        self.ports.lock().give_back(pod, &plug.forwards);
         self.leaving.push_back((pod, plug.clone()));
         if !plug.forwards.is_empty() {
             self.sync_localnet(config)?;
@@ -265,7 +295,7 @@ impl State {
 
     /// `route_localnet` only while a host port can be reached by a loopback address, and only on this bridge.
     fn sync_localnet(&mut self, config: &BridgeConfig) -> Result<(), Error> {
-        let wanted = self.ports.any_on_v4_loopback();
+        let wanted = ports::any_on_v4_loopback(self.plugs.values().flat_map(|plug| &plug.forwards));
         if self.localnet != Some(wanted) {
             sysctl::route_localnet(&config.bridge, if wanted { "1" } else { "0" })?;
             self.localnet = Some(wanted);
@@ -283,6 +313,17 @@ impl State {
             changed = true;
         }
         Ok(changed | self.ensure_bridge(config)?)
+    }
+
+    /// Takes everything of the bridge out of the kernel. There must be no pods on it any more.
+    pub(super) fn remove(&mut self, config: &BridgeConfig) -> Result<(), Error> {
+        if let Some(link) = self.links.find(&config.bridge)?
+            && link.kind == "bridge"
+        {
+            self.links.delete(&config.bridge)?;
+        }
+        let subnets = self.subnets();
+        self.firewall.remove_tables(&Self::layout(config, &subnets))
     }
 
     /// Makes the bridge with its addresses, and forwarding. Returns whether something was missing.

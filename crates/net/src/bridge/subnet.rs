@@ -71,6 +71,14 @@ impl Subnet {
         self.contains(other.network) || other.contains(self.network)
     }
 
+    /// Its part of this length with this number, from 0.
+    pub(super) fn part(&self, length: u8, number: u64) -> Option<Self> {
+        let width: u32 = if self.is_v4() { 32 } else { 128 };
+        let shift = width.checked_sub(u32::from(length)).filter(|_| length >= self.length)?;
+        let bits = to_bits(self.network) + u128::from(number).checked_shl(shift)?;
+        Self::new(self.address(bits), length).filter(|part| self.contains(part.network))
+    }
+
     fn host_bits(&self) -> u32 {
         u32::from(if self.is_v4() { 32_u8 } else { 128 } - self.length)
     }
@@ -144,6 +152,16 @@ impl Pool {
             self.held.insert(ip, pod);
             self.next = (index + 1) % self.subnet.capacity();
         }
+    }
+
+    /// Whether a pod could have this address.
+    pub(super) fn has_place(&self, ip: IpAddr) -> bool {
+        self.subnet.index_of(ip).is_some()
+    }
+
+    /// Whether nobody has it.
+    pub(super) fn is_free(&self, ip: IpAddr) -> bool {
+        !self.held.contains_key(&ip)
     }
 
     /// Takes an address back from this pod.
