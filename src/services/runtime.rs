@@ -87,6 +87,16 @@ fn info(key: &str, value: &serde_json::Value) -> BTreeMap<String, String> {
     BTreeMap::from([(key.to_owned(), value.to_string())])
 }
 
+/// What OCI runtimes say about themselves, by handler.
+fn handlers_json(handlers: Vec<engine::Handler>) -> serde_json::Value {
+    let configured = handlers.into_iter().filter_map(|handler| Some((handler.name, handler.runtime?, handler.state.ok()?)));
+    let about = |(name, runtime, abilities): (String, std::path::PathBuf, engine::Abilities)| {
+        let about = serde_json::json!({ "runtime": runtime, "version": abilities.version, "features": abilities.features });
+        (name, about)
+    };
+    configured.map(about).collect()
+}
+
 /// Seconds to wait. Negative ones are refused.
 fn seconds(field: &str, seconds: i64) -> Result<Duration, Status> {
     let seconds = u64::try_from(seconds).map_err(|_| status::bad_field(field, &format!("{seconds}: negative")))?;
@@ -120,7 +130,9 @@ impl RuntimeService for Runtime {
         let verbose = request.into_inner().verbose;
         let mut about = BTreeMap::new();
         if verbose {
-            about = info("config", &super::creel::config_json(&self.engine, &self.engine.handlers().await));
+            let handlers = self.engine.handlers().await;
+            about = info("config", &super::creel::config_json(&self.engine, &handlers));
+            about.extend(info("handlers", &handlers_json(handlers)));
             about.extend(info("checkpoint", &checkpoint::info(&self.engine).await));
             about.extend(info("nri", &serde_json::json!({ "plugins": self.engine.nri_plugins() })));
         }

@@ -19,6 +19,8 @@ pub const BUILT_IN: [&str; 2] = ["", "creel"];
 
 /// How long a runtime may take to say what it is.
 const PROBE: Duration = Duration::from_secs(5);
+/// Bytes of what it says about its features at most; runc's are 10,000.
+const FEATURES: usize = 1 << 20;
 
 /// A handler that is an OCI runtime, with runc's command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,23 @@ pub struct Abilities {
     pub recursive_read_only_mounts: bool,
     /// Pods with a user namespace.
     pub user_namespaces: bool,
+    /// What it says to `features` (OCI runtime specification, features.md): JSON. `None`: it knows no such command, as crun
+    /// before 1.9, or it is the built-in one.
+    pub features: Option<serde_json::Value>,
+}
+
+impl Abilities {
+    /// Why a pod with a user namespace is not made with it.
+    fn no_user_namespaces(&self) -> String {
+        let version = &self.version;
+        let idmap = self.features.as_ref().and_then(|said| said.pointer("/linux/mountExtensions/idmap/enabled"));
+        match idmap.and_then(serde_json::Value::as_bool) {
+            Some(true) => format!("pods with a user namespace need the built-in handler: creel joins none with {version:?}"),
+            _ => format!(
+                "pods with a user namespace need the built-in handler: {version:?} does not say that it has idmapped mounts"
+            ),
+        }
+    }
 }
 
 /// All handlers.
@@ -94,7 +113,7 @@ impl Handlers {
         match self.probe(&handler.runtime).await {
             Err(why) => refuse(ErrorKind::Unavailable, why),
             Ok(abilities) if needs_userns && !abilities.user_namespaces => {
-                refuse(ErrorKind::Unsupported, "pods with a user namespace need the built-in handler".to_owned())
+                refuse(ErrorKind::Unsupported, abilities.no_user_namespaces())
             }
             Ok(_) => Ok(()),
         }
@@ -102,7 +121,7 @@ impl Handlers {
 
     /// All handlers, the built-in one first by both of its names.
     pub(crate) async fn list(&self) -> Vec<Handler> {
-        let own = Abilities { version: String::new(), recursive_read_only_mounts: true, user_namespaces: true };
+        let own = Abilities { recursive_read_only_mounts: true, user_namespaces: true, ..Abilities::default() };
         let built_in = |name: &str| Handler { name: name.to_owned(), runtime: None, state: Ok(own.clone()) };
         let mut list: Vec<_> = BUILT_IN.into_iter().map(built_in).collect();
         for (name, handler) in &self.configured {
@@ -140,7 +159,13 @@ async fn ask(program: &Path) -> Result<Abilities, String> {
     }
     let version = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().chars().take(128).collect();
     // User namespaces stay with the built-in handler: runc before 1.2 can join none that it has not made.
-    Ok(Abilities { version, recursive_read_only_mounts: true, user_namespaces: false })
+    Ok(Abilities { version, recursive_read_only_mounts: true, user_namespaces: false, features: features(program).await })
+}
+
+/// What a runtime says about itself, for people and to give reasons: nothing depends on it.
+async fn features(program: &Path) -> Option<serde_json::Value> {
+    let output = run(program, "features").await.ok().filter(|output| output.status.success() && output.stdout.len() <= FEATURES)?;
+    serde_json::from_slice(&output.stdout).ok().filter(serde_json::Value::is_object)
 }
 
 async fn run(program: &Path, word: &str) -> Result<Output, String> {

@@ -17,7 +17,7 @@ use std::{
 
 use model::{
     Signal,
-    checkpoint::RestorePlan,
+    checkpoint::{self, RestorePlan},
     container::Propagation,
     plan::{ContainerPlan, MountKind},
     pod::PidMode,
@@ -145,18 +145,14 @@ fn run(
 fn wait(criu: &Process, limit: Duration, complaints: &OwnedFd) -> Result<(), Error> {
     match process::wait(criu, limit) {
         Ok(Exit::Code(0)) => Ok(()),
-        Ok(exit) => Err(Error::Restore { why: complaint(complaints).unwrap_or_else(|| format!("it ended ({exit:?})")) }),
+        Ok(exit) => Err(Error::Restore { why: said(complaints).unwrap_or_else(|| format!("it ended ({exit:?})")) }),
         Err(Errno::TIMEDOUT) => Err(Error::Deadline { what: "restoring the processes", limit }),
         Err(errno) => Err(Error::call("wait for criu")(errno)),
     }
 }
 
-/// The first error that criu wrote down: the others follow from it.
-fn complaint(log: &OwnedFd) -> Option<String> {
-    let log = text(log).ok()?;
-    let worth = |line: &&str| line.contains("Error") && !line.contains("RLIMIT_NOFILE");
-    let line = log.lines().find(worth)?;
-    Some(line.chars().filter(|c| !c.is_control()).take(500).collect())
+fn said(log: &OwnedFd) -> Option<String> {
+    checkpoint::complaint(&text(log).ok()?)
 }
 
 fn text(memory: &OwnedFd) -> Result<String, Errno> {

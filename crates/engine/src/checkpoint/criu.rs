@@ -118,12 +118,10 @@ pub(super) fn dump(criu: &Criu, subject: &Subject, images: &Path, work: &Path, l
     args
 }
 
-/// What criu says first that is an error, of its log.
+/// What criu says went wrong, of its log.
 pub(super) fn complaint(log: &Path) -> Option<String> {
     let text = fs::read(log).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().find(|line| line.contains("Error") && !line.contains("RLIMIT_NOFILE"))?;
-    Some(line.chars().filter(|c| !c.is_control()).take(500).collect())
+    model::checkpoint::complaint(&String::from_utf8_lossy(&text))
 }
 
 /// Where the streams of a container lead, from what its processes have as descriptors 0, 1 and 2. `own`: pipes that the

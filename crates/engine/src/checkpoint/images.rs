@@ -31,7 +31,7 @@ pub struct Refused {
     pub why: String,
 }
 
-fn refuse<T>(image: &str, why: impl Into<String>) -> Result<T, Refused> {
+pub(super) fn refuse<T>(image: &str, why: impl Into<String>) -> Result<T, Refused> {
     Err(Refused { image: image.chars().take(80).collect(), why: why.into() })
 }
 
@@ -113,12 +113,12 @@ pub fn check(names: &[String], read: impl Fn(&str) -> Result<Vec<u8>, Refused>, 
     Ok(())
 }
 
-fn damaged<T>(image: &str) -> impl FnOnce(Damaged) -> Result<T, Refused> {
+pub(super) fn damaged<T>(image: &str) -> impl FnOnce(Damaged) -> Result<T, Refused> {
     move |_| refuse(image, "is damaged")
 }
 
 /// The messages of an image.
-fn messages<'b>(image: &str, bytes: &'b [u8]) -> Result<Vec<&'b [u8]>, Refused> {
+pub(super) fn messages<'b>(image: &str, bytes: &'b [u8]) -> Result<Vec<&'b [u8]>, Refused> {
     let word = |bytes: &[u8]| bytes.first_chunk::<4>().map(|word| u32::from_le_bytes(*word));
     let header = if word(bytes) == Some(COMMON) { 8 } else { 4 };
     let Some(mut rest) = bytes.get(header..) else { return refuse(image, "is cut off") };
@@ -263,6 +263,8 @@ pub fn fuzz(data: &[u8]) {
         Ok(data[at * size..(at + 1) * size].to_vec())
     };
     let _ = check(&names, read, Some(&[6, 0, 0, 0, 0, 0, 0xff, 0x7f]));
+    let names = ["pagemap-1.img", "pages-1.img"].map(str::to_owned);
+    let _ = super::memory::check(&names, |_| Ok(data.to_vec()), |_| Ok(4096));
     let _ = usage(&String::from_utf8_lossy(data));
 }
 

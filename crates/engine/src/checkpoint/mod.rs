@@ -10,6 +10,7 @@ mod capture;
 mod criu;
 pub mod images;
 mod location;
+mod memory;
 mod restore;
 mod wire;
 

@@ -33,6 +33,7 @@ use super::{
     capture,
     images::{self, Refused, Use},
     location::Work,
+    memory,
 };
 use crate::{
     Inner,
@@ -180,8 +181,9 @@ fn jobs(
         let was = Dump::parse(&small(&source, archive::DUMP)?).map_err(|e| about(format!("{} {e}", archive::DUMP)))?;
         compare(&spec, &was.spec).map_err(|what| about(format!("{what} is not what it was")))?;
         if was.shm && shm.is_none() {
-            let mount = memory(None, 0o1777).and_then(|mount| fill(&source, archive::SHM, &mount, limit).map(|()| mount));
-            shm = Some(Arc::new(mount.map_err(|e| about(e.to_string()))?));
+            let mount = tmpfs(None, 0o1777).step(About::Engine, "make /dev/shm")?;
+            fill(&source, archive::SHM, &mount, limit, About::Engine)?;
+            shm = Some(Arc::new(mount));
         }
         jobs.push((spec, Restoring { criu: criu.clone(), source, dump: was, limit: limit.clone(), shm: None }));
     }
@@ -238,25 +240,30 @@ fn all(file: File, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// A file system in memory.
-fn memory(size: Option<u64>, mode: u32) -> Result<OwnedFd, sys::Error> {
-    let tmpfs = Filesystem::open("tmpfs")?.set("mode", format!("{:o}", mode & 0o7777))?;
-    let tmpfs = match size {
-        Some(size) => tmpfs.set("size", size.to_string())?,
-        None => tmpfs,
+fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd, sys::Error> {
+    let made = Filesystem::open("tmpfs")?.set("mode", format!("{:o}", mode & 0o7777))?;
+    let made = match size {
+        Some(size) => made.set("size", size.to_string())?,
+        None => made,
     };
-    tmpfs.mount(Attributes::empty())
+    made.mount(Attributes::empty())
 }
 
 /// Unpacks an archive of the checkpoint into an empty directory. The archive decides nothing outside of it.
-fn fill(root: &Root, name: &str, directory: &OwnedFd, limit: &Limit) -> Result<(), sys::Error> {
-    let limits = Limits::default();
-    let said = |error: &dyn std::error::Error| sys::Error::Unexpected { file: name.to_owned(), text: crate::chain(error) };
-    let archive = file(root, name, limits.unpacked).map_err(|e| said(&e))?;
-    let directory =
-        rustix::fs::openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
-    let directory = directory.map_err(|e| said(&io::Error::from(e)))?;
+fn fill(root: &Root, name: &str, directory: &OwnedFd, limit: &Limit, about: impl Into<About>) -> Result<(), Error> {
+    let (limits, about) = (Limits::default(), about.into());
+    let archive = file(root, name, limits.unpacked).map_err(|e| refuse(format!("{name}: {e}")))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(directory, ".", flags, rustix::fs::Mode::empty()).map_err(io::Error::from);
+    let directory = directory.step(about.clone(), "open what an archive is unpacked to")?;
     let reader = Timed { archive, limit: limit.clone() };
-    layer::apply(reader, Compression::None, Target::Directory(directory.as_fd()), &limits).map_err(|e| said(&e)).map(drop)
+    let Err(error) = layer::apply(reader, Compression::None, Target::Directory(directory.as_fd()), &limits) else { return Ok(()) };
+    limit.check(about.clone())?;
+    match error {
+        // What it is made into has nothing to do with it.
+        layer::Error::Write { .. } => Err(error).step(about, "unpack an archive of the checkpoint"),
+        _ => Err(refuse(format!("{name}: {}", crate::chain(&error)))),
+    }
 }
 
 /// A reader that fails when it is time to stop.
@@ -284,7 +291,7 @@ impl Restoring {
     /// Fills a new writable layer.
     pub(crate) fn fill_root(&self, upper: &Path, id: ContainerId) -> Result<(), Error> {
         let upper = File::open(upper).step(id, "open the writable layer")?.into();
-        fill(&self.source, archive::ROOTFS, &upper, &self.limit).step(id, "restore the writable layer")
+        fill(&self.source, archive::ROOTFS, &upper, &self.limit, id)
     }
 
     /// Fills volumes, which hold what the image has, and makes file systems in memory as they were. These come to the
@@ -302,16 +309,15 @@ impl Restoring {
             let emptied = fs::remove_dir_all(&source).and_then(|()| fs::DirBuilder::new().mode(0o755).create(&source));
             emptied.step(id, "empty a volume")?;
             let directory = File::open(&source).step(id, "open a volume")?.into();
-            fill(&self.source, &format!("volumes/{index}.tar"), &directory, &self.limit).step(id, "restore a volume")?;
+            fill(&self.source, &format!("volumes/{index}.tar"), &directory, &self.limit, id)?;
         }
         for one in &mut plan.mounts {
             let made = match &one.kind {
                 MountKind::Tmpfs { size, mode } => {
                     let place = self.dump.memory.iter().position(|place| *place == one.target);
                     let index = place.ok_or_else(|| gone("file system in memory", &one.target))?;
-                    let made = memory(*size, *mode).step(id, "make a file system in memory")?;
-                    fill(&self.source, &format!("tmpfs/{index}.tar"), &made, &self.limit)
-                        .step(id, "restore a file system in memory")?;
+                    let made = tmpfs(*size, *mode).step(id, "make a file system in memory")?;
+                    fill(&self.source, &format!("tmpfs/{index}.tar"), &made, &self.limit, id)?;
                     made
                 }
                 MountKind::Shm => match &self.shm {
@@ -362,6 +368,8 @@ impl Restoring {
                 .and_then(|file| all(file, IMAGE_MAX))
                 .map_err(failed(name))
         };
+        let size = |name: &str| fs::metadata(to.join(name)).map(|file| file.len()).map_err(failed(name));
+        memory::check(&names, read, size)?;
         images::check(&names, read, plan.process.seccomp.as_ref().map(|program| &program[..]))
     }
 
