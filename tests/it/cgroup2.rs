@@ -153,7 +153,7 @@ fn show(unit: &str, property: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A pod is a delegated scope in the slice that its client names, and is gone when the pod is; a daemon that dies does not
+/// A pod is a delegated scope in the slice that its client names (by its path, as a kubelet does), and is gone when the pod is; a daemon that dies does not
 /// matter to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn systemd_pods_are_scopes() {
@@ -166,7 +166,7 @@ async fn systemd_pods_are_scopes() {
     let mut runtime = daemon.runtime().await;
     let mut config = pods::host_pod("scope");
     let slice = daemon.parent_below("podx_1");
-    config.linux.as_mut().unwrap().cgroup_parent = slice.clone();
+    config.linux.as_mut().unwrap().cgroup_parent = format!("{}/{slice}", daemon.cgroup);
     let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
     let id = pods::run(&mut runtime, &pod, &config, &pods::container("c", BUSYBOX, "sleep 1000")).await;
     let scope = format!("creel-{pod}.scope");

@@ -38,13 +38,22 @@ pub fn exec(container_cgroup: &str, id: ExecId) -> String {
     format!("{container_cgroup}/exec-{id}")
 }
 
-/// The cgroup of a slice.
+/// The cgroup of a slice, which is named by its name or, as kubelets do it, by that path itself.
 fn slice(name: &str) -> Result<String, Error> {
-    if name.starts_with('/') {
-        let why = "is a path, and creel's cgroup driver is systemd, which wants a slice: set the kubelet's driver to the same";
-        return Err(Error::CgroupParent { path: cut(name), why });
+    let refuse = |why| Err(Error::CgroupParent { path: cut(name), why });
+    let unit = match name.trim_end_matches('/').rsplit_once('/') {
+        Some((_, unit)) if name.starts_with('/') => unit,
+        None if name.starts_with('/') => "-.slice",
+        _ => name,
+    };
+    if name.starts_with('/') && !unit.ends_with(".slice") {
+        return refuse("is a path, and creel's cgroup driver is systemd, which wants a slice: set the kubelet's driver to the same");
     }
-    systemd::path_of(name).map_err(|e| Error::CgroupParent { path: cut(name), why: e.why })
+    let path = systemd::path_of(unit).map_err(|e| Error::CgroupParent { path: cut(name), why: e.why })?;
+    if name.starts_with('/') && name.trim_end_matches('/') != path.trim_end_matches('/') {
+        return refuse("is not where systemd has the slice that it ends with");
+    }
+    Ok(path)
 }
 
 fn check(path: &str) -> Result<&str, Error> {
@@ -84,8 +93,20 @@ mod tests {
         assert_eq!(pod("", &placement, id).unwrap(), format!("/creel.slice/{scope}"));
         assert_eq!(pod("a-b.slice", &placement, id).unwrap(), format!("/a.slice/a-b.slice/{scope}"));
         assert_eq!(pod("-.slice", &placement, id).unwrap(), format!("/{scope}"));
-        for (bad, why) in [("/kubepods/podX", "is a path"), ("a--b.slice", "empty part"), ("a", ".slice"), ("../a.slice", "slash")]
-        {
+        // Kubelets name the whole path.
+        assert_eq!(pod("/a.slice/a-b.slice", &placement, id).unwrap(), format!("/a.slice/a-b.slice/{scope}"));
+        assert_eq!(pod("/test.slice/", &placement, id).unwrap(), format!("/test.slice/{scope}"));
+        assert_eq!(pod("/", &placement, id).unwrap(), format!("/{scope}"));
+        for (bad, why) in [
+            ("/kubepods/podX", "is a path"),
+            ("a--b.slice", "empty part"),
+            ("a", ".slice"),
+            ("../a.slice", "slash"),
+            ("/../a.slice", "is not where"),
+            ("/a-b.slice", "is not where"),
+            ("/b.slice/a.slice", "is not where"),
+            ("//a.slice", "is not where"),
+        ] {
             let error = pod(bad, &placement, id).unwrap_err().to_string();
             assert!(error.contains(why), "{bad}: {error}");
         }
