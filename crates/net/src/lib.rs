@@ -8,6 +8,7 @@
 
 pub mod bridge;
 pub mod cni;
+pub mod dns;
 mod error;
 mod netlink;
 mod network;
