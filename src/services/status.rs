@@ -34,7 +34,7 @@ pub(crate) fn of_engine(error: &Error) -> Status {
     let text = scrubbed(&error.chain());
     match error.about() {
         About::ImageVolume(_) => Status::new(code(error.kind()), format!("{}: {text}", word::IMAGE_VOLUME_MOUNT_FAILED)),
-        About::Engine | About::Pod(_) | About::Container(_) | About::Image(_) => Status::new(code(error.kind()), text),
+        About::Engine | About::Pod(_) | About::Container(_) | About::Image(_) | About::Words => Status::new(code(error.kind()), text),
     }
 }
 

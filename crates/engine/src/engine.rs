@@ -53,6 +53,10 @@ pub(crate) struct Inner {
     pub modules: crate::security::Modules,
     pub table: Table,
     pub events: Events,
+    /// Containers of people.
+    pub users: crate::user::Users,
+    /// What happens to things of people.
+    pub bus: crate::user::events::Bus,
     pub nri: Nri,
     pub starting: Flights<PodKey, PodId, Error>,
     /// The supervisor's program, sealed in memory: no container can write to it (R01).
@@ -145,14 +149,15 @@ impl Engine {
         self.inner.remove_pod(id).await
     }
 
-    /// A pod.
+    /// A pod of CRI's.
     pub fn pod(&self, id: PodId) -> Result<Arc<Pod>, Error> {
-        self.inner.table.pod(id)
+        self.inner.table.pod(id).and_then(|pod| if pod.is_users() { Err(Error::no_pod(id)) } else { Ok(pod) })
     }
 
-    /// All pods, oldest first.
+    /// All pods of CRI's, oldest first. Those of people's containers are never shown: a kubelet ends pods that it does not
+    /// know.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
-        self.inner.table.pods()
+        self.inner.table.pods().into_iter().filter(|pod| !pod.is_users()).collect()
     }
 
     /// CreateContainer. Repeating it joins the attempt in flight or returns the container that it made.
@@ -175,14 +180,15 @@ impl Engine {
         self.inner.remove_container(id).await
     }
 
-    /// A container.
+    /// A container of CRI's.
     pub fn container(&self, id: ContainerId) -> Result<Arc<Container>, Error> {
-        self.inner.table.container(id)
+        let found = self.inner.table.container(id);
+        found.and_then(|container| if container.pod.is_users() { Err(Error::no_container(id)) } else { Ok(container) })
     }
 
-    /// All containers, oldest first.
+    /// All containers of CRI's, oldest first. Those of people are in [`Engine::users`].
     pub fn containers(&self) -> Vec<Arc<Container>> {
-        self.inner.table.containers()
+        self.inner.table.containers().into_iter().filter(|container| !container.pod.is_users()).collect()
     }
 
     /// The containers of one pod, oldest first.
@@ -352,6 +358,8 @@ impl Inner {
                 modules: crate::security::Modules::detect(),
                 table: Table::default(),
                 events: Events::default(),
+                users: Default::default(),
+                bus: Default::default(),
                 nri: Nri::default(),
                 starting: Flights::default(),
                 userns: Default::default(),

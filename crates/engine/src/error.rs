@@ -17,6 +17,8 @@ pub enum About {
     Image(String),
     /// An image that a container was to get as a volume, by the name or id that the client used.
     ImageVolume(String),
+    /// Nothing: the text says everything, in docker's own words, which scripts look for.
+    Words,
 }
 
 impl fmt::Display for About {
@@ -27,6 +29,7 @@ impl fmt::Display for About {
             Self::Container(id) => write!(f, "container {}", id.short()),
             Self::Image(name) => write!(f, "image {name}"),
             Self::ImageVolume(name) => write!(f, "image volume {name}"),
+            Self::Words => Ok(()),
         }
     }
 }
@@ -72,7 +75,10 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.about, self.step)
+        match self.about {
+            About::Words => f.write_str(&self.step),
+            _ => write!(f, "{}: {}", self.about, self.step),
+        }
     }
 }
 

@@ -32,6 +32,7 @@ pub mod spec;
 mod stats;
 mod table;
 mod undo;
+pub mod user;
 mod userns;
 pub mod volumes;
 

@@ -35,6 +35,7 @@ struct Found {
 
 impl Inner {
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), Error> {
+        self.load_users().await?;
         let (pods, mut containers) = self.load().await?;
         let mut found = Vec::new();
         let jobs = pods.into_iter().map(|record| {
@@ -59,6 +60,7 @@ impl Inner {
             self.drop_container(&orphan).await;
         }
         self.recover_network().await;
+        self.recover_users().await;
         self.sweep().await;
         Ok(())
     }
@@ -89,7 +91,7 @@ impl Inner {
 
     /// A record that is intact, and of something else than we know: it is put aside, where a person or the creel that
     /// wrote it finds it. What it was about is treated as anything without a record.
-    async fn not_understood(
+    pub(crate) async fn not_understood(
         self: &Arc<Self>,
         what: &'static str,
         id: impl std::fmt::Display,
@@ -218,7 +220,7 @@ impl Inner {
         let dropped = blocking(move || -> Result<(), Error> {
             inner.kill_group(&cgroup).step(id, "kill")?;
             inner.group(&cgroup).and_then(|g| g.remove()).step(id, "remove cgroup")?;
-            inner.store.remove_container_dir(id).step(id, "remove writable layer and volumes")?;
+            inner.remove_writable(id).step(id, "remove writable layer and volumes")?;
             inner.store.remove_container(id).step(id, "remove record")
         });
         if let Err(e) = dropped.await {
@@ -248,7 +250,8 @@ impl Inner {
         self.sweep_run_dirs().await;
         let inner = self.clone();
         blocking(move || {
-            let containers: Vec<_> = inner.table.containers().iter().map(|c| c.id).collect();
+            let mut containers: Vec<_> = inner.table.containers().iter().map(|c| c.id).collect();
+            containers.extend(inner.users.list().iter().map(|user| user.id));
             if let Err(e) = inner.store.sweep_container_dirs(&containers) {
                 tracing::warn!(error = crate::chain(&e), "left-over writable layers");
             }

@@ -27,12 +27,23 @@ use crate::{
     shim::Shim,
     spec,
     undo::Undo,
+    user::UserContainer,
 };
 
 impl Inner {
     /// Creates a container, joins an attempt in flight for the same name, or returns what an earlier attempt made.
     pub(crate) async fn create_container(self: &Arc<Self>, pod: PodId, spec: ContainerSpec) -> Result<ContainerId, Error> {
-        self.create(pod, spec, None).await
+        self.create(pod, spec, Basis::default()).await
+    }
+
+    /// The same for a run of a container of people: with its id, its image, and the writable layer that it has.
+    pub(crate) async fn create_run(
+        self: &Arc<Self>,
+        pod: PodId,
+        spec: ContainerSpec,
+        user: Arc<UserContainer>,
+    ) -> Result<ContainerId, Error> {
+        self.create(pod, spec, Basis { user: Some(user), ..Basis::default() }).await
     }
 
     /// The same with processes and files out of a checkpoint.
@@ -42,15 +53,10 @@ impl Inner {
         spec: ContainerSpec,
         from: Arc<Restoring>,
     ) -> Result<ContainerId, Error> {
-        self.create(pod, spec, Some(from)).await
+        self.create(pod, spec, Basis { restoring: Some(from), ..Basis::default() }).await
     }
 
-    async fn create(
-        self: &Arc<Self>,
-        pod: PodId,
-        spec: ContainerSpec,
-        restoring: Option<Arc<Restoring>>,
-    ) -> Result<ContainerId, Error> {
+    async fn create(self: &Arc<Self>, pod: PodId, spec: ContainerSpec, from: Basis) -> Result<ContainerId, Error> {
         let pod = self.table.pod(pod)?;
         pod.admit(PodRequest::CreateContainer)?;
         let (inner, key, joined) = (self.clone(), spec.key.clone(), pod.clone());
@@ -59,7 +65,7 @@ impl Inner {
             pod.admit(PodRequest::CreateContainer)?;
             match inner.table.container_by_key(pod.id, &spec.key) {
                 Some(container) => already(&container, &spec),
-                None => Creation::begin(&inner, &pod, spec, restoring).await?.run().await,
+                None => Creation::begin(&inner, &pod, spec, from).await?.run().await,
             }
         });
         outcome.await.unwrap_or_else(|_| {
@@ -75,6 +81,15 @@ fn already(container: &Container, spec: &ContainerSpec) -> Result<ContainerId, E
     }
     let why = "a container with this name and attempt exists in the pod: remove it or raise the attempt";
     Err(Error::new(ErrorKind::AlreadyExists, About::Container(container.id), why))
+}
+
+/// What it begins with besides its image.
+#[derive(Clone, Debug, Default)]
+struct Basis {
+    /// Processes and files out of a checkpoint.
+    restoring: Option<Arc<Restoring>>,
+    /// The container of people that this is a run of.
+    user: Option<Arc<UserContainer>>,
 }
 
 struct Creation {
@@ -104,7 +119,7 @@ struct Creation {
 struct Order<'a> {
     id: ContainerId,
     spec: &'a ContainerSpec,
-    restoring: Option<&'a Arc<Restoring>>,
+    from: &'a Basis,
 }
 
 /// What has to be there before a plan can be written: the plan names users, and those are in the image.
@@ -118,15 +133,10 @@ struct Ground {
 }
 
 impl Creation {
-    async fn begin(
-        inner: &Arc<Inner>,
-        pod: &Arc<Pod>,
-        spec: ContainerSpec,
-        restoring: Option<Arc<Restoring>>,
-    ) -> Result<Self, Error> {
-        let id = ContainerId::from_bytes(crate::random_id());
+    async fn begin(inner: &Arc<Inner>, pod: &Arc<Pod>, spec: ContainerSpec, from: Basis) -> Result<Self, Error> {
+        let id = from.user.as_ref().map_or_else(|| ContainerId::from_bytes(crate::random_id()), |user| user.id);
         let mut undo = Undo::default();
-        match Self::prepare(inner, pod, Order { id, spec: &spec, restoring: restoring.as_ref() }, &mut undo).await {
+        match Self::prepare(inner, pod, Order { id, spec: &spec, from: &from }, &mut undo).await {
             Ok((ground, prepared)) => {
                 let record = ContainerRecord {
                     id,
@@ -161,7 +171,7 @@ impl Creation {
                     rdt_class: prepared.rdt_class,
                     hooks: prepared.hooks,
                     asked: Asked::default(),
-                    restoring,
+                    restoring: from.restoring,
                     undo,
                 })
             }
@@ -178,12 +188,12 @@ impl Creation {
         order: Order<'_>,
         undo: &mut Undo,
     ) -> Result<(Ground, spec::Prepared), Error> {
-        let Order { id, spec, restoring } = order;
+        let Order { id, spec, from } = order;
         let (modules, asked, within) = (inner.clone(), spec.clone(), pod.clone());
         let confinement = blocking(move || modules.modules.confine(&within.spec, within.selinux_level.as_deref(), &asked));
         let confinement = confinement.await.step(id, "security context")?;
         let mut ground = Self::ground(inner, pod, order, confinement.files.clone(), undo).await?;
-        let restoring = restoring.cloned();
+        let restoring = from.restoring.clone();
         failpoint::hit("ctr.plan", id)?;
         let modules = inner.clone();
         let handler = inner.handlers.find(&pod.spec.runtime_handler)?.cloned();
@@ -240,20 +250,26 @@ impl Creation {
         label: Option<String>,
         undo: &mut Undo,
     ) -> Result<Ground, Error> {
-        let Order { id, spec, restoring } = order;
+        let Order { id, spec, from: Basis { restoring, user } } = order;
         let missing = || Error::new(ErrorKind::NotFound, About::Image(spec.image.clone()), "no such image: pull it first");
-        let image = inner.images.status(&spec.image).ok_or_else(missing)?;
+        let image = match user {
+            // Its image may have been removed by force: its layers are there all the same.
+            Some(user) => user.image_info(),
+            None => inner.images.status(&spec.image).ok_or_else(missing)?,
+        };
         let volumes = inner.volume_images(&spec.image_volumes)?;
         let layers: Vec<_> = std::iter::once(&image).chain(&volumes).flat_map(|image| image.layers.iter().copied()).collect();
         let pins = inner.store.pin(&layers);
         let store = inner.clone();
         undo.push("writable layer and volumes", move || async move {
-            blocking(move || store.store.remove_container_dir(id)).await.map_err(|e| e.to_string())
+            blocking(move || store.remove_writable(id)).await.map_err(|e| e.to_string())
         });
         failpoint::hit("ctr.rootfs", id)?;
-        let claiming = inner.clone();
-        blocking(move || claiming.claim_project(id)).await?;
-        if let Some(restoring) = restoring.cloned() {
+        if user.as_ref().is_none_or(|user| user.is_new()) {
+            let claiming = inner.clone();
+            blocking(move || claiming.claim_project(id)).await?;
+        }
+        if let Some(restoring) = restoring.clone() {
             restoring.check_image(&image)?;
             let store = inner.clone();
             blocking(move || {

@@ -159,6 +159,15 @@ impl Container {
 }
 
 impl Inner {
+    /// Removes a container's writable layer, unless it is one of people's, which outlives its runs. Blocks.
+    pub(crate) fn remove_writable(&self, id: ContainerId) -> Result<(), store::Error> {
+        if self.users.has(id) {
+            return Ok(());
+        }
+        self.drop_project(id);
+        self.store.remove_container_dir(id)
+    }
+
     /// Writes a container's record as its pod's is: what a person made has a durable writable layer, and without its
     /// record that would belong to nobody and be swept away.
     pub(crate) fn put_container(&self, record: &ContainerRecord, user_made: bool) -> Result<(), store::Error> {

@@ -146,8 +146,7 @@ impl Inner {
         let removed = blocking(move || -> Result<(), Error> {
             inner.kill_group(&group).step(id, "kill what is left of the container")?;
             inner.group(&group).and_then(|g| g.remove()).step(id, "remove the container's cgroup")?;
-            inner.drop_project(id);
-            inner.store.remove_container_dir(id).step(id, "remove the container's writable layer and volumes")?;
+            inner.remove_writable(id).step(id, "remove the container's writable layer and volumes")?;
             inner.store.remove_container(id).step(id, "remove the container's record")
         });
         removed.await?;

@@ -132,6 +132,12 @@ impl Inner {
     /// The streams of a container's main process, from now on. They end with it, or for a reader that is too slow.
     pub(crate) async fn attach(self: &Arc<Self>, id: ContainerId, options: StreamOptions) -> Result<ProcessStreams, Error> {
         let container = self.running(id)?;
+        self.attach_to(&container, options).await
+    }
+
+    /// The same of one that may not have been started yet.
+    pub(crate) async fn attach_to(&self, container: &Container, options: StreamOptions) -> Result<ProcessStreams, Error> {
+        let id = container.id;
         let shim = container.pod.shim()?;
         let io = shim.attach(id).await.step(id, "attach")?;
         let stdin = io.stdin.filter(|_| options.stdin);

@@ -54,7 +54,8 @@ impl Engine {
     pub async fn remove_image_name(&self, name: &str, force: bool) -> Result<Vec<Gone>, Error> {
         let (image, asked) = self.images().find_named(name)?;
         let force = if force { Force::Given } else { Force::NotGiven };
-        let removal = decide(&image, &asked, &self.users(&image.record.id), force).step(About::Image(name.to_owned()), "remove")?;
+        let removal =
+            decide(&image, &asked, &self.users_of(&image.record.id), force).step(About::Image(name.to_owned()), "remove")?;
         self.images().take(image, removal).await.map(|(gone, _)| gone)
     }
 
@@ -68,7 +69,7 @@ impl Engine {
             if !wanted.takes(&image) {
                 continue;
             }
-            let users = self.users(&image.record.id);
+            let users = self.users_of(&image.record.id);
             let removal = if users.is_empty() {
                 let untag = image.tags.iter().chain(&image.digests).cloned().collect();
                 Removal { untag, delete: true }
@@ -83,14 +84,20 @@ impl Engine {
     }
 
     /// The containers of an image, and those that have it as a volume.
-    fn users(&self, id: &ImageId) -> Vec<User> {
+    fn users_of(&self, id: &ImageId) -> Vec<User> {
         let uses = |c: &&std::sync::Arc<crate::Container>| c.image.id == *id || c.volume_images.contains(id);
         let containers = self.containers();
         let user = |c: &std::sync::Arc<crate::Container>| User {
             container: c.id,
             running: !matches!(c.state(), model::container::ContainerState::Exited { .. }),
         };
-        containers.iter().filter(uses).map(user).collect()
+        let mounts = |user: &std::sync::Arc<crate::user::UserContainer>| {
+            let mut images = user.spec().mounts.into_iter().filter(|mount| mount.kind == model::user::UserMountKind::Image);
+            images.any(|mount| self.images().status(&mount.source).is_some_and(|image| image.id == *id))
+        };
+        let of_people = self.users().into_iter().filter(|user| user.image.id == *id || mounts(user));
+        let of_people = of_people.map(|user| User { container: user.id, running: user.is_running() });
+        containers.iter().filter(uses).map(user).chain(of_people).collect()
     }
 }
 

@@ -27,7 +27,7 @@ pub struct ImageInfo {
 }
 
 impl ImageInfo {
-    pub(super) fn of(image: NamedImage) -> Self {
+    pub(crate) fn of(image: NamedImage) -> Self {
         let NamedImage { record, tags, digests, .. } = image;
         let parts = [&record.os, &record.architecture, &record.variant];
         let platform = parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/");

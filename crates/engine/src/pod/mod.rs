@@ -124,6 +124,11 @@ impl Pod {
         self.state.borrow().clone()
     }
 
+    /// Whether it was made for a container of people, and not over CRI.
+    pub fn is_users(&self) -> bool {
+        self.spec.own.is_some()
+    }
+
     /// Its cgroup, below each hierarchy's root.
     pub fn cgroup(&self) -> &str {
         &self.cgroup

@@ -96,7 +96,7 @@ impl Setup {
             }
             Ok(label) => label,
         };
-        let owes_network = spec.namespaces.network == NamespaceMode::Pod;
+        let owes_network = spec.namespaces.network == NamespaceMode::Pod && !spec::no_network(&spec);
         let record = PodRecord {
             id,
             boot: inner.boot.clone(),
@@ -242,6 +242,11 @@ impl Setup {
             return Ok(Network::Host);
         }
         let id = self.record.id;
+        if spec::no_network(&self.record.spec) {
+            let netns = shim.netns();
+            blocking(move || net::loopback(&netns)).await.step(id, "bring the pod's loopback interface up")?;
+            return Ok(Network::Host);
+        }
         let (inner, key, netns) = (self.inner.clone(), self.record.spec.key.clone(), shim.netns());
         self.undo.push("network", move || async move {
             blocking(move || inner.network.detach(id, &key, Some(&netns), None)).await.map_err(|e| crate::chain(&e))

@@ -142,9 +142,10 @@ impl Inner {
 
     async fn forget_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
         let (inner, forgotten, dir, id) = (self.clone(), pod.clone(), pod.paths.dir.clone(), pod.id);
-        // A kubelet's log directories are the kubelet's; those below our own root are ours.
+        // A kubelet's log directories are the kubelet's; those below our own root are ours. That of a container of people
+        // outlives its runs.
         let logs = Path::new(&pod.spec.log_directory).to_owned();
-        let ours = logs.parent() == Some(&self.config.logs()) && logs.file_name().is_some();
+        let ours = !pod.is_users() && logs.parent() == Some(&self.config.logs()) && logs.file_name().is_some();
         let removed: std::io::Result<_> = blocking(move || {
             crate::remove_pod_dir(&dir)?;
             if ours {

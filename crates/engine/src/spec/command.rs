@@ -14,8 +14,11 @@ use super::{
 pub(crate) fn args(spec: &ContainerSpec, image: &ImageDefaults) -> Result<Vec<String>, Error> {
     let (mut command, mut args) = (&spec.command, &spec.args);
     if command.is_empty() {
-        command = &image.entrypoint;
-        if args.is_empty() {
+        let reset = spec.own.as_ref().is_some_and(|own| own.no_entrypoint);
+        if !reset {
+            command = &image.entrypoint;
+        }
+        if args.is_empty() && !reset {
             args = &image.cmd;
         }
     }

@@ -35,9 +35,11 @@ pub fn write(spec: &PodSpec, network: &Network, dir: &Path) -> Result<(), Error>
     let name = visible_hostname(spec)?;
     put(&dir.join(HOSTNAME), format!("{name}\n").as_bytes())?;
     let hosts = match network {
+        Network::Host if super::no_network(spec) => hosts(&name, std::iter::empty()).into_bytes(),
         Network::Host => host_file("/etc/hosts")?,
         Network::Pod { ip, additional } => hosts(&name, std::iter::once(ip).chain(additional)).into_bytes(),
     };
+    let hosts = [hosts, more_hosts(spec)?.into_bytes()].concat();
     put(&dir.join(HOSTS), &hosts)?;
     let resolv = match spec.dns.as_ref().filter(|dns| !is_empty(dns)) {
         Some(dns) => resolv_conf(dns)?.into_bytes(),
@@ -93,6 +95,19 @@ fn hosts<'a>(name: &str, ips: impl Iterator<Item = &'a IpAddr>) -> String {
         text.push_str(&format!("{ip}\t{name}\n"));
     }
     text
+}
+
+/// Names and addresses that a person wants there.
+fn more_hosts(spec: &PodSpec) -> Result<String, Error> {
+    let mut text = String::new();
+    for (name, address) in spec.own.as_ref().map_or(&[][..], |own| &own.hosts) {
+        if address.parse::<IpAddr>().is_err() {
+            return Err(Error::PodFile { field: "extra host", value: cut(address), why: "must be an IP address" });
+        }
+        let name = check_hostname(name)?;
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    Ok(text)
 }
 
 fn is_empty(dns: &Dns) -> bool {

@@ -73,11 +73,21 @@ pub fn pod_plan(spec: &PodSpec, supervisor_cgroup: &str, shm_size: u64) -> Resul
         hostname: files::hostname(spec)?,
         shared_pid: namespaces.pid == NamespaceMode::Pod,
         sysctls: spec.sysctls.clone(),
-        shm_size,
+        shm_size: spec.own.as_ref().and_then(|own| own.shm_size).unwrap_or(shm_size),
         cgroup: supervisor_cgroup.to_owned(),
         userns: spec.userns,
         mount_label: None,
     })
+}
+
+/// Whether a pod has nothing but loopback in its network namespace.
+pub(crate) fn no_network(spec: &PodSpec) -> bool {
+    spec.own.as_ref().is_some_and(|own| own.no_network)
+}
+
+/// Whether neither client nor image say what to run.
+pub(crate) fn has_no_command(spec: &ContainerSpec, image: &ImageDefaults) -> bool {
+    spec.command.is_empty() && spec.args.is_empty() && command::args(spec, image).is_err()
 }
 
 /// What a container's plan is made from.
@@ -149,7 +159,7 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
     }
     check_pid(security.pid, request.pod)?;
     let resources = resources::effective(&spec.resources, request.pids_limit)?;
-    let user = user::resolve(security, &image.user, request.rootfs)?;
+    let user = user::resolve(spec, &image.user, request.rootfs)?;
     check_ids(&user, request.pod)?;
     let process = process(request, &user)?;
     let devices = devices::plan(spec)?;
@@ -210,7 +220,7 @@ fn process(request: &ContainerRequest<'_>, user: &ResolvedUser) -> Result<Proces
         capabilities,
         no_new_privs: security.no_new_privs,
         seccomp: profile::program(security, capabilities.bounding)?,
-        rlimits: resources::rlimits(),
+        rlimits: resources::rlimits(spec.own.as_ref().map_or(&[], |own| &own.rlimits)),
         oom_score_adj: Some(resources::oom_score_adj(&spec.resources)?),
         tty: spec.tty,
         umask: None,

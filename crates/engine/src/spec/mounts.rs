@@ -9,6 +9,7 @@ use model::{
     container::{BindMount, ContainerSpec, ImageVolume, Propagation},
     plan::{MountFlags, MountKind, MountPlan},
     pod::{NamespaceMode, PodSpec},
+    user::UserMount,
 };
 
 use super::{
@@ -78,6 +79,9 @@ pub(crate) fn plan(
     }
     for (index, volume) in (0..).zip(&spec.image_volumes) {
         binds.push(image_volume(index, volume)?);
+    }
+    for mount in spec.own.as_ref().map_or(&[][..], |own| &own.tmpfs) {
+        binds.push(memory(mount)?);
     }
     binds.extend(devices);
     let mut targets = std::collections::HashSet::new();
@@ -171,6 +175,20 @@ pub(crate) fn tmpfs(path: &str, size: Option<u64>, mode: u32) -> Result<MountPla
     check_target(&target)?;
     let flags = MountFlags { nosuid: true, nodev: true, ..Default::default() };
     Ok(MountPlan { target, kind: MountKind::Tmpfs { size, mode }, flags, idmap: None })
+}
+
+/// A file system of memory that a person asks for, with the flags that docker gives it.
+fn memory(mount: &UserMount) -> Result<MountPlan, Error> {
+    let mut plan = tmpfs(&mount.target, mount.tmpfs_size, mount.tmpfs_mode.unwrap_or(0o1777))?;
+    let last = |on: &str, off: &str| mount.options.iter().rev().find(|option| *option == on || *option == off).map(|o| o == on);
+    plan.flags = MountFlags {
+        readonly: mount.read_only,
+        recursive: false,
+        nosuid: last("nosuid", "suid").unwrap_or(true),
+        nodev: last("nodev", "dev").unwrap_or(true),
+        noexec: last("noexec", "exec").unwrap_or(true),
+    };
+    Ok(plan)
 }
 
 /// A bind mount, as a client or a plugin asks for it.

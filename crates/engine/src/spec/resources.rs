@@ -102,11 +102,16 @@ fn refuse<T>(field: &'static str, value: &str, why: &'static str) -> Result<T, E
 }
 
 /// setrlimit(2) values of every container: open files as a systemd service has them, never above our own hard limit.
-/// Other limits are inherited.
-pub(crate) fn rlimits() -> Vec<Rlimit> {
+/// Other limits are inherited. `wanted` stand over these.
+pub(crate) fn rlimits(wanted: &[Rlimit]) -> Vec<Rlimit> {
     let own = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let hard = NOFILE_HARD.min(own);
-    vec![Rlimit { resource: NOFILE, soft: NOFILE_SOFT.min(hard), hard }]
+    let mut limits = vec![Rlimit { resource: NOFILE, soft: NOFILE_SOFT.min(hard), hard }];
+    for limit in wanted {
+        limits.retain(|known| known.resource != limit.resource);
+        limits.push(*limit);
+    }
+    limits
 }
 
 #[cfg(test)]
@@ -125,8 +130,10 @@ mod tests {
             let given = Resources { cpu_shares: Some(given), ..Default::default() };
             assert_eq!(effective(&given, 1).unwrap().cpu_shares, Some(expected));
         }
-        let limit = rlimits()[0];
+        let limit = rlimits(&[])[0];
         assert!(limit.soft <= limit.hard && limit.soft == 1024.min(limit.hard));
+        let wanted = [Rlimit { resource: NOFILE, soft: 1, hard: 2 }, Rlimit { resource: 4, soft: 0, hard: 0 }];
+        assert_eq!(rlimits(&wanted), wanted);
     }
 
     #[test]

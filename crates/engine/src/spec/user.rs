@@ -5,7 +5,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use model::container::{ResolvedUser, SecuritySpec, UserSpec};
+use model::container::{ContainerSpec, ResolvedUser, SecuritySpec, UserSpec};
 
 use super::{
     error::{Error, cut},
@@ -26,7 +26,10 @@ enum Who {
 ///
 /// # Errors
 /// A user or group that cannot be or is not there; a group without a user; unreadable databases.
-pub(crate) fn resolve(security: &SecuritySpec, image_user: &str, rootfs: BorrowedFd<'_>) -> Result<ResolvedUser, Error> {
+pub(crate) fn resolve(spec: &ContainerSpec, image_user: &str, rootfs: BorrowedFd<'_>) -> Result<ResolvedUser, Error> {
+    let security = &spec.security;
+    let own = spec.own.as_ref();
+    let image_user = own.map(|own| own.user.as_str()).filter(|user| !user.is_empty()).unwrap_or(image_user);
     let (user, group) = wanted(security, image_user)?;
     let databases = Databases::new(rootfs)?;
     let entry = match &user {
@@ -44,7 +47,18 @@ pub(crate) fn resolve(security: &SecuritySpec, image_user: &str, rootfs: Borrowe
         }
         None => entry.as_ref().map_or(0, |entry| entry.gid),
     };
-    let groups = groups(security, gid, entry.as_ref(), &databases)?;
+    let mut groups = groups(security, gid, entry.as_ref(), &databases)?;
+    for group in own.map_or(&[][..], |own| &own.groups) {
+        let gid = match part(group, group)? {
+            Who::Id(gid) => gid,
+            Who::Name(name) => {
+                databases.group(&name)?.ok_or_else(|| Error::NoName { kind: "group", name: cut(&name), file: GROUP })?
+            }
+        };
+        if !groups.contains(&gid) {
+            groups.push(gid);
+        }
+    }
     Ok(ResolvedUser { uid, gid, groups, home: home(entry.as_ref())? })
 }
 

@@ -37,6 +37,10 @@ pub(crate) fn prepare(rootfs: BorrowedFd<'_>, volumes: &[Volume]) -> Result<(), 
 }
 
 fn fill(root: &Root, volume: &Volume) -> io::Result<()> {
+    // That of an earlier run.
+    if volume.source.exists() {
+        return Ok(());
+    }
     std::fs::create_dir_all(&volume.source)?;
     let to = open_dir(CWD, volume.source.as_path())?;
     match root.open(&volume.target, OFlags::RDONLY | OFlags::DIRECTORY, Links::Follow) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::*;
-use crate::spec::tests::security;
+use crate::spec::tests::{container, security};
 
 struct Image(tempfile::TempDir);
 
@@ -26,7 +26,8 @@ impl Image {
     }
 
     fn resolve(&self, security: &SecuritySpec, user: &str) -> Result<ResolvedUser, Error> {
-        resolve(security, user, fs::File::open(self.0.path()).unwrap().as_fd())
+        let spec = ContainerSpec { security: security.clone(), ..container() };
+        resolve(&spec, user, fs::File::open(self.0.path()).unwrap().as_fd())
     }
 
     fn user(&self, user: &str) -> Result<ResolvedUser, Error> {
