@@ -14,7 +14,7 @@ pub(crate) const SOCKET: &str = "/run/creel/creel.sock";
 
 /// Containers on this machine: a client of creeld
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = false)]
+#[command(name = "creel", version, propagate_version = false)]
 pub(crate) struct Arguments {
     /// Socket of creeld
     #[arg(long, env = "CREEL_SOCKET", default_value = SOCKET, global = true, value_name = "PATH")]
@@ -89,7 +89,7 @@ pub(crate) enum Command {
     /// Print a completion script for a shell
     Completions {
         /// Which shell
-        shell: clap_complete::Shell,
+        shell: Shell,
     },
 }
 
@@ -332,6 +332,29 @@ pub(crate) struct Import {
     pub(crate) name: Option<String>,
 }
 
+/// Shells that can be taught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+impl Shell {
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Elvish => "elvish",
+            Self::Fish => "fish",
+            Self::Powershell => "powershell",
+            Self::Zsh => "zsh",
+        }
+    }
+}
+
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PullWhen {
@@ -358,7 +381,7 @@ mod tests {
     fn what_follows_the_image_is_the_command() {
         let arguments = Arguments::try_parse_from(["creel", "run", "-e", "A=1", "busybox", "sh", "-c", "echo $A", "--rm"]).unwrap();
         let Command::Life(Life::Run(run)) = arguments.command else { panic!("not run") };
-        assert_eq!((run.create.image.as_str(), run.create.rm), ("busybox", false));
-        assert_eq!(run.create.command, ["sh", "-c", "echo $A", "--rm"]);
+        assert_eq!((run.create.image(), run.create.rm), ("busybox", false));
+        assert_eq!(run.create.command(), ["sh", "-c", "echo $A", "--rm"]);
     }
 }

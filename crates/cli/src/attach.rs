@@ -1,4 +1,4 @@
-//! `creel attach`: the streams of a container's main process, from now on.
+//! `creel attach` to a container of a CRI client's pod: the streams of its main process, from now on.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 use crate::{
-    args::Attach,
     client::Client,
+    container::args::Attach,
     error::{Error, Exit},
     exec::code,
-    find, follow,
+    follow,
     session::{self, Input, Inputs, Outcome},
     terminal::Keys,
 };
@@ -23,11 +23,10 @@ use crate::{
 const AHEAD: usize = 4;
 
 /// Attaches; the exit code is the container's if it ended meanwhile.
-pub(crate) async fn attach(client: &mut Client, args: Attach) -> Result<Exit, Error> {
-    let Attach { no_stdin, detach_keys, container: wanted } = args;
+pub(crate) async fn attach(client: &mut Client, args: Attach, id: String) -> Result<Exit, Error> {
+    let Attach { no_stdin, detach_keys, container: wanted, .. } = args;
     let what = format!("attach to {wanted}");
     let keys = Keys::parse(&detach_keys)?;
-    let id = find::container(client, &wanted).await?.id;
     let start = own::AttachStart { container_id: id.clone(), stdin: !no_stdin };
     let (to, inputs) = mpsc::channel(AHEAD);
     let first = tokio_stream::once(Message::Start(start));

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use api::{
     MAX_MESSAGE,
     creel::{
-        containers_client::ContainersClient, creel_client::CreelClient, images_client::ImagesClient, networks_client::NetworksClient,
-        system_client::SystemClient, volumes_client::VolumesClient,
+        containers_client::ContainersClient, creel_client::CreelClient, images_client::ImagesClient,
+        networks_client::NetworksClient, system_client::SystemClient, volumes_client::VolumesClient,
     },
-    runtime::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
+    runtime::runtime_service_client::RuntimeServiceClient,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -20,7 +20,6 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
-    pub(crate) image: ImageServiceClient<Channel>,
     pub(crate) creel: CreelClient<Channel>,
     pub(crate) images: ImagesClient<Channel>,
     pub(crate) containers: ContainersClient<Channel>,
@@ -43,7 +42,6 @@ impl Client {
         let channel = endpoint.connect_with_connector(connector).await.map_err(Error::Transport)?;
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
-            image: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             images: ImagesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             containers: ContainersClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             system: SystemClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),

@@ -9,7 +9,7 @@ use tonic::Status;
 pub(crate) struct Exit(pub(crate) u8);
 
 /// The engine did not do it.
-const ENGINE: u8 = 125;
+pub(crate) const ENGINE: u8 = 125;
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -28,16 +28,21 @@ pub(crate) enum Error {
     Ambiguous { what: &'static str, name: String },
     #[error("{option} {value:?}: {why}")]
     Option { option: &'static str, value: String, why: String },
-    #[error("{name} is running: stop it first, or use --force")]
-    Running { name: String },
     #[error("{name}: {why}")]
     Refused { name: String, why: &'static str },
-    #[error("start {name}: {why}")]
-    NotStarted { name: String, code: u8, why: String },
+    #[error("Error response from daemon: {why}")]
+    Run { code: u8, why: String },
+    #[error("unknown flag: {0}")]
+    Flag(String),
+    #[error("the input device is not a TTY")]
+    NoTerminal,
     #[error("{what}: did not end within {seconds} s and was killed")]
     TimedOut { what: String, seconds: u32 },
     #[error("Error response from daemon: {0}")]
     Daemon(String),
+    /// In docker's words.
+    #[error("{0}")]
+    Words(String),
     #[error("{0}")]
     Template(String),
     #[error("print JSON")]
@@ -68,9 +73,18 @@ impl Error {
     /// The command's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NotStarted { code, .. } => *code,
-            Self::Missing { .. } | Self::Ambiguous { .. } | Self::Running { .. } | Self::Refused { .. } | Self::Daemon(_) => 1,
+            Self::Run { code, .. } => *code,
+            Self::Missing { .. } | Self::Ambiguous { .. } | Self::Refused { .. } => 1,
+            Self::Daemon(_) | Self::Words(_) | Self::NoTerminal => 1,
             _ => ENGINE,
+        }
+    }
+
+    /// What `creel run` makes of it: a refusal is the engine's, and not the program's.
+    pub(crate) fn of_run(self) -> Self {
+        match self {
+            Self::Daemon(why) => Self::Run { code: ENGINE, why },
+            other => other,
         }
     }
 
@@ -124,6 +138,7 @@ mod tests {
         let error = Error::Connect { socket: "/run/x".into(), source: io::Error::from_raw_os_error(2) };
         assert!(error.chain().starts_with("cannot reach creeld on /run/x (is creeld running?"), "{}", error.chain());
         assert_eq!(error.exit_code(), 125);
-        assert_eq!(Error::NotStarted { name: "x".into(), code: 127, why: "y".into() }.exit_code(), 127);
+        assert_eq!(Error::Run { code: 127, why: "y".into() }.exit_code(), 127);
+        assert_eq!((Error::Daemon("y".into()).exit_code(), Error::Daemon("y".into()).of_run().exit_code()), (1, 125));
     }
 }

@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use api::creel::{self as own, exec_request::Message};
+use api::creel::{self as own, container_state::Status, exec_request::Message};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 use crate::{
-    args::Exec,
     client::Client,
+    container::{
+        args::Exec,
+        find::{self, Found},
+        options,
+    },
     error::{Error, Exit},
-    find,
     session::{self, Input, Inputs, Outcome},
-    terminal::Keys,
+    terminal::{self, Keys},
 };
 
 /// Inputs on their way.
@@ -20,21 +23,28 @@ const AHEAD: usize = 4;
 
 /// Runs it and passes input, output and exit code on.
 pub(crate) async fn exec(client: &mut Client, args: Exec) -> Result<Exit, Error> {
-    let Exec { interactive, tty, timeout, detach_keys, container: wanted, command } = args;
-    let what = format!("exec in {wanted}");
-    let keys = Keys::parse(&detach_keys)?;
-    let container_id = find::container(client, &wanted).await?.id;
-    let start = own::ExecStart { container_id, command, stdin: interactive, tty, ..Default::default() };
-    let (to, inputs) = mpsc::channel(AHEAD);
+    let what = format!("exec in {}", args.container);
+    let inputs = Inputs { stdin: args.interactive, tty: args.tty, keys: Keys::parse(&args.detach_keys)? };
+    if args.tty && args.interactive && !terminal::is_terminal() {
+        return Err(Error::NoTerminal);
+    }
+    let start = start(client, &args).await?;
+    let (to, typed) = mpsc::channel(AHEAD);
     let first = tokio_stream::once(Message::Start(start));
-    let rest = ReceiverStream::new(inputs).map(message);
+    let detached = args.detach.then_some(Message::Detach(true));
+    let rest = tokio_stream::iter(detached).chain(ReceiverStream::new(typed).map(message));
     let requests = first.chain(rest).map(|message| own::ExecRequest { message: Some(message) });
-    let from = client.creel.exec(requests).await.map_err(session::failed(&what))?.into_inner();
-    let raw = session::raw(tty && interactive)?;
+    let mut from = client.creel.exec(requests).await.map_err(session::failed(&what))?.into_inner();
+    if args.detach {
+        // It runs when the answer has begun.
+        from.message().await.map_err(session::failed(&what))?;
+        return Ok(Exit(0));
+    }
+    let raw = session::raw(args.tty && args.interactive)?;
     let (leave, left) = mpsc::channel(1);
-    let speaking = tokio::spawn(session::speak(Inputs { stdin: interactive, tty, keys }, to, leave));
+    let speaking = tokio::spawn(session::speak(inputs, to, leave));
     let listening = session::listen(from, left, &what);
-    let outcome = match timeout {
+    let outcome = match args.timeout {
         0 => listening.await,
         seconds => match tokio::time::timeout(Duration::from_secs(seconds.into()), listening).await {
             Ok(outcome) => outcome,
@@ -47,6 +57,32 @@ pub(crate) async fn exec(client: &mut Client, args: Exec) -> Result<Exit, Error>
     Ok(match outcome? {
         Outcome::Exit(exit) => Exit(code(exit)),
         Outcome::Detached => Exit(0),
+    })
+}
+
+/// What is to run, in a container that runs.
+async fn start(client: &mut Client, args: &Exec) -> Result<own::ExecStart, Error> {
+    let found = find::any(client, &args.container).await?;
+    if let Found::Ours(details) = &found {
+        let status = details.summary.as_ref().and_then(|summary| summary.state.clone()).unwrap_or_default();
+        match status.status() {
+            Status::Paused => {
+                let why = format!("Container {} is paused, unpause the container before exec", args.container);
+                return Err(Error::Daemon(why));
+            }
+            Status::Running => {}
+            _ => return Err(Error::Daemon(format!("container {} is not running", found.id()))),
+        }
+    }
+    Ok(own::ExecStart {
+        container_id: found.id().to_owned(),
+        command: args.command.clone(),
+        stdin: args.interactive,
+        tty: args.tty,
+        user: args.user.clone().unwrap_or_default(),
+        working_dir: args.workdir.clone().unwrap_or_default(),
+        env: options::env(&args.env_file, &args.env, options::here)?,
+        privileged: args.privileged,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Which container a person means: its name, or the beginning of its id.
+//! Which container of a CRI client's pods a person means: its id, or the beginning of it.
 
 use api::runtime as cri;
 
@@ -6,20 +6,6 @@ use crate::{
     client::Client,
     error::{self, Error},
 };
-
-/// The label that `creel run` gives its pods and containers; its value is the name.
-pub(crate) const NAME_LABEL: &str = "creel.name";
-
-/// What a person calls a container: the name it was given, else the one in its pod.
-pub(crate) fn name(container: &cri::Container) -> String {
-    let given = container.labels.get(NAME_LABEL).cloned();
-    given.or_else(|| container.metadata.as_ref().map(|metadata| metadata.name.clone())).unwrap_or_default()
-}
-
-/// Whether `creel run` made it.
-pub(crate) fn is_ours(container: &cri::Container) -> bool {
-    container.labels.contains_key(NAME_LABEL)
-}
 
 /// All containers.
 pub(crate) async fn containers(client: &mut Client) -> Result<Vec<cri::Container>, Error> {
@@ -54,10 +40,6 @@ pub(crate) async fn pod(client: &mut Client, wanted: &str) -> Result<String, Err
 }
 
 fn only(all: Vec<cri::Container>, wanted: &str) -> Result<cri::Container, Error> {
-    let named = |c: &cri::Container| c.labels.get(NAME_LABEL).is_some_and(|name| name == wanted) || c.id == wanted;
-    if let Some(exactly) = all.iter().find(|c| named(c)) {
-        return Ok(exactly.clone());
-    }
     let mut beginning = all.into_iter().filter(|c| !wanted.is_empty() && c.id.starts_with(wanted));
     match (beginning.next(), beginning.next()) {
         (Some(one), None) => Ok(one),
@@ -71,18 +53,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_win_over_beginnings() {
-        let container = |id: &str, name: &str| cri::Container {
-            id: id.into(),
-            labels: [(NAME_LABEL.to_owned(), name.to_owned())].into(),
-            ..Default::default()
-        };
-        let all = || vec![container("abc", "x"), container("abd", "ab"), container("e", "")];
-        assert_eq!(only(all(), "ab").unwrap().id, "abd");
-        assert_eq!(only(all(), "abc").unwrap().id, "abc");
+    fn beginnings_of_ids() {
+        let container = |id: &str| cri::Container { id: id.into(), ..Default::default() };
+        let all = || vec![container("abc"), container("abd"), container("e")];
+        assert_eq!(only(all(), "abd").unwrap().id, "abd");
         assert_eq!(only(all(), "e").unwrap().id, "e");
         assert!(matches!(only(all(), "a"), Err(Error::Ambiguous { .. })));
         assert!(matches!(only(all(), "y"), Err(Error::Missing { .. })));
-        assert_eq!(name(&all()[0]), "x");
     }
 }

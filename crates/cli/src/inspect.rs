@@ -16,6 +16,11 @@ async fn details(client: &mut Client, image: &str) -> Result<ImageDetails, tonic
     Ok(client.images.inspect(InspectImageRequest { image: image.to_owned() }).await?.into_inner())
 }
 
+/// An image with docker's names for everything.
+pub(crate) async fn image(client: &mut Client, name: &str) -> Result<Value, tonic::Status> {
+    value(&details(client, name).await?).map_err(|e| tonic::Status::internal(e.chain()))
+}
+
 /// Images as docker inspects them: one array for all, errors at the end.
 pub(crate) async fn images(client: &mut Client, format: &Format, wanted: &[String]) -> Result<Exit, Error> {
     let (mut found, mut failed) = (Vec::new(), 0);

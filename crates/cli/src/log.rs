@@ -1,28 +1,27 @@
-//! `creel logs`.
+//! `creel logs` of a container of a CRI client's pod: its file, in CRI's format.
 
 use std::fs::File;
 
 use api::runtime as cri;
 
 use crate::{
-    args::Logs,
     client::Client,
+    container::args::Logs,
     error::{self, Error, Exit},
-    find,
     follow::{self, LogReader},
 };
 
 /// Prints a container's log.
-pub(crate) async fn logs(client: &mut Client, args: &Logs) -> Result<Exit, Error> {
-    let id = find::container(client, &args.container).await?.id;
-    let path = log_path(client, &id).await?;
+pub(crate) async fn logs(client: &mut Client, args: &Logs, tail: Option<u64>, id: &str) -> Result<Exit, Error> {
+    let path = log_path(client, id).await?;
     let file = File::open(&path).map_err(error::io(format!("open {path}")))?;
     let mut reader = LogReader::new(file, args.timestamps);
-    if let Some(lines) = args.tail {
+    if let Some(lines) = tail {
+        let lines = usize::try_from(lines).unwrap_or(usize::MAX);
         reader.skip_to_tail(lines).map_err(error::io(format!("read {path}")))?;
     }
     if args.follow {
-        follow::until_exit(client, &id, &path, &mut reader).await?;
+        follow::until_exit(client, id, &path, &mut reader).await?;
     } else {
         reader.print_new().map_err(error::io(format!("print {path}")))?;
     }

@@ -43,6 +43,17 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Error> {
     print(&(text + "\n"))
 }
 
+/// Documents as docker inspects them: an array with four blanks a level.
+pub(crate) fn array(values: &[serde_json::Value]) -> Result<(), Error> {
+    if values.is_empty() {
+        return print("[]\n");
+    }
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    values.serialize(&mut serde_json::Serializer::with_formatter(&mut text, formatter)).map_err(Error::Json)?;
+    print(&(String::from_utf8_lossy(&text) + "\n"))
+}
+
 /// A remark to standard error.
 pub(crate) fn note(text: &str) {
     writeln!(io::stderr(), "{text}").ok();
@@ -82,6 +93,30 @@ fn scaled(number: u64, digits: usize) -> String {
         1
     };
     let text = format!("{value:.*}", digits.saturating_sub(before));
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", UNITS[unit])
+}
+
+/// Bytes with at most four digits in powers of 1024, as docker shows memory.
+pub(crate) fn binary(number: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+    let mut value = number as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let before = if value >= 1000.0 {
+        4
+    } else if value >= 100.0 {
+        3
+    } else if value >= 10.0 {
+        2
+    } else {
+        1
+    };
+    let text = format!("{value:.*}", 4 - before);
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{}", UNITS[unit])
 }
@@ -149,6 +184,10 @@ mod tests {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
         assert_eq!((space(1_234_567), space(3_000_000), space(0)), ("1.235MB".to_owned(), "3MB".to_owned(), "0B".to_owned()));
+        for (number, text) in [(0, "0B"), (3 << 20, "3MiB"), (1_500_000_000, "1.397GiB"), (1023, "1023B"), (12_345_678, "11.77MiB")]
+        {
+            assert_eq!(binary(number), text);
+        }
         assert_eq!(short(&format!("sha256:{}", "ab".repeat(32))), "abababababab");
     }
 }

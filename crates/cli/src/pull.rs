@@ -1,15 +1,12 @@
 //! `creel pull`, and the pull before a run.
 
-use api::{
-    creel::{ImageTagsRequest, InspectImageRequest, PullImageRequest, pull_image_event::Event},
-    runtime as cri,
-};
+use api::creel::{ImageTagsRequest, InspectImageRequest, PullImageRequest, pull_image_event::Event};
 
 use crate::{
     args::{Creds, Pull},
     auth,
     client::Client,
-    error::{self, Error, Exit},
+    error::{Error, Exit},
     name, output,
     progress::Progress,
 };
@@ -115,14 +112,6 @@ fn refused(image: &str, status: &tonic::Status) -> Error {
         String::new()
     };
     Error::Daemon(format!("{words}{message}"))
-}
-
-/// The image's id, if it is there.
-pub(crate) async fn find(client: &mut Client, image: &str) -> Result<Option<String>, Error> {
-    let spec = cri::ImageSpec { image: image.to_owned(), ..cri::ImageSpec::default() };
-    let request = cri::ImageStatusRequest { image: Some(spec), verbose: false };
-    let answer = client.image.image_status(request).await.map_err(error::rpc(format!("look for image {image}")))?;
-    Ok(answer.into_inner().image.map(|image| image.id))
 }
 
 #[cfg(test)]

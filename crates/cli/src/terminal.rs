@@ -30,6 +30,11 @@ impl Drop for Raw {
     }
 }
 
+/// Whether somebody types on a terminal.
+pub(crate) fn is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// Columns and rows. `None`: there is no terminal, or it does not know.
 pub(crate) fn size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(io::stdin()).or_else(|_| tcgetwinsize(io::stdout())).ok()?;

@@ -76,6 +76,28 @@ pub(crate) fn rfc3339(nanoseconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanoseconds:09}Z")
 }
 
+/// A filter's time in nanoseconds since 1970, with the fraction of a second that it may have.
+pub(crate) fn nanoseconds(text: &str) -> Option<i64> {
+    if let Some((seconds, fraction)) = text.split_once('.')
+        && let Ok(seconds) = seconds.parse::<i64>()
+        && fraction.len() <= 9
+        && fraction.bytes().all(|c| c.is_ascii_digit())
+    {
+        return seconds.checked_mul(1_000_000_000)?.checked_add(format!("{fraction:0<9}").parse().ok()?);
+    }
+    let seconds = point(text)?.checked_mul(1_000_000_000)?;
+    let digits = text.split_once('T').and_then(|(_, clock)| clock.split_once('.')).map_or("", |(_, rest)| rest);
+    let digits: String = digits.chars().take_while(char::is_ascii_digit).take(9).collect();
+    seconds.checked_add(format!("{digits:0<9}").parse().ok()?)
+}
+
+/// An instant as docker lists it: `2026-11-21 15:07:04 +0000 UTC`.
+pub(crate) fn local(nanoseconds: i64) -> String {
+    let text = rfc3339(nanoseconds);
+    let seconds = text.split(['.', 'Z']).next().unwrap_or_default();
+    format!("{} +0000 UTC", seconds.replace('T', " "))
+}
+
 fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
@@ -94,6 +116,12 @@ mod tests {
 
     #[test]
     fn times_are_read() {
+        assert_eq!(nanoseconds("2026-11-21T15:07:04.5Z"), Some(1_795_273_624_500_000_000));
+        assert_eq!(
+            (nanoseconds("5.000000001"), nanoseconds("7"), nanoseconds("x")),
+            (Some(5_000_000_001), Some(7_000_000_000), None)
+        );
+        assert_eq!(local(1_795_273_624_500_000_000), "2026-11-21 15:07:04 +0000 UTC");
         assert_eq!(parse("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(parse("2026-11-21T15:07:04.123456789Z"), Some(1_795_273_624));
         assert_eq!(parse("2026-11-21T16:07:04+01:00"), Some(1_795_273_624));

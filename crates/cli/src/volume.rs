@@ -157,7 +157,7 @@ async fn inspect(client: &mut Client, format: &Format, names: &[String]) -> Resu
 }
 
 /// With docker's names for everything.
-fn value(volume: &Volume) -> Value {
+pub(crate) fn value(volume: &Volume) -> Value {
     json!({
         "CreatedAt": time::rfc3339(volume.created_at),
         "Driver": volume.driver,

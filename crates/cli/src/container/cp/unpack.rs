@@ -1,0 +1,182 @@
+//! A tar out of a container, which may be anybody's: nothing of it gets out of the directory that it is for.
+
+use std::{
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use super::Pieces;
+use crate::error::{self, Error};
+
+/// What an archive becomes.
+pub(super) enum Into {
+    /// Its entries are put in here.
+    Directory(PathBuf),
+    /// Its only entry becomes this.
+    File(PathBuf),
+}
+
+/// Unpacks; answers the archive's bytes.
+pub(super) fn unpack(from: Pieces, into: &Into, keep_owner: bool) -> Result<u64, Error> {
+    let mut archive = tar::Archive::new(from);
+    archive.set_preserve_permissions(true);
+    archive.set_preserve_mtime(true);
+    archive.set_preserve_ownerships(keep_owner);
+    archive.set_overwrite(true);
+    let done = match into {
+        Into::Directory(directory) => all(&mut archive, directory),
+        Into::File(file) => one(&mut archive, file),
+    };
+    let name = match into {
+        Into::Directory(path) | Into::File(path) => path.display(),
+    };
+    done.map_err(error::io(format!("write to {name}")))?;
+    let mut rest = archive.into_inner();
+    // The archive's end is behind its last entry.
+    io::copy(&mut rest, &mut io::sink()).map_err(error::io("read the archive"))?;
+    Ok(rest.got)
+}
+
+fn all(archive: &mut tar::Archive<Pieces>, directory: &Path) -> io::Result<()> {
+    let mut directories = Vec::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        if entry.header().entry_type().is_dir() {
+            // Modes come last: one may not let us write.
+            directories.push((path, entry.header().mode()?));
+            make_directory(&mut entry, directory)?;
+            continue;
+        }
+        if !entry.unpack_in(directory)? {
+            return Err(io::Error::other(format!("{:?} is not a path below the directory", path.display().to_string())));
+        }
+    }
+    for (path, mode) in directories.into_iter().rev() {
+        set_mode(&below(directory, &path)?, mode)?;
+    }
+    Ok(())
+}
+
+/// The path of an entry's below the directory: no `..`, and no symbolic link on the way.
+fn below(directory: &Path, path: &Path) -> io::Result<PathBuf> {
+    let outside = || io::Error::other(format!("{:?} is not a path below the directory", path.display().to_string()));
+    let mut at = directory.to_owned();
+    let mut parts = path.components().filter(|part| !matches!(part, Component::CurDir | Component::RootDir)).peekable();
+    while let Some(part) = parts.next() {
+        let Component::Normal(name) = part else { return Err(outside()) };
+        at.push(name);
+        let is_link = fs::symlink_metadata(&at).is_ok_and(|metadata| metadata.is_symlink());
+        if parts.peek().is_some() && is_link {
+            return Err(outside());
+        }
+    }
+    Ok(at)
+}
+
+/// Makes a directory unless it is there; what is there and is none stays what it is.
+fn make_directory(entry: &mut tar::Entry<'_, Pieces>, directory: &Path) -> io::Result<()> {
+    let target = below(directory, &entry.path()?)?;
+    match fs::symlink_metadata(&target) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(io::Error::other(format!("cannot overwrite non-directory {:?} with directory", target.display().to_string()))),
+        Err(_) => entry.unpack_in(directory).map(|_| ()),
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    // Something else may have come in its place.
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777)),
+        _ => Ok(()),
+    }
+}
+
+fn one(archive: &mut tar::Archive<Pieces>, file: &Path) -> io::Result<()> {
+    let Some(entry) = archive.entries()?.next() else { return Err(io::Error::other("the archive is empty")) };
+    let mut entry = entry?;
+    // A hard link in an archive of one file could only lead out of it.
+    if entry.header().entry_type().is_hard_link() {
+        return Err(io::Error::other("the archive has a link to a file that is not in it"));
+    }
+    entry.unpack(file).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Pieces {
+        let mut builder = tar::Builder::new(Vec::new());
+        build(&mut builder);
+        let bytes = builder.into_inner().unwrap();
+        let (to, from) = tokio::sync::mpsc::channel(1);
+        std::thread::spawn(move || to.blocking_send(bytes).ok());
+        Pieces::new(from)
+    }
+
+    fn header(kind: tar::EntryType, size: u64, mode: u32) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(mode);
+        header
+    }
+
+    #[test]
+    fn nothing_gets_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
+        fs::create_dir(&inside).unwrap();
+        fs::create_dir(&outside).unwrap();
+        let link = outside.clone();
+        let hostile = pieces(move |tar| {
+            tar.append_link(&mut header(tar::EntryType::Symlink, 0, 0o777), "a", &link).unwrap();
+            tar.append_data(&mut header(tar::EntryType::Regular, 1, 0o644), "a/file", &b"x"[..]).unwrap();
+        });
+        assert!(unpack(hostile, &Into::Directory(inside.clone()), false).is_err());
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        let link = outside.clone();
+        fs::create_dir(outside.join("sub")).unwrap();
+        let hostile = pieces(move |tar| {
+            tar.append_link(&mut header(tar::EntryType::Symlink, 0, 0o777), "b", &link).unwrap();
+            tar.append_data(&mut header(tar::EntryType::Directory, 0, 0o777), "b/sub", io::empty()).unwrap();
+        });
+        assert!(unpack(hostile, &Into::Directory(inside.clone()), false).is_err());
+        fs::remove_dir(outside.join("sub")).unwrap();
+        let hostile = pieces(|tar| {
+            let mut header = header(tar::EntryType::Regular, 1, 0o644);
+            header.as_old_mut().name[..9].copy_from_slice(b"../../new");
+            header.set_cksum();
+            tar.append(&header, &b"x"[..]).unwrap();
+        });
+        assert!(unpack(hostile, &Into::Directory(inside), false).is_err());
+        assert!(!dir.path().join("new").exists() && !dir.path().join("../new").exists());
+    }
+
+    #[test]
+    fn directories_and_files() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let tar = |tar: &mut tar::Builder<Vec<u8>>| {
+            tar.append_data(&mut header(tar::EntryType::Directory, 0, 0o555), "d", io::empty()).unwrap();
+            tar.append_data(&mut header(tar::EntryType::Regular, 2, 0o640), "d/f", &b"hi"[..]).unwrap();
+        };
+        unpack(pieces(tar), &Into::Directory(dir.path().into()), false).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("d/f")).unwrap(), "hi");
+        let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("d"), mode("d/f")), (0o555, 0o640));
+        let file = |tar: &mut tar::Builder<Vec<u8>>| {
+            tar.append_data(&mut header(tar::EntryType::Regular, 2, 0o640), "x", &b"ho"[..]).unwrap();
+        };
+        unpack(pieces(file), &Into::File(dir.path().join("renamed")), false).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("renamed")).unwrap(), "ho");
+        // A directory does not replace a file.
+        fs::write(dir.path().join("e"), "").unwrap();
+        let clash = |tar: &mut tar::Builder<Vec<u8>>| {
+            tar.append_data(&mut header(tar::EntryType::Directory, 0, 0o755), "e", io::empty()).unwrap();
+        };
+        assert!(unpack(pieces(clash), &Into::Directory(dir.path().into()), false).is_err());
+    }
+}

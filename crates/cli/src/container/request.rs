@@ -1,0 +1,191 @@
+//! What `creel run` and `creel create` ask the daemon for.
+
+use std::path::Path;
+
+use api::creel::{ContainerConfig, CreateContainerRequest, HostConfig};
+
+use super::{
+    flags::{CreateFlags, NetworkFlags, ProgramFlags},
+    mounts,
+    options::{self, wrong},
+};
+use crate::error::Error;
+
+/// The request; `here` is the directory that relative paths are seen from.
+pub(super) fn request(flags: &CreateFlags, here: &Path) -> Result<CreateContainerRequest, Error> {
+    if flags.image().starts_with('-') {
+        return Err(Error::Flag(flags.image().to_owned()));
+    }
+    let host = host(flags, here)?;
+    if flags.rm && host.restart.as_ref().is_some_and(|policy| policy.name != "no") {
+        return Err(wrong("--restart", &flags.restart, "conflicting options: cannot specify both --restart and --rm"));
+    }
+    let exposed_ports = options::all_exposed(&flags.network.expose, &host.ports)?;
+    let config = ContainerConfig { exposed_ports, ..config(flags)? };
+    Ok(CreateContainerRequest { name: flags.name.clone().unwrap_or_default(), config: Some(config), host: Some(host) })
+}
+
+fn config(flags: &CreateFlags) -> Result<ContainerConfig, Error> {
+    let ProgramFlags { env, env_file, workdir, user, group_add, entrypoint, label, label_file, stop_signal, stop_timeout, .. } =
+        &flags.program;
+    let NetworkFlags { hostname, domainname, .. } = &flags.network;
+    let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+    if let Some(directory) = workdir
+        && !directory.starts_with('/')
+    {
+        let why = format!("the working directory '{directory}' is invalid, it needs to be an absolute path");
+        return Err(wrong("--workdir", directory, why));
+    }
+    Ok(ContainerConfig {
+        image: flags.image().to_owned(),
+        image_name: flags.image().to_owned(),
+        entrypoint: entrypoint.iter().filter(|program| !program.is_empty()).cloned().collect(),
+        reset_entrypoint: entrypoint.is_some(),
+        command: flags.command().to_vec(),
+        env: options::env(env_file, env, options::here)?,
+        working_dir: or_empty(workdir),
+        user: or_empty(user),
+        groups: group_add.clone(),
+        hostname: or_empty(hostname),
+        domainname: or_empty(domainname),
+        labels: options::labels(label_file, label)?,
+        tty: flags.tty,
+        open_stdin: flags.interactive,
+        stdin_once: flags.interactive,
+        stop_signal: or_empty(stop_signal),
+        stop_timeout: *stop_timeout,
+        ..ContainerConfig::default()
+    })
+}
+
+fn host(flags: &CreateFlags, here: &Path) -> Result<HostConfig, Error> {
+    let CreateFlags { files, network, security, program, .. } = flags;
+    let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+    let mut mounts = Vec::new();
+    for text in &files.volume {
+        mounts.push(mounts::volume(text, here)?);
+    }
+    for text in &files.mount {
+        mounts.push(mounts::mount(text, here)?);
+    }
+    for text in &files.tmpfs {
+        mounts.push(mounts::tmpfs(text)?);
+    }
+    let ports = network.publish.iter().map(|text| options::publish(text)).collect::<Result<Vec<_>, _>>()?;
+    Ok(HostConfig {
+        mounts,
+        ports: ports.into_iter().flatten().collect(),
+        publish_all: network.publish_all,
+        network: or_empty(&network.network),
+        network_aliases: network.network_alias.clone(),
+        ip: or_empty(&network.ip),
+        dns: network.dns.clone(),
+        dns_search: network.dns_search.clone(),
+        dns_options: network.dns_option.clone(),
+        extra_hosts: network.add_host.iter().map(|text| options::host(text)).collect::<Result<_, _>>()?,
+        restart: Some(options::restart(&flags.restart)?),
+        auto_remove: flags.rm,
+        privileged: security.privileged,
+        readonly_rootfs: files.read_only,
+        cap_add: security.cap_add.clone(),
+        cap_drop: security.cap_drop.clone(),
+        security_opt: security.security_opt.iter().map(|text| options::security(text)).collect::<Result<_, _>>()?,
+        devices: files.device.clone(),
+        init: program.init,
+        limits: Some(options::limits(&flags.limits)?),
+        ulimits: program.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_, _>>()?,
+        sysctls: options::sysctls(&security.sysctl)?,
+        shm_size: files.shm_size.as_deref().map(|text| options::bytes("--shm-size", text)).transpose()?.unwrap_or_default(),
+        pid: or_empty(&security.pid),
+        ipc: or_empty(&security.ipc),
+        uts: or_empty(&security.uts),
+        userns: or_empty(&security.userns),
+        cgroup_parent: or_empty(&program.cgroup_parent),
+        oom_score_adj: program.oom_score_adj,
+        runtime: or_empty(&program.runtime),
+        volumes_from: files.volumes_from.clone(),
+        device_cgroup_rules: files.device_cgroup_rule.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        args::{Arguments, Command},
+        container::args::Life,
+    };
+
+    fn asked(line: &[&str]) -> Result<CreateContainerRequest, Error> {
+        let arguments = Arguments::try_parse_from(["creel", "run"].iter().chain(line)).unwrap();
+        let Command::Life(Life::Run(run)) = arguments.command else { panic!("not run") };
+        request(&run.create, Path::new("/here"))
+    }
+
+    #[test]
+    fn a_plain_run() {
+        let request = asked(&["busybox", "sh", "-c", "x"]).unwrap();
+        let (config, host) = (request.config.unwrap(), request.host.unwrap());
+        assert_eq!((config.image.as_str(), config.command.len(), config.reset_entrypoint), ("busybox", 3, false));
+        assert_eq!((config.open_stdin, config.tty, host.auto_remove, host.privileged), (false, false, false, false));
+        assert_eq!(host.restart.unwrap().name, "no");
+        assert_eq!(request.name, "");
+    }
+
+    #[test]
+    fn flags_arrive() {
+        let line = [
+            "-it",
+            "--rm",
+            "--name",
+            "n",
+            "-h",
+            "host",
+            "-m",
+            "1g",
+            "--cpus",
+            "0.5",
+            "-u",
+            "5:6",
+            "-p",
+            "1:2",
+            "-l",
+            "a=b",
+            "-v",
+            "./d:/d",
+            "--tmpfs",
+            "/t",
+            "--entrypoint",
+            "",
+            "--pids-limit",
+            "-1",
+            "--memory-swap",
+            "-1",
+            "--stop-timeout",
+            "3",
+            "--net",
+            "host",
+            "--oom-score-adj",
+            "-5",
+            "i",
+            "--rm",
+        ];
+        let request = asked(&line).unwrap();
+        let (config, host) = (request.config.unwrap(), request.host.unwrap());
+        assert_eq!((config.tty, config.open_stdin, config.hostname.as_str(), config.stop_timeout), (true, true, "host", Some(3)));
+        assert!(config.reset_entrypoint && config.entrypoint.is_empty() && host.auto_remove);
+        assert_eq!(
+            (config.command.as_slice(), config.exposed_ports.as_slice()),
+            (["--rm".to_owned()].as_slice(), ["2/tcp".to_owned()].as_slice())
+        );
+        let limits = host.limits.unwrap();
+        assert_eq!((limits.memory, limits.nano_cpus, limits.pids), (Some(1 << 30), Some(500_000_000), Some(-1)));
+        assert_eq!((host.mounts.len(), host.mounts[0].source.as_str(), host.network.as_str()), (2, "/here/d", "host"));
+        assert_eq!(host.oom_score_adj, -5);
+        assert!(asked(&["--rm", "--restart", "always", "i"]).is_err());
+        assert!(asked(&["-w", "relative", "i"]).is_err());
+        assert!(matches!(asked(&["--no-such-flag", "i"]), Err(Error::Flag(_))));
+    }
+}

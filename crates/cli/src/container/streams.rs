@@ -1,0 +1,157 @@
+//! A container's streams on this terminal: what is typed, signals, the terminal's size, and what it says.
+
+use api::creel::{self as own, attach_request::Message, process_output::Message as Output};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Code, Status};
+
+use crate::{
+    client::Client,
+    error::Error,
+    output,
+    session::{self, Input, Inputs, Outcome},
+    terminal::{self, Keys},
+};
+
+/// Inputs on their way.
+const AHEAD: usize = 4;
+
+/// How a container is talked to.
+#[derive(Clone, Debug)]
+pub(super) struct Talk {
+    /// Its id or name.
+    pub(super) container: String,
+    /// Its terminal and what of standard input it gets.
+    pub(super) inputs: Inputs,
+    /// Signals are passed on.
+    pub(super) proxy: bool,
+}
+
+/// Whether it is started or runs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Start,
+    Attach,
+}
+
+/// Talks until the container has ended or the person has left. An RPC's refusal comes as it is.
+pub(super) async fn talk(client: &mut Client, talk: Talk, entry: Entry) -> Result<Outcome, Refusal> {
+    let Talk { container, inputs, proxy } = talk;
+    let start = own::AttachStart { container_id: container.clone(), stdin: inputs.stdin };
+    let (to, typed) = mpsc::channel(AHEAD);
+    let requests = tokio_stream::once(Message::Start(start)).chain(ReceiverStream::new(typed).filter_map(message));
+    let requests = requests.map(|message| own::AttachRequest { message: Some(message) });
+    let proxies = if proxy && !inputs.tty { signals(client, &container) } else { Ok(JoinSet::new()) };
+    let _proxies = proxies?;
+    let answer = match entry {
+        Entry::Start => client.containers.start_attached(requests).await,
+        Entry::Attach => client.containers.attach(requests).await,
+    };
+    let mut from = answer?.into_inner();
+    let first = from.message().await?.and_then(|output| output.message);
+    if let Some(Output::ExitCode(code)) = first {
+        return Ok(Outcome::Exit(code));
+    }
+    let tty = matches!(first, Some(Output::Started(own::ProcessStarted { tty: true })));
+    let raw = session::raw(tty && inputs.stdin)?;
+    let (leave, mut left) = mpsc::channel(1);
+    let (gone, never) = mpsc::channel(1);
+    let speaking = tokio::spawn(session::speak(Inputs { tty, ..inputs }, to, leave));
+    // The container stays when we leave: there is nothing to wait for.
+    let outcome = tokio::select! {
+        outcome = session::listen(from, never, "talk to the container") => outcome,
+        Some(()) = left.recv() => Ok(Outcome::Detached),
+    };
+    drop(gone);
+    speaking.abort();
+    drop(raw);
+    outcome.map_err(|error| match error {
+        Error::Rpc { status, .. } => Refusal::Daemon(status),
+        other => Refusal::Here(other),
+    })
+}
+
+/// Why a talk could not be.
+pub(super) enum Refusal {
+    Daemon(Box<Status>),
+    Here(Error),
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Daemon(Box::new(status))
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Here(error)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Daemon(status) => crate::error::daemon(*status),
+            Refusal::Here(error) => error,
+        }
+    }
+}
+
+fn message(input: Input) -> Option<Message> {
+    match input {
+        Input::Stdin(bytes) => Some(Message::Stdin(bytes)),
+        Input::End => Some(Message::StdinEnd(true)),
+        Input::Size(size) => Some(Message::Size(size)),
+        Input::Detach => None,
+    }
+}
+
+/// What a terminal's session needs to know.
+pub(super) fn inputs(stdin: bool, tty: bool, keys: &str) -> Result<Inputs, Error> {
+    Ok(Inputs { stdin, tty, keys: Keys::parse(keys)? })
+}
+
+/// A terminal there needs one here, if somebody types.
+pub(super) fn check_terminal(inputs: &Inputs) -> Result<(), Error> {
+    if inputs.tty && inputs.stdin && !terminal::is_terminal() { Err(Error::NoTerminal) } else { Ok(()) }
+}
+
+/// Signals that are passed on, by their names.
+fn passed() -> [(SignalKind, &'static str); 7] {
+    [
+        (SignalKind::hangup(), "HUP"),
+        (SignalKind::interrupt(), "INT"),
+        (SignalKind::quit(), "QUIT"),
+        (SignalKind::terminate(), "TERM"),
+        (SignalKind::user_defined1(), "USR1"),
+        (SignalKind::user_defined2(), "USR2"),
+        (SignalKind::alarm(), "ALRM"),
+    ]
+}
+
+/// Passes signals on for as long as the set lives. One that comes when the container does not run any more has nobody to
+/// go to.
+fn signals(client: &Client, container: &str) -> Result<JoinSet<()>, Error> {
+    let mut set = JoinSet::new();
+    for (kind, name) in passed() {
+        let mut signals = signal(kind).map_err(crate::error::io("wait for signals"))?;
+        let (mut containers, container) = (client.containers.clone(), container.to_owned());
+        set.spawn(async move {
+            while signals.recv().await.is_some() {
+                let request = own::KillContainerRequest { container: container.clone(), signal: name.to_owned() };
+                match containers.kill(request).await {
+                    Err(status) if !matches!(status.code(), Code::FailedPrecondition | Code::NotFound) => {
+                        output::note(&format!("creel: pass SIG{name} on: {}", status.message()));
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+    Ok(set)
+}

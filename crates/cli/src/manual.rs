@@ -1,0 +1,47 @@
+//! Completion scripts and the manual's pages, out of the same definitions that read the command line.
+
+use std::{fs, io, path::Path};
+
+use clap::CommandFactory as _;
+use clap_complete::env::Shells;
+
+use crate::{
+    args::{Arguments, Shell},
+    error::{self, Error, Exit},
+};
+
+/// A script that lets a shell ask creel what could come next.
+pub(crate) fn completions(shell: Shell) -> Result<Exit, Error> {
+    let program = std::env::current_exe().map_err(error::io("find creel"))?;
+    let program = program.display().to_string();
+    let shells = Shells::builtins();
+    let Some(shell) = shells.completer(shell.name()) else {
+        return Err(Error::Refused { name: shell.name().to_owned(), why: "there is no script for this shell" });
+    };
+    let write = shell.write_registration("COMPLETE", "creel", "creel", &program, &mut io::stdout());
+    write.map_err(error::io("write to standard output"))?;
+    Ok(Exit(0))
+}
+
+/// A page per command: `creel.1`, `creel-run.1`, ...
+pub(crate) fn pages(directory: &Path) -> Result<Exit, Error> {
+    let failed = || error::io(format!("write the manual's pages to {}", directory.display()));
+    fs::create_dir_all(directory).map_err(failed())?;
+    let command = Arguments::command().mut_subcommands(|command| command.disable_help_subcommand(true));
+    clap_mangen::generate_to(command, directory).map_err(failed())?;
+    Ok(Exit(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page() {
+        let dir = tempfile::tempdir().unwrap();
+        pages(dir.path()).unwrap();
+        let page = fs::read_to_string(dir.path().join("creel-run.1")).unwrap();
+        assert!(page.contains("Run a command in a new container") && page.contains("entrypoint"), "{page}");
+        assert!(dir.path().join("creel.1").exists() && dir.path().join("creel-container-prune.1").exists());
+    }
+}
