@@ -1,4 +1,4 @@
-//! An archive of images on its way into a file without a name: `docker save` writes plain tar, people gzip it.
+//! An archive on its way into a file without a name: `docker save` writes plain tar, people compress it with gzip or zstd.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,21 +13,32 @@ use flate2::write::MultiGzDecoder;
 /// Most bytes of an archive, unpacked: an image's limit, with room for several layers' worth of tar headers.
 const LIMIT: u64 = 128 << 30;
 
-/// The first bytes of gzip (RFC 1952, 2.3.1).
-const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// The first bytes of gzip (RFC 1952, 2.3.1) and zstd (RFC 8878, 3.1.1), and of what is not read here.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+const OTHERS: [(&[u8], &str); 2] = [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2")];
+/// The longest of them.
+const START: usize = 6;
+/// What a zstd frame may ask for to be remembered: 128 MiB, as `zstd -d` allows.
+const WINDOW_LOG: u32 = 27;
 
 /// An archive that is being received. The file is gone with it.
-#[derive(Debug)]
 pub(crate) struct Archive {
     form: Form,
 }
 
-#[derive(Debug)]
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive").finish_non_exhaustive()
+    }
+}
+
 enum Form {
     /// Too little has come to tell.
     Unknown(Limited, Vec<u8>),
     Plain(Limited),
     Gzip(Box<MultiGzDecoder<Limited>>),
+    Zstd(Box<zstd::stream::write::Decoder<'static, Limited>>),
 }
 
 /// A file that does not grow beyond a limit, whatever is unpacked into it.
@@ -60,24 +71,13 @@ impl Archive {
     pub(crate) fn write(mut self, piece: &[u8]) -> io::Result<Self> {
         if let Form::Unknown(file, mut first) = self.form {
             first.extend_from_slice(piece);
-            self.form = match first.get(..GZIP.len()) {
-                None => Form::Unknown(file, first),
-                Some(magic) if *magic == GZIP => {
-                    let mut decoder = Box::new(MultiGzDecoder::new(file));
-                    decoder.write_all(&first)?;
-                    Form::Gzip(decoder)
-                }
-                Some(_) => {
-                    let mut file = file;
-                    file.write_all(&first)?;
-                    Form::Plain(file)
-                }
-            };
+            self.form = if first.len() < START { Form::Unknown(file, first) } else { begun(file, &first)? };
             return Ok(self);
         }
         match &mut self.form {
             Form::Plain(file) => file.write_all(piece)?,
             Form::Gzip(decoder) => decoder.write_all(piece)?,
+            Form::Zstd(decoder) => decoder.write_all(piece)?,
             Form::Unknown(..) => {}
         }
         Ok(self)
@@ -85,14 +85,43 @@ impl Archive {
 
     /// The whole archive, unpacked, from its beginning.
     pub(crate) fn finish(self) -> io::Result<File> {
-        let mut file = match self.form {
-            Form::Unknown(mut file, first) => file.write_all(&first).map(|()| file)?,
-            Form::Plain(file) => file,
+        let form = match self.form {
+            Form::Unknown(file, first) => begun(file, &first)?,
+            other => other,
+        };
+        let mut file = match form {
+            Form::Plain(file) | Form::Unknown(file, _) => file,
             Form::Gzip(decoder) => decoder.finish()?,
+            Form::Zstd(mut decoder) => {
+                decoder.flush()?;
+                // A frame that was cut off leaves an archive that is cut off: who reads it says so.
+                decoder.into_inner()
+            }
         };
         file.file.rewind()?;
         Ok(file.file)
     }
+}
+
+/// By its first bytes.
+fn begun(mut file: Limited, first: &[u8]) -> io::Result<Form> {
+    if let Some((_, name)) = OTHERS.iter().find(|(magic, _)| first.starts_with(magic)) {
+        let why = format!("the archive is compressed with {name}; uncompress it first: plain tar, gzip and zstd are read");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    if first.starts_with(GZIP) {
+        let mut decoder = Box::new(MultiGzDecoder::new(file));
+        decoder.write_all(first)?;
+        return Ok(Form::Gzip(decoder));
+    }
+    if first.starts_with(ZSTD) {
+        let mut decoder = zstd::stream::write::Decoder::new(file)?;
+        decoder.window_log_max(WINDOW_LOG)?;
+        decoder.write_all(first)?;
+        return Ok(Form::Zstd(Box::new(decoder)));
+    }
+    file.write_all(first)?;
+    Ok(Form::Plain(file))
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -138,8 +167,20 @@ mod tests {
             assert_eq!(through(&tar, piece).unwrap(), tar);
             assert_eq!(through(&gzip(&tar), piece).unwrap(), tar);
         }
+        let zstd = zstd::encode_all(&tar[..], 3).unwrap();
+        for piece in [1, 4096] {
+            assert_eq!(through(&zstd, piece).unwrap(), tar);
+        }
         assert_eq!(through(b"", 1).unwrap(), b"");
         assert_eq!(through(b"x", 1).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_is_compressed_otherwise_is_refused_by_name() {
+        for (start, name) in [(&b"\xfd7zXZ\0more"[..], "xz"), (b"BZh91AY", "bzip2")] {
+            let error = through(start, 3).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 
     #[test]

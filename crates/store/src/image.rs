@@ -32,6 +32,17 @@ pub struct Document<'b> {
     pub bytes: &'b [u8],
 }
 
+/// An image that is to be put in.
+#[derive(Clone, Copy, Debug)]
+pub struct NewImage<'i> {
+    /// The image.
+    pub record: &'i ImageRecord,
+    /// Its names.
+    pub names: &'i [Name],
+    /// What is kept with it.
+    pub documents: &'i [Document<'i>],
+}
+
 /// An image and its names, in full form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedImage {
@@ -63,15 +74,30 @@ impl Store {
     /// # Errors
     /// `NotFound` if a layer is not there; `Corrupted` if a document is not what its digest says; if the disk fails.
     pub fn put_image(&self, record: &ImageRecord, names: &[Name], documents: &[Document<'_>]) -> Result<(), Error> {
+        self.put_images(&[NewImage { record, names, documents }])
+    }
+
+    /// Puts images in, all of them or none, as [`Store::put_image`] does with one. What two of them claim is the later one's.
+    ///
+    /// # Errors
+    /// As [`Store::put_image`].
+    pub fn put_images(&self, images: &[NewImage<'_>]) -> Result<(), Error> {
         let shared = &self.shared;
         let mut writer = shared.writer();
-        if let Some(missing) = record.layers.iter().find(|id| self.layer(id).is_none()) {
+        let mut layers = images.iter().flat_map(|image| &image.record.layers);
+        if let Some(missing) = layers.find(|id| self.layer(id).is_none()) {
             return Err(Error::NoLayer(*missing));
         }
         let state = shared.state();
-        let change = addition(&state, record, names, documents);
+        let mut change = Change::default();
+        for image in images {
+            let Change { images, names, layers } = addition(&state, image);
+            change.images.extend(images);
+            change.names.extend(names);
+            change.layers.extend(layers);
+        }
         let mut written = Vec::new();
-        let stored = documents.iter().try_for_each(|document| {
+        let stored = images.iter().flat_map(|image| image.documents).try_for_each(|document| {
             if blob::put(&shared.layout, &document.digest, document.bytes)? {
                 written.push(document.digest);
             }
@@ -182,7 +208,8 @@ impl Shared {
     }
 }
 
-fn addition(state: &State, record: &ImageRecord, names: &[Name], documents: &[Document<'_>]) -> Change {
+fn addition(state: &State, image: &NewImage<'_>) -> Change {
+    let NewImage { record, names, documents } = *image;
     let known = state.images.get(&record.id);
     let mut row = ImageRow { record: record.clone(), documents: known.map(|k| k.documents.clone()).unwrap_or_default() };
     if let Some(known) = known {

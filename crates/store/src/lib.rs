@@ -34,7 +34,7 @@ mod tests;
 pub use container::ContainerDir;
 pub use error::Error;
 pub use gc::Collected;
-pub use image::{Document, Name, NamedImage, Removed};
+pub use image::{Document, Name, NamedImage, NewImage, Removed};
 pub use layer::{LayerFacts, LayerInfo, LayerIngest};
 pub use open::Rebuilt;
 pub use pins::LayerPins;

@@ -155,18 +155,34 @@ impl Shared {
         } else if archive.entries.contains_key("index.json") {
             layout(&mut archive)?
         } else {
-            return Err(bad("neither manifest.json (docker save) nor index.json (OCI image layout) is in it"));
+            return Err(bad(
+                "invalid archive: does not contain a manifest.json (docker save) nor an index.json (OCI image layout)",
+            ));
         };
-        images.into_iter().map(|image| self.import_one(&mut archive, image)).collect()
+        let images = images.into_iter().map(|image| self.prepare(&mut archive, image)).collect::<Result<Vec<_>, _>>()?;
+        let documents: Vec<_> = images.iter().map(Prepared::document).collect();
+        let new = images.iter().zip(&documents).map(|(image, document)| store::NewImage {
+            record: &image.record,
+            names: &image.names,
+            documents: std::slice::from_ref(document),
+        });
+        // All of them become visible at once, after the last byte of the archive was looked at.
+        self.store.put_images(&new.collect::<Vec<_>>())?;
+        let shown = |image: Prepared| {
+            tracing::info!(image = %image.record.id, "loaded");
+            (image.record.id, image.names.iter().map(|name| name.name.to_string()).collect())
+        };
+        Ok(images.into_iter().map(shown).collect())
     }
 
-    fn import_one(&self, archive: &mut Archive, image: Found) -> Result<(ImageId, Vec<String>), Unloadable> {
+    /// Brings an image's layers in; nobody sees them yet.
+    fn prepare(&self, archive: &mut Archive, image: Found) -> Result<Prepared, Unloadable> {
         let names = image.names.iter().map(|name| name.parse::<ImageRef>().map_err(|e| Unloadable::Name(name.clone(), e)));
         let names = names.collect::<Result<Vec<_>, _>>()?;
         let config = archive.document(&image.config)?;
         let digest = Digest::Sha256(sha2::Sha256::digest(&config).into());
         let parsed = config::parse(&config, image.layers.len())?;
-        let _pins = self.store.pin(&parsed.diff_ids);
+        let pins = self.store.pin(&parsed.diff_ids);
         let mut size = config.len() as u64;
         for (name, diff) in image.layers.iter().zip(&parsed.diff_ids) {
             let mut reader = archive.reader(name)?;
@@ -179,13 +195,22 @@ impl Shared {
                 self.unpack_as(whole, compression, None, *diff).map_err(|e| Unloadable::Layer(name.clone(), Box::new(e)))?;
             }
         }
-        let id = ImageId::new(digest);
-        let record = parsed.into_record(id, size);
-        let shown = names.iter().map(ToString::to_string).collect();
-        let names: Vec<_> = names.into_iter().map(|name| Name { name, target: None }).collect();
-        self.store.put_image(&record, &names, &[Document { digest, bytes: &config }])?;
-        tracing::info!(image = %id, "loaded");
-        Ok((id, shown))
+        let names = names.into_iter().map(|name| Name { name, target: None }).collect();
+        Ok(Prepared { record: parsed.into_record(ImageId::new(digest), size), names, config, _pins: pins })
+    }
+}
+
+/// An image of an archive with all its layers there.
+struct Prepared {
+    record: store::ImageRecord,
+    names: Vec<Name>,
+    config: Vec<u8>,
+    _pins: store::LayerPins,
+}
+
+impl Prepared {
+    fn document(&self) -> Document<'_> {
+        Document { digest: *self.record.id.digest(), bytes: &self.config }
     }
 }
 

@@ -189,14 +189,15 @@ impl Push<'_> {
                 self.target.publish(None, &manifest.0, manifest.1).await.step(self.about(), "push manifest")?;
                 self.publish(index.descriptor.clone(), index.bytes.clone().into(), String::new()).await.map(Ok)
             }
-            Some(index) => {
+            // A name that stands for the manifest itself promises no other platform.
+            Some(index) if !self.image.digests.iter().any(|name| name.ends_with(&format!("@{}", manifest.0.digest))) => {
                 let note = format!(
                     "not all platforms of {} are here: only this one was pushed, as {}",
                     index.descriptor.digest, manifest.0.digest
                 );
                 self.publish(manifest.0, manifest.1, note).await.map(Ok)
             }
-            None => self.publish(manifest.0, manifest.1, String::new()).await.map(Ok),
+            _ => self.publish(manifest.0, manifest.1, String::new()).await.map(Ok),
         }
     }
 

@@ -75,3 +75,28 @@ async fn bad_archives_are_refused_and_leave_nothing() {
     }
     assert!(lab.images.list().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_images_all_are_loaded_or_none() {
+    let lab = Lab::new();
+    let (one, two) = (Made::new(&[&[("a", b"one")]]), Made::new(&[&[("a", b"one")], &[("b", b"two")]]));
+    let archive = |second_layer: &[u8]| {
+        let manifest = serde_json::json!([
+            {"Config": "1.json", "RepoTags": ["one"], "Layers": ["a.tar"]},
+            {"Config": "2.json", "RepoTags": ["two", "one:2"], "Layers": ["a.tar", "b.tar"]},
+        ]);
+        let manifest = manifest.to_string();
+        let files = [("a.tar", &one.layers[0][..]), ("b.tar", second_layer), ("1.json", &one.config), ("2.json", &two.config)];
+        tar(&[&files[..], &[("manifest.json", manifest.as_bytes())]].concat())
+    };
+    let error = import(&lab, &archive(&tar(&[("b", b"something else")]))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupted, "{}", error.chain());
+    assert!(lab.images.list().is_empty());
+    lab.leaves_nothing().await;
+    let loaded = import(&lab, &archive(&two.layers[1])).await.unwrap();
+    assert_eq!(loaded.iter().map(|(id, names)| (*id, names.len())).collect::<Vec<_>>(), [(one.id(), 1), (two.id(), 2)]);
+    for image in [one.id(), two.id()] {
+        lab.images.remove(&image.to_string()).await.unwrap();
+    }
+    lab.leaves_nothing().await;
+}
