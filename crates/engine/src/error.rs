@@ -59,6 +59,11 @@ impl Error {
         &self.about
     }
 
+    /// The same without what it is about: the text says it.
+    pub(crate) fn plain(self) -> Self {
+        Self { about: About::Words, ..self }
+    }
+
     pub(crate) fn no_pod(id: PodId) -> Self {
         Self::new(ErrorKind::NotFound, About::Pod(id), "no such pod")
     }

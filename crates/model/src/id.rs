@@ -82,6 +82,8 @@ id!(/// A container.
     ContainerId);
 id!(/// A process run in a container beside its main one.
     ExecId);
+id!(/// A network of people's containers.
+    NetworkId);
 
 #[cfg(test)]
 mod tests {

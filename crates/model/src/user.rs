@@ -232,6 +232,20 @@ pub struct OwnPod {
     /// Size of /dev/shm in bytes; `None`: the engine's.
     #[n(2)]
     pub shm_size: Option<u64>,
+    /// The network of people's that it is in; `None`: that of all pods.
+    #[n(3)]
+    pub network: Option<OwnNetwork>,
+}
+
+/// A place in a network of people's.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OwnNetwork {
+    /// Which.
+    #[n(0)]
+    pub id: crate::NetworkId,
+    /// The address in it that it wants.
+    #[cbor(n(1), with = "crate::plan::ip_text")]
+    pub ip: Option<std::net::IpAddr>,
 }
 
 #[cfg(test)]

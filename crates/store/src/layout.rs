@@ -38,6 +38,7 @@ pub(crate) const DIRECTORIES: &[&str] = &[
     "records/containers",
     "records/users",
     "volumes",
+    "records/networks",
 ];
 
 impl Layout {

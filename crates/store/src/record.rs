@@ -3,7 +3,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use model::{ContainerId, PodId};
+use model::{ContainerId, NetworkId, PodId};
 
 use crate::{
     Error, Store,
@@ -41,6 +41,7 @@ type Loaded<Id> = (Vec<(Id, Vec<u8>)>, Vec<Damaged>);
 const PODS: &str = "records/pods";
 const CONTAINERS: &str = "records/containers";
 const USERS: &str = "records/users";
+const NETWORKS: &str = "records/networks";
 
 impl Store {
     /// Writes a pod's record, without waiting for the disk.
@@ -139,6 +140,40 @@ impl Store {
     /// What rename(2) says.
     pub fn quarantine_user(&self, id: ContainerId) -> Result<PathBuf, Error> {
         self.put_aside(USERS, &id.to_string())
+    }
+
+    /// Writes a network's record so that the loss of power does not lose it.
+    ///
+    /// # Errors
+    /// As [`Store::put_pod`].
+    pub fn put_network(&self, id: NetworkId, payload: &[u8]) -> Result<(), Error> {
+        self.put(NETWORKS, &id.to_string(), payload, Sync::Now)
+    }
+
+    /// Removes a network's record for good; not there is fine.
+    ///
+    /// # Errors
+    /// What unlink(2) and fsync(2) say.
+    pub fn remove_network(&self, id: NetworkId) -> Result<(), Error> {
+        let directory = self.shared.layout.at(NETWORKS);
+        disk::unlink(&directory.join(id.to_string()))?;
+        disk::sync_dir(&directory)
+    }
+
+    /// All records of networks. Damaged ones are put aside and reported.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn load_networks(&self) -> Result<Loaded<NetworkId>, Error> {
+        self.load(NETWORKS)
+    }
+
+    /// Puts a network's record aside that was read and not understood. Says where it is now.
+    ///
+    /// # Errors
+    /// What rename(2) says.
+    pub fn quarantine_network(&self, id: NetworkId) -> Result<PathBuf, Error> {
+        self.put_aside(NETWORKS, &id.to_string())
     }
 
     /// Puts a pod's record aside that was read and not understood. Says where it is now.

@@ -86,7 +86,7 @@ impl Inner {
     async fn make_user(self: &Arc<Self>, name: &str, mut spec: UserContainerSpec) -> Result<Arc<UserContainer>, Error> {
         let id = ContainerId::from_bytes(crate::random_id());
         let name = self.users.reserve(name, id)?;
-        let (image, _) = self.images.find_named(&spec.container.image)?;
+        let (image, _) = self.images.find_named(&spec.container.image).map_err(Error::plain)?;
         let image = ImageInfo::of(image);
         let pins = self.store.pin(&image.layers);
         // Between the look-up and the pin it may have gone.
@@ -97,7 +97,7 @@ impl Inner {
         self.handlers.admit(&spec.pod.runtime_handler, spec.pod.userns.is_some()).await?;
         spec.container.image = image.id.to_string();
         failpoint::hit("user.create", id)?;
-        let volumes = volumes::make(self, id, &spec, &image).await?;
+        let volumes = volumes::make(self, id, &mut spec, &image).await?;
         let record = UserRecord {
             id,
             name: name.name.clone(),
@@ -120,9 +120,8 @@ impl Inner {
         };
         failpoint::hit("user.record", id)?;
         let user = UserContainer::new(record, pins);
-        let volumes = user.volumes();
         if let Err(error) = user.change(self, |_| {}).await {
-            volumes::release(self, &volumes, Anonymous::Go).await;
+            volumes::release(self, id, Anonymous::Go).await;
             return Err(error);
         }
         failpoint::hit("user.created", id)?;
@@ -456,7 +455,7 @@ impl Inner {
             crate::remove_tree(&logs).step(id, "remove the container's log")
         });
         let removed = removed.await;
-        volumes::release(self, &user.volumes(), anonymous).await;
+        volumes::release(self, user.id, anonymous).await;
         tracing::info!(container = %id.short(), to = "removed", "user container");
         self.tell_user(user, "destroy", []);
         removed

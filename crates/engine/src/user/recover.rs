@@ -32,6 +32,7 @@ impl Inner {
                 Ok(record) => {
                     clock::seen(record.created_at);
                     let pins = self.store.pin(&record.layers);
+                    super::volumes::reclaim(self, record.id, &record.volumes);
                     self.users.insert(UserContainer::new(record, pins));
                 }
                 Err(e) => self.not_understood("user container", id.short(), &e, move |store| store.quarantine_user(id)).await,

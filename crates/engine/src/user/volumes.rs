@@ -3,13 +3,14 @@
 use std::{path::Path, sync::Arc};
 
 use model::{
-    ContainerId, ErrorKind,
+    ContainerId, ErrorKind, VolumeName,
     container::{BindMount, ImageVolume, Propagation},
     user::{UserContainerSpec, UserMount, UserMountKind},
 };
 
 use super::{
     Anonymous,
+    events::Kind,
     record::{UserRecord, VolumeUse},
 };
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     blocking::blocking,
     error::{About, Error},
     image::ImageInfo,
+    volumes::{NewVolume, Volumes, Wanted},
 };
 
 /// The mounts of one run.
@@ -31,26 +33,125 @@ fn refuse(why: String) -> Error {
     Error::new(ErrorKind::InvalidArgument, About::Words, why)
 }
 
-/// Checks what is asked for and makes the volumes that are not there, when a container is made. Answers those it has.
+/// Checks what is asked for, and makes and fills the volumes that are not there, when a container is made. Answers those it has.
+/// What it takes of other containers is added to `spec`.
 pub(super) async fn make(
-    _inner: &Arc<Inner>,
-    _id: ContainerId,
-    spec: &UserContainerSpec,
-    _image: &ImageInfo,
+    inner: &Arc<Inner>,
+    id: ContainerId,
+    spec: &mut UserContainerSpec,
+    image: &ImageInfo,
 ) -> Result<Vec<VolumeUse>, Error> {
-    if let Some(volume) = spec.mounts.iter().find(|mount| mount.kind == UserMountKind::Volume) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            About::Words,
-            format!("volume {:?}: volumes are not there yet", volume.source),
-        ));
-    }
-    if let Some(other) = spec.volumes_from.first() {
-        return Err(Error::new(ErrorKind::Unsupported, About::Words, format!("--volumes-from {other}: volumes are not there yet")));
-    }
+    take_from_others(inner, spec)?;
     let binds: Vec<_> = spec.mounts.iter().filter(|mount| mount.kind == UserMountKind::Bind).cloned().collect();
     blocking(move || binds.iter().try_for_each(check_bind)).await?;
-    Ok(Vec::new())
+    let wanted = wanted(spec, image)?;
+    let asked = wanted.iter().map(|mount| NewVolume {
+        name: mount.source.clone(),
+        labels: mount.volume_labels.clone(),
+        ..NewVolume::default()
+    });
+    let (volumes, asked) = (inner.volumes.clone(), asked.collect());
+    let names = blocking(move || volumes.claim(id, asked)).await.map_err(|e| words(&e))?;
+    let fill = wanted.iter().zip(&names).filter(|(mount, _)| !mount.no_copy);
+    let fill: Vec<_> = fill.map(|(mount, name)| Wanted { volume: name.clone(), target: mount.target.clone() }).collect();
+    let (filling, of) = (inner.clone(), image.clone());
+    let filled = blocking(move || filling.volumes.fill(&filling.images, &of, &fill)).await;
+    if let Err(error) = filled {
+        release(inner, id, Anonymous::Go).await;
+        return Err(words(&error));
+    }
+    let one = |(mount, name): (UserMount, VolumeName)| VolumeUse {
+        name: name.to_string(),
+        target: mount.target,
+        anonymous: mount.source.is_empty(),
+        read_only: mount.read_only,
+        subpath: String::new(),
+    };
+    Ok(wanted.into_iter().zip(names).map(one).collect())
+}
+
+/// `--volumes-from CONTAINER[:ro|:rw]`: what others have and the container itself says nothing about.
+fn take_from_others(inner: &Inner, spec: &mut UserContainerSpec) -> Result<(), Error> {
+    for from in spec.volumes_from.clone() {
+        let (name, mode) = from.split_once(':').unwrap_or((&from, ""));
+        if !matches!(mode, "" | "ro" | "rw") {
+            return Err(refuse(format!("invalid mode: {mode}")));
+        }
+        let other = inner.users.resolve(name)?;
+        let volume = |volume: VolumeUse| UserMount {
+            source: volume.name,
+            read_only: volume.read_only,
+            no_copy: true,
+            ..empty(UserMountKind::Volume, volume.target)
+        };
+        let binds = other.spec().mounts.into_iter().filter(|mount| mount.kind == UserMountKind::Bind);
+        for mut mount in other.volumes().into_iter().map(volume).chain(binds) {
+            mount.read_only |= mode == "ro";
+            if !spec.mounts.iter().any(|own| same(&own.target, &mount.target)) {
+                spec.mounts.push(mount);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn empty(kind: UserMountKind, target: String) -> UserMount {
+    UserMount {
+        kind,
+        source: String::new(),
+        target,
+        read_only: false,
+        propagation: String::new(),
+        must_exist: false,
+        no_copy: false,
+        tmpfs_size: None,
+        tmpfs_mode: None,
+        subpath: String::new(),
+        volume_labels: Default::default(),
+        options: Vec::new(),
+        relabel: String::new(),
+        recursive_read_only: false,
+    }
+}
+
+/// Whether two paths in a container are one.
+fn same(one: &str, other: &str) -> bool {
+    let parts = |path: &str| path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect::<Vec<_>>();
+    parts(one) == parts(other)
+}
+
+/// The volumes that a container is to have: those that it names, and one for each path that it or its image wants one at and
+/// nothing else is mounted on.
+fn wanted(spec: &UserContainerSpec, image: &ImageInfo) -> Result<Vec<UserMount>, Error> {
+    let mut wanted: Vec<UserMount> = Vec::new();
+    for (at, mount) in spec.mounts.iter().enumerate() {
+        if spec.mounts[..at].iter().any(|before| same(&before.target, &mount.target)) {
+            return Err(refuse(format!("Duplicate mount point: {}", mount.target)));
+        }
+        if mount.kind != UserMountKind::Volume {
+            continue;
+        }
+        let cannot = |what: &str| Err(refuse(format!("invalid mount config for type \"volume\": {what}")));
+        match mount {
+            UserMount { subpath, .. } if !subpath.is_empty() => return cannot("parts of volumes cannot be mounted"),
+            UserMount { propagation, .. } if !propagation.is_empty() => return cannot("mounts do not travel through volumes"),
+            _ => wanted.push(mount.clone()),
+        }
+    }
+    for path in spec.volumes.iter().chain(&image.defaults.volumes) {
+        let taken = spec.mounts.iter().chain(&wanted).any(|mount| same(&mount.target, path));
+        if !path.starts_with('/') {
+            return Err(refuse(format!("invalid volume specification: {path:?} is not an absolute path")));
+        }
+        if !taken {
+            wanted.push(empty(UserMountKind::Volume, path.clone()));
+        }
+    }
+    Ok(wanted)
+}
+
+fn words(error: &crate::volumes::Error) -> Error {
+    Error::new(error.kind(), About::Words, crate::chain(error))
 }
 
 fn check_bind(mount: &UserMount) -> Result<(), Error> {
@@ -63,8 +164,10 @@ fn check_bind(mount: &UserMount) -> Result<(), Error> {
 }
 
 /// What a run gets mounted.
-pub(super) async fn resolve(_inner: &Arc<Inner>, record: &UserRecord) -> Result<Mounts, Error> {
+pub(super) async fn resolve(inner: &Arc<Inner>, record: &UserRecord) -> Result<Mounts, Error> {
     let mut mounts = Mounts::default();
+    let (volumes, of) = (inner.volumes.clone(), record.clone());
+    mounts.binds = blocking(move || of.volumes.iter().map(|volume| place(&volumes, &of, volume)).collect::<Result<_, _>>()).await?;
     for mount in &record.spec.mounts {
         match mount.kind {
             UserMountKind::Bind => mounts.binds.push(bind(mount)?),
@@ -84,8 +187,38 @@ pub(super) async fn resolve(_inner: &Arc<Inner>, record: &UserRecord) -> Result<
     Ok(mounts)
 }
 
+/// A volume at its place in a run.
+fn place(volumes: &Volumes, record: &UserRecord, volume: &VolumeUse) -> Result<BindMount, Error> {
+    let name: VolumeName = volume.name.parse().map_err(|e: model::VolumeNameError| refuse(e.to_string()))?;
+    let place = volumes.place(&name).map_err(|e| words(&e))?;
+    let asked = record.spec.mounts.iter().find(|mount| same(&mount.target, &volume.target));
+    Ok(BindMount {
+        container_path: volume.target.clone(),
+        host_path: place.path.to_string_lossy().into_owned(),
+        readonly: volume.read_only || place.readonly,
+        recursive_read_only: false,
+        propagation: Propagation::Private,
+        selinux_relabel: asked.is_some_and(|mount| !mount.relabel.is_empty()),
+        mount_options: asked.map(|mount| mount.options.clone()).unwrap_or_default(),
+        // Owners in it are those that the container sees, as in its image.
+        idmap: record.spec.pod.userns,
+    })
+}
+
+/// After a start of the daemon: what a container has stays its own.
+pub(super) fn reclaim(inner: &Inner, id: ContainerId, volumes: &[VolumeUse]) {
+    let names: Vec<VolumeName> = volumes.iter().filter_map(|volume| volume.name.parse().ok()).collect();
+    inner.volumes.reclaim(id, &names);
+}
+
 /// A container is gone: its volumes are not its own any more, and anonymous ones go with it if so wanted.
-pub(super) async fn release(_inner: &Arc<Inner>, _volumes: &[VolumeUse], _anonymous: Anonymous) {}
+pub(super) async fn release(inner: &Arc<Inner>, id: ContainerId, anonymous: Anonymous) {
+    let volumes = inner.volumes.clone();
+    match blocking(move || volumes.release(id, anonymous == Anonymous::Go)).await {
+        Ok(gone) => gone.iter().for_each(|name| inner.bus.tell(Kind::Volume, "destroy", name, Default::default())),
+        Err(e) => tracing::warn!(container = %id.short(), error = crate::chain(&e), "volumes of a container that is gone"),
+    }
+}
 
 /// A directory or file of the host.
 fn bind(mount: &UserMount) -> Result<BindMount, Error> {

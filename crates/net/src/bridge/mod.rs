@@ -52,6 +52,17 @@ struct Plug {
     forwards: Vec<Forward>,
 }
 
+/// What a pod on a bridge has, for others to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The pod.
+    pub pod: PodId,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Its addresses with the lengths of their prefixes, the primary first.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
 /// The bridge of one daemon, in the network namespace of the thread that created it. All threads that call it have to
 /// be in that namespace.
 #[derive(Debug)]
@@ -86,6 +97,11 @@ impl Bridge {
     /// As it was configured.
     pub fn config(&self) -> &BridgeConfig {
         &self.config
+    }
+
+    /// What the pods on it have.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.lock().endpoints()
     }
 
     /// Takes the bridge and its rules out of the kernel; not there is fine. There must be no pods on it any more.

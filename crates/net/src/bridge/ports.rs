@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -79,11 +79,29 @@ pub(super) fn forwards(ports: &[PortMapping], ips: &[IpAddr]) -> Result<Vec<Forw
     Ok(all)
 }
 
+/// How often a port is asked for that turns out to lead into a pod.
+const TRIES: usize = 100;
+
 /// The host ports of a node, which all of its bridges share.
 #[derive(Clone, Debug, Default)]
 pub struct PortBook(Arc<Mutex<Ports>>);
 
 impl PortBook {
+    /// A port of this machine that no pod has and no program listens on; it may be taken by somebody in the next moment.
+    pub fn free(&self, protocol: Protocol, host_ip: Option<IpAddr>) -> Option<u16> {
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let candidates = std::iter::repeat_with(|| match protocol {
+            Protocol::Udp => UdpSocket::bind((host_ip.unwrap_or(any), 0)).and_then(|socket| socket.local_addr()),
+            Protocol::Tcp | Protocol::Sctp => TcpListener::bind((host_ip.unwrap_or(any), 0)).and_then(|socket| socket.local_addr()),
+        });
+        let families = [any, IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let held = |port: u16| {
+            let addresses = host_ip.map_or_else(|| families.to_vec(), |ip| vec![ip]);
+            addresses.into_iter().any(|host_ip| self.lock().holder(HostPort { protocol, port, host_ip }).is_some())
+        };
+        candidates.take(TRIES).flatten().map(|address| address.port()).find(|port| !held(*port))
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Ports> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,6 +198,14 @@ mod tests {
         assert_eq!(forwards(&[mapping(8080, Some("::1"))], &ips()).unwrap()[0].to_ip, ips()[1]);
         assert_eq!(forwards(&[mapping(0, None)], &ips()).unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert!(forwards(&[mapping(1, Some("::1"))], &ips()[..1]).is_err());
+    }
+
+    #[test]
+    fn free_ports_are_free() {
+        let book = PortBook::default();
+        let port = book.free(Protocol::Tcp, None).unwrap();
+        assert!(port > 0 && book.free(Protocol::Udp, Some("127.0.0.1".parse().unwrap())).is_some());
+        assert_eq!(book.free(Protocol::Tcp, Some("203.0.113.77".parse().unwrap())), None, "no address of this machine");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use model::{PodId, pod::PortMapping};
 
 use super::{
-    BridgeConfig, Plug, Subnet, Subnets,
+    BridgeConfig, Endpoint, Plug, Subnet, Subnets,
     firewall::Firewall,
     link::{Link, Links},
     ports::{self, PortBook},
@@ -132,6 +132,15 @@ impl State {
         }
         self.ports.lock().mark(pod, &plug.forwards);
         self.plugs.insert(pod, plug);
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        let endpoint = |(pod, plug): (&PodId, &Plug)| Endpoint {
+            pod: *pod,
+            mac: plug.mac,
+            addresses: plug.ips.iter().zip(&plug.subnets).map(|(ip, subnet)| (*ip, subnet.length())).collect(),
+        };
+        self.plugs.iter().map(endpoint).collect()
     }
 
     /// Gives a pod its addresses, ports and rules. The interface is for the caller to make. Returns it all with the

@@ -30,7 +30,11 @@ use crate::{
     testnet::{Namespace, key, pod_id},
 };
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For what must come about, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// For one attempt at it: a packet is lost where nobody has noticed yet that a new link has its carrier, and so is IPv6's
+/// first route.
+const ATTEMPT: Duration = Duration::from_secs(1);
 /// For what must not arrive.
 const SILENCE: Duration = Duration::from_millis(400);
 
@@ -149,9 +153,29 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// Tries until it works.
+fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            None if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+            outcome => return outcome,
+        }
+    }
+}
+
 fn ask_tcp(from: &Namespace, to: SocketAddr) -> Option<String> {
+    patiently(|| ask_tcp_once(from, to, ATTEMPT))
+}
+
+/// Whether nobody answers there.
+fn silent(from: &Namespace, to: SocketAddr) -> bool {
+    ask_tcp_once(from, to, SILENCE).is_none()
+}
+
+fn ask_tcp_once(from: &Namespace, to: SocketAddr, patience: Duration) -> Option<String> {
     from.run(move || {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
+        let mut stream = TcpStream::connect_timeout(&to, patience).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -160,14 +184,16 @@ fn ask_tcp(from: &Namespace, to: SocketAddr) -> Option<String> {
 }
 
 fn ask_udp(from: &Namespace, to: SocketAddr) -> Option<String> {
-    from.run(move || {
-        let socket = UdpSocket::bind((if to.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.send_to(b"?", to).ok()?;
-        let mut buffer = [0; 64];
-        let (length, sender) = socket.recv_from(&mut buffer).ok()?;
-        assert_eq!(sender, to, "an answer comes from whom was asked");
-        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    patiently(|| {
+        from.run(move || {
+            let socket = UdpSocket::bind((if to.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).unwrap();
+            socket.set_read_timeout(Some(ATTEMPT)).unwrap();
+            socket.send_to(b"?", to).ok()?;
+            let mut buffer = [0; 64];
+            let (length, sender) = socket.recv_from(&mut buffer).ok()?;
+            assert_eq!(sender, to, "an answer comes from whom was asked");
+            Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        })
     })
 }
 
