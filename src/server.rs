@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use api::{
     FILE_DESCRIPTOR_SET, MAX_MESSAGE,
-    creel::{creel_server::CreelServer, images_server::ImagesServer, volumes_server::VolumesServer},
+    creel::{
+        containers_server::ContainersServer, creel_server::CreelServer, images_server::ImagesServer, system_server::SystemServer,
+        volumes_server::VolumesServer,
+    },
     runtime::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };
 use engine::Engine;
@@ -13,7 +16,7 @@ use tonic::transport::Server;
 
 use crate::{
     edge::EdgeLayer,
-    services::{CreelService, Images, ImagesService, Runtime, VolumesService},
+    services::{ContainersService, CreelService, Images, ImagesService, Runtime, SystemService, VolumesService},
     socket::Socket,
 };
 
@@ -52,6 +55,8 @@ pub(crate) async fn serve(
     health.set_serving::<CreelServer<CreelService>>().await;
     health.set_serving::<ImagesServer<ImagesService>>().await;
     health.set_serving::<VolumesServer<VolumesService>>().await;
+    health.set_serving::<ContainersServer<ContainersService>>().await;
+    health.set_serving::<SystemServer<SystemService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -79,6 +84,12 @@ pub(crate) async fn serve(
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
         )
+        .add_service(
+            ContainersServer::new(ContainersService::new(engine.clone()))
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(SystemServer::new(SystemService::new(engine.clone(), told_to_stop.clone())))
         .add_service(CreelServer::new(CreelService::new(engine)).max_decoding_message_size(MAX_MESSAGE))
         .add_service(health_service)
         .add_service(reflection);

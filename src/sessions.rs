@@ -49,7 +49,8 @@ fn failure(error: &Error) -> Failure {
     Failure(error.chain())
 }
 
-fn process(streams: ProcessStreams) -> Process {
+/// What the engine gives, as the streaming server takes it.
+pub(crate) fn process(streams: ProcessStreams) -> Process {
     let ProcessStreams { stdin, stdout, stderr, terminal } = streams;
     let resize = terminal.map(|terminal| {
         let terminal = Arc::new(terminal);

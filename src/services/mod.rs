@@ -2,6 +2,7 @@
 
 mod archive;
 mod checkpoint;
+mod containers;
 pub(crate) mod convert;
 mod creel;
 mod events;
@@ -17,11 +18,14 @@ mod session;
 mod stats;
 pub(crate) mod status;
 mod stream;
+mod system;
 mod view;
 mod volumes;
 
+pub(crate) use containers::ContainersService;
 pub(crate) use creel::CreelService;
 pub(crate) use image::Images;
 pub(crate) use images::ImagesService;
 pub(crate) use runtime::Runtime;
+pub(crate) use system::SystemService;
 pub(crate) use volumes::VolumesService;

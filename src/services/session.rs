@@ -61,7 +61,13 @@ pub(super) async fn attach(
     let wanted = Wanted { stdin: start.stdin, stdout: true, stderr: !tty, tty };
     let request = AttachRequest { container: container.id, wanted };
     let process = Sessions(engine.clone()).follow(request).await.map_err(|e| status::of_engine(&e))?;
-    let (mut speaker, listener) = direct::process(process, start.stdin);
+    let (speaker, listener) = direct::process(process, start.stdin);
+    listen(input, speaker);
+    Ok(output(tty, listener, None))
+}
+
+/// Passes on what an attached client says.
+pub(super) fn listen(mut input: Incoming<own::AttachRequest>, mut speaker: Speaker) {
     tokio::spawn(async move {
         while let Ok(Some(request)) = input.message().await {
             match request.message {
@@ -72,7 +78,6 @@ pub(super) async fn attach(
             }
         }
     });
-    Ok(output(tty, listener, None))
 }
 
 /// Connects to a port.
@@ -108,7 +113,8 @@ pub(super) async fn port_forward(
     Ok(Box::pin(said))
 }
 
-async fn first<T>(input: &mut Incoming<T>) -> Result<T, Status> {
+/// The first message, in which a client says what it wants.
+pub(super) async fn first<T>(input: &mut Incoming<T>) -> Result<T, Status> {
     let first = timeout(PATIENCE, input.message()).await.map_err(|_| status::bad_field("start", "did not come"))?;
     first?.ok_or_else(|| status::bad_field("start", "missing"))
 }
@@ -120,10 +126,10 @@ async fn resize(speaker: &Speaker, size: own::TerminalSize) {
     }
 }
 
-type Detach = tokio::sync::oneshot::Receiver<Speaker>;
+pub(super) type Detach = tokio::sync::oneshot::Receiver<Speaker>;
 
 /// What a process says, as messages, until it has ended or the client has detached.
-fn output(tty: bool, listener: Listener, detach: Option<Detach>) -> Streaming<own::ProcessOutput> {
+pub(super) fn output(tty: bool, listener: Listener, detach: Option<Detach>) -> Streaming<own::ProcessOutput> {
     let started = FromProcess::Started(own::ProcessStarted { tty });
     let ear = Ear { listener: Some(listener), detach };
     let said = stream::unfold(ear, |mut ear| async { Some((ear.next().await?, ear)) });

@@ -124,6 +124,7 @@ kinded!(
     sys::Error,
     systemd::Error,
     crate::volumes::Error,
+    crate::networks::Error,
 );
 
 impl Kinded for crate::image::UnusableConfig {

@@ -129,6 +129,11 @@ impl Pod {
         self.spec.own.is_some()
     }
 
+    /// One of its files, by its name in /etc: hosts, hostname, resolv.conf.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.paths.dir.join(name)
+    }
+
     /// Its cgroup, below each hierarchy's root.
     pub fn cgroup(&self) -> &str {
         &self.cgroup

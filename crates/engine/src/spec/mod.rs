@@ -85,6 +85,11 @@ pub(crate) fn no_network(spec: &PodSpec) -> bool {
     spec.own.as_ref().is_some_and(|own| own.no_network)
 }
 
+/// What is run, as far as client and image say it.
+pub(crate) fn command_line(spec: &ContainerSpec, image: &ImageDefaults) -> Vec<String> {
+    command::args(spec, image).unwrap_or_else(|_| spec.command.iter().chain(&spec.args).cloned().collect())
+}
+
 /// Whether neither client nor image say what to run.
 pub(crate) fn has_no_command(spec: &ContainerSpec, image: &ImageDefaults) -> bool {
     spec.command.is_empty() && spec.args.is_empty() && command::args(spec, image).is_err()

@@ -129,6 +129,17 @@ impl UserContainer {
         self.now.borrow().record.spec.clone()
     }
 
+    /// Entrypoint and command with their arguments.
+    pub fn command(&self) -> Vec<String> {
+        let now = self.now.borrow();
+        crate::spec::command_line(&now.record.spec.container, &self.defaults)
+    }
+
+    /// Layers of its image, lowest first.
+    pub fn layers(&self) -> Vec<model::DiffId> {
+        self.now.borrow().record.layers.clone()
+    }
+
     /// Volumes that it has.
     pub fn volumes(&self) -> Vec<VolumeUse> {
         self.now.borrow().record.volumes.clone()

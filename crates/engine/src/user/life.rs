@@ -13,7 +13,7 @@ use model::{
 use sys::cgroup::Freezer;
 
 use super::{
-    UserContainer,
+    UserContainer, networks,
     record::{Phase, UserRecord},
     run::By,
     volumes,
@@ -94,6 +94,7 @@ impl Inner {
             return Err(words(ErrorKind::NotFound, format!("No such image: {}", spec.container.image)));
         }
         check(&spec, &image)?;
+        networks::check(self, &spec)?;
         self.handlers.admit(&spec.pod.runtime_handler, spec.pod.userns.is_some()).await?;
         spec.container.image = image.id.to_string();
         failpoint::hit("user.create", id)?;

@@ -175,6 +175,23 @@ impl Engine {
         now.wait_for(there).await.map_or(0, |now| now.record.last.code)
     }
 
+    /// Its next end: the exit code. What happens between this call and the first look at the answer is not missed.
+    pub fn exit_of_user(&self, user: &Arc<UserContainer>) -> impl Future<Output = i32> + Send + use<> {
+        let (user, mut now) = (user.clone(), user.now.subscribe());
+        let exits = now.borrow().exits;
+        async move {
+            let code = now.wait_for(|now| now.gone || now.exits != exits).await.map_or(0, |now| now.record.last.code);
+            drop(user);
+            code
+        }
+    }
+
+    /// Bytes that it has written to its root. Walks, so it takes its time.
+    pub async fn size_of_user(&self, user: &UserContainer) -> u64 {
+        let upper = self.inner().store.container_path(user.id).join("upper");
+        crate::blocking::blocking(move || crate::stats::tree_bytes(&upper)).await
+    }
+
     /// Removes it with its writable layer and its log.
     ///
     /// # Errors

@@ -1,0 +1,238 @@
+//! A CreateContainerRequest becomes what the engine makes: docker's rules, and its words where something is wrong.
+
+use api::creel as own;
+use model::{
+    container::{ContainerKey, ContainerSpec, EnvVar},
+    pod::{Dns, PodKey, PodNamespaces, PodSpec, UserNamespace},
+    user::{OwnContainer, OwnPod, RestartPolicy, UserContainerSpec},
+};
+use prost::Message;
+use tonic::Status;
+
+use super::{devices, limits, mounts, network, security};
+
+type Result<T> = std::result::Result<T, Status>;
+
+/// Longest text of a request that is shown back.
+const SHOWN: usize = 80;
+/// All of a request, encoded: it is kept with the container.
+const LARGEST: usize = 8 << 20;
+
+pub(super) fn invalid(text: impl Into<String>) -> Status {
+    Status::invalid_argument(text)
+}
+
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}
+
+/// The container that is asked for. The request is kept with it, without the name, which may change.
+pub(super) fn spec(config: Option<own::ContainerConfig>, host: Option<own::HostConfig>) -> Result<UserContainerSpec> {
+    let kept = own::CreateContainerRequest { name: String::new(), config, host };
+    let request = kept.encode_to_vec();
+    if request.len() > LARGEST {
+        return Err(invalid(format!("the configuration is {} bytes long, more than {LARGEST}", request.len())));
+    }
+    let (config, host) = (kept.config.unwrap_or_default(), kept.host.unwrap_or_default());
+    if config.image.is_empty() {
+        return Err(invalid("no image specified"));
+    }
+    let restart = restart(host.restart.as_ref(), host.auto_remove)?;
+    let mounts = mounts::all(&host.mounts)?;
+    let volumes = config.volumes.iter().map(|path| mounts::target(path)).collect::<Result<_>>()?;
+    Ok(UserContainerSpec {
+        pod: pod(&config, &host)?,
+        mounts,
+        volumes,
+        volumes_from: host.volumes_from.clone(),
+        network: network::of(&config, &host)?,
+        restart,
+        auto_remove: host.auto_remove,
+        stop_timeout: config.stop_timeout,
+        container: container(config, &host)?,
+        request: request.into(),
+    })
+}
+
+/// What the client wrote when it made the container, updates included.
+pub(super) fn request(spec: &UserContainerSpec) -> (own::ContainerConfig, own::HostConfig) {
+    let request = own::CreateContainerRequest::decode(spec.request.as_slice()).unwrap_or_default();
+    (request.config.unwrap_or_default(), request.host.unwrap_or_default())
+}
+
+/// When it starts again.
+pub(super) fn restart(policy: Option<&own::RestartPolicy>, auto_remove: bool) -> Result<RestartPolicy> {
+    let Some(policy) = policy else { return Ok(RestartPolicy::No) };
+    let retries = policy.maximum_retries;
+    let read = match policy.name.as_str() {
+        "" | "no" => RestartPolicy::No,
+        "always" => RestartPolicy::Always,
+        "unless-stopped" => RestartPolicy::UnlessStopped,
+        "on-failure" => RestartPolicy::OnFailure { maximum: retries },
+        other => {
+            return Err(invalid(format!(
+                "invalid restart policy: unknown policy '{}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+                shown(other)
+            )));
+        }
+    };
+    if retries > 0 && !matches!(read, RestartPolicy::OnFailure { .. }) {
+        return Err(invalid("invalid restart policy: maximum retry count can only be used with 'on-failure'"));
+    }
+    if auto_remove && read != RestartPolicy::No {
+        return Err(invalid("can't create 'AutoRemove' container with restart policy"));
+    }
+    Ok(read)
+}
+
+fn pod(config: &own::ContainerConfig, host: &own::HostConfig) -> Result<PodSpec> {
+    if !config.domainname.is_empty() {
+        return Err(Status::unimplemented("--domainname: there is no domain name of its own, use a host name with dots"));
+    }
+    match host.userns.as_str() {
+        "" | "host" => {}
+        other => {
+            return Err(Status::unimplemented(format!(
+                "--userns {}: containers of people have the machine's user namespace",
+                shown(other)
+            )));
+        }
+    }
+    let userns: Option<UserNamespace> = None;
+    let namespaces = namespaces(host)?;
+    let dns = Dns { servers: host.dns.clone(), searches: host.dns_search.clone(), options: host.dns_options.clone() };
+    let hosts = host.extra_hosts.iter().map(|entry| extra_host(entry)).collect::<Result<_>>()?;
+    Ok(PodSpec {
+        key: PodKey { namespace: String::new(), name: String::new(), uid: String::new(), attempt: 0 },
+        hostname: config.hostname.clone(),
+        log_directory: String::new(),
+        dns: Some(dns).filter(|dns| *dns != Dns::default()),
+        port_mappings: Vec::new(),
+        labels: Default::default(),
+        annotations: Default::default(),
+        cgroup_parent: host.cgroup_parent.clone(),
+        namespaces,
+        sysctls: host.sysctls.clone().into_iter().collect(),
+        privileged: host.privileged,
+        runtime_handler: host.runtime.clone(),
+        resources: Default::default(),
+        overhead: Default::default(),
+        user_made: true,
+        run_as_user: None,
+        run_as_group: None,
+        userns,
+        selinux: None,
+        own: Some(OwnPod {
+            hosts,
+            shm_size: Some(host.shm_size).filter(|size| *size > 0).or(Some(SHM_SIZE)),
+            ..OwnPod::default()
+        }),
+    })
+}
+
+/// /dev/shm, where nobody says how large.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// PID and IPC; the network is the engine's to find.
+fn namespaces(host: &own::HostConfig) -> Result<PodNamespaces> {
+    use model::pod::NamespaceMode;
+    let refuse = |flag: &str, text: &str| {
+        Err(Status::unimplemented(format!("--{flag} {}: only `host` and a namespace of its own are there", shown(text))))
+    };
+    let pid = match host.pid.as_str() {
+        "host" if host.init => return Err(Status::unimplemented("--init with --pid host: an init needs a PID namespace")),
+        "host" => NamespaceMode::Node,
+        // The pod's PID namespace is held by an init, which collects orphans.
+        "" | "private" if host.init => NamespaceMode::Pod,
+        "" | "private" => NamespaceMode::Container,
+        other => return refuse("pid", other),
+    };
+    let ipc = match host.ipc.as_str() {
+        "host" => NamespaceMode::Node,
+        "" | "private" | "shareable" => NamespaceMode::Pod,
+        other => return refuse("ipc", other),
+    };
+    match (host.uts.as_str(), host.network.as_str()) {
+        ("" | "private", _) | ("host", "host") => {}
+        ("host", _) => return Err(Status::unimplemented("--uts host: only together with --network host")),
+        (other, _) => return refuse("uts", other),
+    }
+    Ok(PodNamespaces { pid, ipc, ..PodNamespaces::default() })
+}
+
+fn extra_host(entry: &str) -> Result<(String, String)> {
+    let bad = || invalid(format!("bad format for add-host: {:?}", shown(entry)));
+    let (name, address) = entry.split_once(['=', ':']).ok_or_else(bad)?;
+    let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
+    if name.is_empty() {
+        return Err(bad());
+    }
+    if bare != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+        return Err(invalid(format!("invalid IP address in add-host: {:?}", shown(address))));
+    }
+    Ok((name.to_owned(), bare.to_owned()))
+}
+
+fn container(config: own::ContainerConfig, host: &own::HostConfig) -> Result<ContainerSpec> {
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        let why = format!("the working directory '{}' is invalid, it needs to be an absolute path", shown(&config.working_dir));
+        return Err(invalid(why));
+    }
+    let stop_signal = match config.stop_signal.as_str() {
+        "" => None,
+        text => Some(signal(text)?),
+    };
+    let own = OwnContainer {
+        user: config.user.clone(),
+        groups: config.groups.clone(),
+        no_entrypoint: config.reset_entrypoint && config.entrypoint.is_empty(),
+        rlimits: limits::ulimits(&host.ulimits)?,
+        tmpfs: Vec::new(),
+    };
+    let (devices, cdi_devices) = devices::all(&host.devices)?;
+    if let Some(rule) = host.device_cgroup_rules.first() {
+        return Err(Status::unimplemented(format!("--device-cgroup-rule {}: name the device with --device", shown(rule))));
+    }
+    let mut resources = limits::resources(host.limits.as_ref())?;
+    resources.oom_score_adj = Some(host.oom_score_adj).filter(|score| *score != 0);
+    Ok(ContainerSpec {
+        key: ContainerKey { name: String::new(), attempt: 0 },
+        user_specified_image: if config.image_name.is_empty() { config.image.clone() } else { config.image_name },
+        image: config.image,
+        command: config.entrypoint,
+        args: config.command,
+        working_dir: config.working_dir,
+        envs: config.env.iter().map(|entry| env(entry)).collect::<Result<_>>()?,
+        mounts: Vec::new(),
+        devices,
+        labels: config.labels.into_iter().collect(),
+        annotations: Default::default(),
+        log_path: String::new(),
+        stdin: config.open_stdin,
+        stdin_once: config.stdin_once,
+        tty: config.tty,
+        stop_signal,
+        resources,
+        security: security::of(host)?,
+        image_annotations: Default::default(),
+        image_volumes: Vec::new(),
+        block_io_class: None,
+        rdt_class: None,
+        cdi_devices,
+        own: Some(own),
+    })
+}
+
+/// A signal by name or number.
+pub(super) fn signal(text: &str) -> Result<model::Signal> {
+    text.parse().map_err(|_| invalid(format!("invalid signal: {}", shown(text))))
+}
+
+fn env(entry: &str) -> Result<EnvVar> {
+    let bad = |why: &str| invalid(format!("invalid environment variable: {}: {why}", shown(entry)));
+    let (name, value) = entry.split_once('=').ok_or_else(|| bad("without a value"))?;
+    if name.is_empty() || entry.contains('\0') {
+        return Err(bad("no name, or a NUL"));
+    }
+    Ok(EnvVar { name: name.to_owned(), value: value.as_bytes().to_vec().into() })
+}
