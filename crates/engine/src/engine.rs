@@ -68,6 +68,7 @@ pub(crate) struct Inner {
     pub handlers: Handlers,
     pub userns: crate::userns::Support,
     pub volumes: crate::volumes::Volumes,
+    pub networks: crate::networks::Networks,
 }
 
 /// What a person wants to know of an engine.
@@ -349,6 +350,7 @@ impl Inner {
             }
             Ok(Self {
                 images: Images::open(&opened, store.clone())?,
+                networks: crate::networks::Networks::open(store.clone(), &network).step(About::Engine, "open the networks")?,
                 volumes: crate::volumes::Volumes::open(store.clone()).step(About::Engine, "open the volumes")?,
                 config: opened,
                 store,
@@ -387,7 +389,12 @@ impl Inner {
             loop {
                 tokio::time::sleep(HEAL_EVERY).await;
                 let Some(inner) = engine.upgrade() else { break };
-                match blocking(move || inner.network.heal()).await {
+                match blocking(move || {
+                    inner.networks.heal();
+                    inner.network.heal()
+                })
+                .await
+                {
                     Ok(true) => tracing::warn!("the network was damaged from outside; repaired"),
                     Ok(false) => {}
                     Err(e) => tracing::warn!(error = chain(&e), "network cannot be repaired"),

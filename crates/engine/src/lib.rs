@@ -20,6 +20,7 @@ mod flight;
 mod handlers;
 mod hooks;
 pub mod image;
+pub mod networks;
 mod nri;
 mod oci;
 mod pod;

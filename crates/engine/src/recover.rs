@@ -229,20 +229,21 @@ impl Inner {
     }
 
     async fn recover_network(self: &Arc<Self>) {
-        let live: Vec<_> = self
-            .table
-            .pods()
-            .iter()
-            .filter_map(|pod| match pod.network_debt() {
-                NetworkDebt::Attached(record) => Some((pod.id, record.to_vec())),
-                NetworkDebt::None | NetworkDebt::Begun => None,
-            })
-            .collect();
+        let (mut live, mut own) = (Vec::new(), std::collections::BTreeMap::<_, Vec<_>>::new());
+        for pod in self.table.pods() {
+            let NetworkDebt::Attached(record) = pod.network_debt() else { continue };
+            let pods = match crate::networks::own_network(&pod.spec) {
+                None => &mut live,
+                Some(network) => own.entry(network.id).or_default(),
+            };
+            pods.push((pod.id, record.to_vec()));
+        }
         let inner = self.clone();
         match blocking(move || inner.network.recover(&live)).await {
             Ok(found) => tracing::debug!(?found, "network"),
             Err(e) => tracing::warn!(error = crate::chain(&e), "network"),
         }
+        self.recover_networks(own).await;
     }
 
     /// Removes what belongs to nobody: run directories, writable layers and default cgroups without a record.

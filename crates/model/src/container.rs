@@ -518,6 +518,9 @@ pub struct ImageDefaults {
     /// Labels.
     #[n(7)]
     pub labels: BTreeMap<String, String>,
+    /// Ports that it says it listens on: `PORT[/PROTOCOL]`.
+    #[cbor(n(8), default)]
+    pub exposed_ports: Vec<String>,
 }
 
 /// Which image a container was made from.

@@ -80,6 +80,7 @@ fn defaults(config: &ImageConfiguration) -> ImageDefaults {
         stop_signal: config.stop_signal().clone().unwrap_or_default(),
         volumes: config.volumes().clone().unwrap_or_default(),
         labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
+        exposed_ports: config.exposed_ports().clone().unwrap_or_default(),
     }
 }
 

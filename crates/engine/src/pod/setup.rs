@@ -21,6 +21,7 @@ use crate::{
     error::{About, Error, Step},
     events::EventKind,
     failpoint,
+    networks::own_network,
     nri::{Asked, Members, PodFacts},
     record::{NetworkDebt, PodPhase, PodRecord},
     shim::{Shim, ShimEvents, SpawnArgs},
@@ -247,21 +248,23 @@ impl Setup {
             blocking(move || net::loopback(&netns)).await.step(id, "bring the pod's loopback interface up")?;
             return Ok(Network::Host);
         }
-        let (inner, key, netns) = (self.inner.clone(), self.record.spec.key.clone(), shim.netns());
+        let (inner, spec, netns) = (self.inner.clone(), self.record.spec.clone(), shim.netns());
         self.undo.push("network", move || async move {
-            blocking(move || inner.network.detach(id, &key, Some(&netns), None)).await.map_err(|e| crate::chain(&e))
+            blocking(move || inner.detach_pod(&spec, id, Some(&netns), None)).await.map_err(|e| crate::chain(&e))
         });
         failpoint::hit("pod.network", id)?;
         let netns = shim.netns();
-        let intent = self.with_network(netns.clone(), |network, request| network.intent(request)).await;
-        let intent = intent.step(id, "read the network configuration")?;
+        let intent = self.with_network(netns.clone(), |inner, spec, request| match own_network(spec) {
+            Some(_) => Ok(Vec::new()),
+            None => inner.network.intent(request),
+        });
+        let intent = intent.await.step(id, "read the network configuration")?;
         if !intent.is_empty() {
             // Written before ADD: whatever dies or fails from here on, DEL is owed with this configuration (F-32).
             self.record.network = NetworkDebt::Attached(ByteVec::from(intent));
             self.put_record("write the network's configuration down").await?;
         }
-        let attached = self.with_network(netns, |network, request| network.attach(request)).await;
-        let attached = attached.step(id, "attach the pod's network")?;
+        let attached = self.with_network(netns, |inner, spec, request| inner.attach_pod(spec, request)).await?;
         self.record.network = NetworkDebt::Attached(ByteVec::from(attached.record));
         failpoint::hit("pod.network-done", id)?;
         Ok(Network::Pod { ip: attached.ip, additional: attached.additional })
@@ -270,12 +273,12 @@ impl Setup {
     async fn with_network<T: Send + 'static>(
         &self,
         netns: PathBuf,
-        work: impl FnOnce(&net::Network, &net::AttachRequest<'_>) -> T + Send + 'static,
+        work: impl FnOnce(&Inner, &PodSpec, &net::AttachRequest<'_>) -> T + Send + 'static,
     ) -> T {
         let (inner, pod, spec) = (self.inner.clone(), self.record.id, self.record.spec.clone());
         blocking(move || {
             let (ports, dns) = (&spec.port_mappings, spec.dns.as_ref());
-            work(&inner.network, &net::AttachRequest { pod, key: &spec.key, netns: &netns, ports, dns })
+            work(&inner, &spec, &net::AttachRequest { pod, key: &spec.key, netns: &netns, ports, dns })
         })
         .await
     }

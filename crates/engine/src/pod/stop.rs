@@ -106,10 +106,10 @@ impl Inner {
             NetworkDebt::Begun => None,
             NetworkDebt::Attached(record) => Some(record),
         };
-        let (inner, key, id) = (self.clone(), pod.spec.key.clone(), pod.id);
+        let (inner, of, id) = (self.clone(), pod.clone(), pod.id);
         // Without a supervisor the namespace is gone: DEL then works from the record alone (CNI spec, "DEL").
         let netns = pod.shim().ok().map(|shim| shim.netns());
-        let detached = blocking(move || inner.network.detach(id, &key, netns.as_deref(), record.as_deref().map(|r| &r[..])));
+        let detached = blocking(move || inner.detach_pod(&of.spec, id, netns.as_deref(), record.as_deref().map(|r| &r[..])));
         detached.await.step(id, "detach the pod's network")?;
         pod.set_network_debt(NetworkDebt::None);
         pod.persist(self).await

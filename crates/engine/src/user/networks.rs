@@ -1,49 +1,173 @@
 //! What network a run gets.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use model::{
     ErrorKind,
-    pod::{NamespaceMode, PodSpec, PortMapping},
+    pod::{Dns, NamespaceMode, PodSpec, PortMapping, Protocol},
+    user::{OwnNetwork, UserContainerSpec, UserPort},
 };
 
 use super::record::UserRecord;
 use crate::{
     Inner,
+    blocking::blocking,
     error::{About, Error},
+    networks::UserNetwork,
 };
 
-/// The names that are built in.
+/// The names of the network of all pods.
 const BRIDGE: [&str; 3] = ["", "bridge", "default"];
+/// What stands for the address of this machine in a network.
+const HOST_GATEWAY: &str = "host-gateway";
+/// With it, names without dots are asked for as they are first: those of containers are.
+const NDOTS: &str = "ndots:";
+
+fn refuse<T>(kind: ErrorKind, why: impl Into<String>) -> Result<T, Error> {
+    Err(Error::new(kind, About::Words, why))
+}
+
+/// The network of people's that is asked for, if it is one.
+fn own(inner: &Inner, name: &str) -> Result<Option<Arc<UserNetwork>>, Error> {
+    match name {
+        "host" | "none" => Ok(None),
+        name if BRIDGE.contains(&name) => Ok(None),
+        name if name.starts_with("container:") => {
+            refuse(ErrorKind::Unsupported, format!("network {name}: a container cannot be put into the network of another one"))
+        }
+        name => inner.networks.find(name).map(Some).map_err(|e| Error::new(e.kind(), About::Words, e.to_string())),
+    }
+}
+
+/// Whether what is asked for can be, as far as that is known before a run.
+pub(super) fn check(inner: &Inner, spec: &UserContainerSpec) -> Result<(), Error> {
+    let network = &spec.network;
+    let own = own(inner, &network.name)?;
+    if own.is_none() && !network.ip.is_empty() {
+        return refuse(ErrorKind::InvalidArgument, "user specified IP address is supported on user defined networks only");
+    }
+    if own.is_none() && !network.aliases.is_empty() {
+        let why = "network-scoped alias is supported only for containers in user defined networks";
+        return refuse(ErrorKind::InvalidArgument, why);
+    }
+    if let Some(own) = own {
+        if !network.ip.is_empty() {
+            let ip = address(&network.ip)?;
+            if !own.subnets().iter().any(|subnet| subnet.contains(ip)) {
+                let why = format!("invalid address {ip}: it is in none of the subnets of network {}", own.name());
+                return refuse(ErrorKind::InvalidArgument, why);
+            }
+        }
+        if own.is_internal() && (network.publish_all || !network.ports.is_empty()) {
+            let why = format!("ports cannot be published: network {} is internal", own.name());
+            return refuse(ErrorKind::InvalidArgument, why);
+        }
+    }
+    Ok(())
+}
+
+fn address(text: &str) -> Result<IpAddr, Error> {
+    text.parse().or_else(|_| refuse(ErrorKind::InvalidArgument, format!("invalid IP address: {text:?}")))
+}
 
 /// Writes what `record` asks for into the pod of a run.
-pub(super) async fn resolve(_inner: &Arc<Inner>, record: &UserRecord, pod: &mut PodSpec) -> Result<(), Error> {
+pub(super) async fn resolve(inner: &Arc<Inner>, record: &UserRecord, pod: &mut PodSpec) -> Result<(), Error> {
     let network = &record.spec.network;
-    let refuse = |why: String| Err(Error::new(ErrorKind::Unsupported, About::Words, why));
+    // It may have gone since the container was made.
+    let own = own(inner, &network.name)?;
     match network.name.as_str() {
-        "host" => {
-            pod.namespaces.network = NamespaceMode::Node;
-            return Ok(());
-        }
-        "none" => {
-            pod.own.get_or_insert_default().no_network = true;
-            return Ok(());
-        }
-        name if BRIDGE.contains(&name) => {}
-        name => return refuse(format!("network {name}: only bridge, host and none are there yet")),
+        "host" => pod.namespaces.network = NamespaceMode::Node,
+        "none" => pod.own.get_or_insert_default().no_network = true,
+        _ => pod.port_mappings = ports(inner, record).await?,
     }
-    if network.publish_all || network.ports.iter().any(|port| port.host_port == 0) {
-        return refuse("ports without a host port cannot be published yet".to_owned());
-    }
-    if !network.ip.is_empty() || !network.aliases.is_empty() {
-        return refuse("addresses and aliases are for user-defined networks only".to_owned());
-    }
-    let port = |port: &model::user::UserPort| PortMapping {
-        protocol: port.protocol,
-        container_port: port.container_port,
-        host_port: port.host_port,
-        host_ip: port.host_ip,
+    let gateway = match &own {
+        Some(own) => own.gateways().into_iter().next(),
+        None => inner.networks.pods_gateway(),
     };
-    pod.port_mappings = network.ports.iter().map(port).collect();
+    if let Some(own) = own {
+        let ip = if network.ip.is_empty() { None } else { Some(address(&network.ip)?) };
+        pod.own.get_or_insert_default().network = Some(OwnNetwork { id: own.id, ip });
+        let mut dns = pod.dns.take().unwrap_or(Dns { servers: Vec::new(), searches: Vec::new(), options: Vec::new() });
+        // Servers of its own are asked by the network's, which knows the names of containers.
+        dns.servers = own.gateways().iter().map(ToString::to_string).collect();
+        if dns.searches.is_empty() {
+            dns.searches = blocking(crate::networks::node_searches).await;
+        }
+        if !dns.options.iter().any(|option| option.starts_with(NDOTS)) {
+            dns.options.push(format!("{NDOTS}0"));
+        }
+        pod.dns = Some(dns);
+    }
+    host_gateway(pod, gateway)
+}
+
+fn host_gateway(pod: &mut PodSpec, gateway: Option<IpAddr>) -> Result<(), Error> {
+    for (name, address) in pod.own.iter_mut().flat_map(|own| &mut own.hosts) {
+        if address != HOST_GATEWAY {
+            continue;
+        }
+        match gateway {
+            Some(gateway) => *address = gateway.to_string(),
+            None => {
+                return refuse(ErrorKind::FailedPrecondition, format!("{name}:{HOST_GATEWAY}: the network has no such address"));
+            }
+        }
+    }
     Ok(())
+}
+
+/// The ports of a run; those of the node that nobody has named are found anew for each.
+async fn ports(inner: &Arc<Inner>, record: &UserRecord) -> Result<Vec<PortMapping>, Error> {
+    let mut wanted = record.spec.network.ports.clone();
+    if record.spec.network.publish_all {
+        for exposed in record.spec.network.exposed.iter().chain(&record.defaults.exposed_ports) {
+            let Some((protocol, container_port)) = exposed_port(exposed) else { continue };
+            if !wanted.iter().any(|port| (port.protocol, port.container_port) == (protocol, container_port)) {
+                wanted.push(UserPort { protocol, container_port, host_port: 0, host_ip: None });
+            }
+        }
+    }
+    let book = inner.networks.ports().clone();
+    let mapped = blocking(move || {
+        let mut mapped: Vec<PortMapping> = Vec::with_capacity(wanted.len());
+        for UserPort { protocol, container_port, host_port, host_ip } in wanted {
+            let host_port = match host_port {
+                0 => {
+                    let taken = |port: &u16| mapped.iter().any(|other| (other.protocol, other.host_port) == (protocol, *port));
+                    let mut candidates = (0..100).filter_map(|_| book.free(protocol, host_ip));
+                    candidates.find(|port| !taken(port)).ok_or(container_port)?
+                }
+                port => port,
+            };
+            mapped.push(PortMapping { protocol, container_port, host_port, host_ip });
+        }
+        Ok(mapped)
+    });
+    mapped.await.or_else(|port: u16| refuse(ErrorKind::ResourceExhausted, format!("no free port of this machine for port {port}")))
+}
+
+/// `PORT[/PROTOCOL]`.
+fn exposed_port(text: &str) -> Option<(Protocol, u16)> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => return None,
+    };
+    port.parse().ok().filter(|port| *port > 0).map(|port| (protocol, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exposed_ports() {
+        assert_eq!(exposed_port("80"), Some((Protocol::Tcp, 80)));
+        assert_eq!(exposed_port("53/udp"), Some((Protocol::Udp, 53)));
+        for bad in ["", "0", "80/x", "x/tcp", "70000", "80-90"] {
+            assert_eq!(exposed_port(bad), None, "{bad}");
+        }
+    }
 }

@@ -1,0 +1,112 @@
+//! Who is in a network, and what people do to networks.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use model::ContainerId;
+
+use super::{BUILT_IN, Error, NewNetwork, UserNetwork};
+use crate::{Engine, Inner, blocking::blocking, user::UserEventKind};
+
+/// A container in a network, while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub container: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// All names that it is found by, in lower case.
+    pub names: Vec<String>,
+    /// Its addresses with the lengths of their prefixes, the primary first.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Where it wants what is not in the network to be looked up; empty: where the node does.
+    pub servers: Vec<String>,
+}
+
+impl Inner {
+    /// The containers in a network, by name.
+    pub(crate) fn members(&self, network: &UserNetwork) -> Vec<Member> {
+        let member = |endpoint: net::bridge::Endpoint| {
+            let user = self.users.get(self.table.pod(endpoint.pod).ok()?.of_user()?)?;
+            let (name, spec) = (user.name(), user.spec());
+            let mut names = vec![name.to_lowercase(), user.id.short(), spec.pod.hostname.to_lowercase()];
+            names.extend(spec.network.aliases.iter().map(|alias| alias.to_lowercase()));
+            names.retain(|name| !name.is_empty());
+            let servers = spec.pod.dns.map(|dns| dns.servers).unwrap_or_default();
+            Some(Member { container: user.id, name, names, addresses: endpoint.addresses, mac: endpoint.mac, servers })
+        };
+        let mut members: Vec<Member> = network.bridge.endpoints().into_iter().filter_map(member).collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        members
+    }
+
+    /// The same for an error, in docker's words.
+    fn endpoints(&self, network: &UserNetwork) -> String {
+        let one = |member: &Member| format!("name:{:?} id:{:?}", member.name, member.container.short());
+        self.members(network).iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    fn tell_network(&self, network: &UserNetwork, action: &str) {
+        let attributes = [("name", network.name()), ("type", "bridge")];
+        let attributes: BTreeMap<String, String> = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        self.bus.tell(UserEventKind::Network, action, network.id, attributes);
+    }
+}
+
+/// Networks of people.
+impl Engine {
+    /// Those that people have made, by name.
+    pub fn networks(&self) -> Vec<Arc<UserNetwork>> {
+        self.inner().networks.list()
+    }
+
+    /// One by its whole id, its name, or the beginning of its id.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn find_network(&self, text: &str) -> Result<Arc<UserNetwork>, Error> {
+        self.inner().networks.find(text)
+    }
+
+    /// The containers in it that run, by name.
+    pub fn members_of(&self, network: &UserNetwork) -> Vec<Member> {
+        self.inner().members(network)
+    }
+
+    /// Makes one.
+    ///
+    /// # Errors
+    /// The name or an address is taken; something that was asked for cannot be. Nothing is left of it then.
+    pub async fn create_network(&self, new: NewNetwork) -> Result<Arc<UserNetwork>, Error> {
+        let inner = self.inner().clone();
+        // In a task of its own: a client that goes away leaves no half of it.
+        let made = tokio::spawn(async move {
+            let making = inner.clone();
+            let network = blocking(move || making.networks.create(new)).await?;
+            inner.serve_names(&network);
+            inner.tell_network(&network, "create");
+            Ok(network)
+        });
+        made.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+    }
+
+    /// Removes one that nobody is in.
+    ///
+    /// # Errors
+    /// Somebody is in it, or it is built in.
+    pub async fn remove_network(&self, text: &str) -> Result<Arc<UserNetwork>, Error> {
+        let inner = self.inner().clone();
+        if BUILT_IN.iter().any(|(name, _)| *name == text) {
+            return Err(Error::BuiltIn(text.to_owned()));
+        }
+        let network = inner.networks.find(text)?;
+        let removed = tokio::spawn(async move {
+            let (removing, of) = (inner.clone(), network.clone());
+            blocking(move || removing.networks.remove(&of, || removing.endpoints(&of))).await?;
+            inner.tell_network(&network, "destroy");
+            Ok(network)
+        });
+        removed.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+    }
+}
