@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::{
     FILE_DESCRIPTOR_SET, MAX_MESSAGE,
     creel::{
-        containers_server::ContainersServer, creel_server::CreelServer, images_server::ImagesServer, system_server::SystemServer,
+        containers_server::ContainersServer, creel_server::CreelServer, images_server::ImagesServer, networks_server::NetworksServer, system_server::SystemServer,
         volumes_server::VolumesServer,
     },
     runtime::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
@@ -16,7 +16,7 @@ use tonic::transport::Server;
 
 use crate::{
     edge::EdgeLayer,
-    services::{ContainersService, CreelService, Images, ImagesService, Runtime, SystemService, VolumesService},
+    services::{ContainersService, CreelService, Images, ImagesService, NetworksService, Runtime, SystemService, VolumesService},
     socket::Socket,
 };
 
@@ -55,6 +55,7 @@ pub(crate) async fn serve(
     health.set_serving::<CreelServer<CreelService>>().await;
     health.set_serving::<ImagesServer<ImagesService>>().await;
     health.set_serving::<VolumesServer<VolumesService>>().await;
+    health.set_serving::<NetworksServer<NetworksService>>().await;
     health.set_serving::<ContainersServer<ContainersService>>().await;
     health.set_serving::<SystemServer<SystemService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -76,6 +77,11 @@ pub(crate) async fn serve(
         )
         .add_service(
             ImagesServer::new(ImagesService::new(engine.clone()))
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            NetworksServer::new(NetworksService::new(engine.clone()))
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
         )

@@ -77,6 +77,9 @@ pub(crate) enum Command {
     /// Everything about volumes
     #[command(subcommand)]
     Volume(crate::volume::Command),
+    /// Everything about networks
+    #[command(subcommand)]
+    Network(crate::network::Command),
     /// Show what the engine is and what it found on this machine
     Info,
     /// Show the versions of client and daemon

@@ -20,6 +20,7 @@ mod log;
 mod login;
 mod manual;
 mod name;
+mod network;
 mod output;
 mod progress;
 mod pull;
@@ -104,6 +105,7 @@ async fn command(arguments: Arguments) -> Result<Exit, Error> {
         Command::Login(args) => login::login(&mut client, args).await,
         Command::Image(command) => image(&mut client, &format, command).await,
         Command::Volume(command) => volume::volume(&mut client, &format, command).await,
+        Command::Network(command) => network::network(&mut client, &format, command).await,
         Command::Life(command) => container::life(&mut client, &format, command).await,
         Command::Ps(args) => container::ps(&mut client, &format, &args).await,
         Command::Container(command) => container::container(&mut client, &format, command).await,

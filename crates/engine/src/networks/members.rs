@@ -1,8 +1,13 @@
 //! Who is in a network, and what people do to networks.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use model::ContainerId;
+use model::{ContainerId, NetworkId};
+use net::bridge::Subnets::{Fixed, UntilPodCidr};
 
 use super::{BUILT_IN, Error, NewNetwork, UserNetwork};
 use crate::{Engine, Inner, blocking::blocking, user::UserEventKind};
@@ -67,6 +72,24 @@ impl Engine {
     /// There is none, or more than one.
     pub fn find_network(&self, text: &str) -> Result<Arc<UserNetwork>, Error> {
         self.inner().networks.find(text)
+    }
+
+    /// Those that containers are to be in, whether they run or not.
+    pub fn networks_in_use(&self) -> BTreeSet<NetworkId> {
+        let networks = &self.inner().networks;
+        let named = |name: &str| networks.find(name).map(|network| network.id);
+        let mut used: BTreeSet<NetworkId> =
+            self.inner().users.list().iter().filter_map(|user| named(&user.spec().network.name).ok()).collect();
+        used.extend(networks.list().iter().filter(|network| !network.bridge.endpoints().is_empty()).map(|network| network.id));
+        used
+    }
+
+    /// Subnets, gateways and bridge of the network of all pods, where that is built in; else nothing is known of it.
+    pub fn pod_network(&self) -> (Vec<String>, Vec<String>, String) {
+        let Some(pods) = self.inner().networks.pods() else { return Default::default() };
+        let (Fixed(subnets) | UntilPodCidr(subnets)) = &pods.subnets;
+        let gateways = subnets.iter().map(|subnet| subnet.gateway().to_string());
+        (subnets.iter().map(ToString::to_string).collect(), gateways.collect(), pods.bridge.clone())
     }
 
     /// The containers in it that run, by name.

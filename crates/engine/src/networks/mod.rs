@@ -172,10 +172,15 @@ impl Networks {
         &self.site.ports
     }
 
+    /// The bridge of all pods, where it is built in.
+    pub(crate) fn pods(&self) -> Option<&net::bridge::BridgeConfig> {
+        self.site.pods.as_ref()
+    }
+
     /// The first address of the bridge of all pods.
     pub(crate) fn pods_gateway(&self) -> Option<IpAddr> {
         use net::bridge::Subnets::{Fixed, UntilPodCidr};
-        let (Fixed(subnets) | UntilPodCidr(subnets)) = &self.site.pods.as_ref()?.subnets;
+        let (Fixed(subnets) | UntilPodCidr(subnets)) = &self.pods()?.subnets;
         subnets.first().map(Subnet::gateway)
     }
 

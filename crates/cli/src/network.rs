@@ -1,0 +1,216 @@
+//! `creel network`.
+
+use api::creel::{CreateNetworkRequest, ListNetworksRequest, Network, NetworkRef, PruneNetworksRequest};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::{
+    client::Client,
+    error::{self, Error, Exit},
+    format::Format,
+    output, rmi, time,
+    volume::{filters, pairs},
+};
+
+/// `creel network`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a network
+    Create(Box<Create>),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only ids
+        #[arg(short, long)]
+        quiet: bool,
+        /// Whole ids
+        #[arg(long)]
+        no_trunc: bool,
+        /// driver=, id=, label=, name=, scope=, type=builtin|custom, dangling=
+        #[arg(short, long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
+    },
+    /// Show everything about networks, as JSON
+    Inspect {
+        /// Names or ids
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Remove networks that no running container is in
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// One that is not there is no error
+        #[arg(short, long)]
+        force: bool,
+        /// Names or ids
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Remove networks that no container uses
+    Prune {
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+        /// until=, label=, label!=
+        #[arg(long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
+    },
+}
+
+/// `creel network create`
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    /// Driver; there is only `bridge`
+    #[arg(short, long, default_value = "bridge")]
+    driver: String,
+    /// Range of addresses; a free one if not given
+    #[arg(long, value_name = "CIDR")]
+    subnet: Option<String>,
+    /// Address of this machine in it: the first one
+    #[arg(long, value_name = "IP")]
+    gateway: Option<String>,
+    /// No way out of it
+    #[arg(long)]
+    internal: bool,
+    /// Addresses of IPv6 too
+    #[arg(long)]
+    ipv6: bool,
+    /// Label
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// docker's option of bridges: com.docker.network.driver.mtu, com.docker.network.bridge.enable_ip_masquerade
+    #[arg(short, long = "opt", value_name = "NAME=VALUE")]
+    opt: Vec<String>,
+    /// Name
+    name: String,
+}
+
+/// Does it.
+pub(crate) async fn network(client: &mut Client, format: &Format, command: Command) -> Result<Exit, Error> {
+    match command {
+        Command::Create(args) => create(client, *args).await,
+        Command::Ls { quiet, no_trunc, filter } => list(client, format, (quiet, no_trunc), &filter).await,
+        Command::Inspect { networks } => inspect(client, format, &networks).await,
+        Command::Rm { force, networks } => remove(client, force, networks).await,
+        Command::Prune { force, filter } => prune(client, force, &filter).await,
+    }
+}
+
+async fn create(client: &mut Client, args: Create) -> Result<Exit, Error> {
+    let request = CreateNetworkRequest {
+        name: args.name,
+        driver: args.driver,
+        subnet: args.subnet.unwrap_or_default(),
+        gateway: args.gateway.unwrap_or_default(),
+        internal: args.internal,
+        ipv6: args.ipv6,
+        labels: pairs("--label", &args.label)?,
+        options: pairs("--opt", &args.opt)?,
+    };
+    let made = client.networks.create(request).await.map_err(error::daemon)?.into_inner();
+    output::print(&format!("{}\n", made.id))?;
+    Ok(Exit(0))
+}
+
+async fn list(client: &mut Client, format: &Format, (quiet, no_trunc): (bool, bool), filter: &[String]) -> Result<Exit, Error> {
+    let request = ListNetworksRequest { filters: filters(filter)? };
+    let networks = client.networks.list(request).await.map_err(error::daemon)?.into_inner().networks;
+    let id = |network: &Network| if no_trunc { network.id.clone() } else { output::short(&network.id) };
+    if quiet {
+        output::print(&networks.iter().map(|network| id(network) + "\n").collect::<String>())?;
+        return Ok(Exit(0));
+    }
+    let labels = |network: &Network| network.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
+    let value = |network: &Network| {
+        json!({
+            "ID": id(network), "Name": network.name, "Driver": network.driver, "Scope": "local", "Labels": labels(network),
+            "IPv6": network.ipv6.to_string(), "Internal": network.internal.to_string(),
+            "CreatedAt": time::rfc3339(network.created_at),
+        })
+    };
+    let values: Vec<Value> = networks.iter().map(value).collect();
+    format.print(&values, || {
+        let row = |network: &Network| vec![id(network), network.name.clone(), network.driver.clone(), "local".to_owned()];
+        output::table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], &networks.iter().map(row).collect::<Vec<_>>())
+    })?;
+    Ok(Exit(0))
+}
+
+async fn inspect(client: &mut Client, format: &Format, names: &[String]) -> Result<Exit, Error> {
+    let (mut found, mut failed) = (Vec::new(), 0);
+    for name in names {
+        match client.networks.inspect(NetworkRef { network: name.clone() }).await {
+            Ok(network) => found.push(value(&network.into_inner())),
+            Err(status) => {
+                output::note(&format!("Error response from daemon: {}", status.message()));
+                failed = 1;
+            }
+        }
+    }
+    match format {
+        Format::Table | Format::Json => output::json(&found)?,
+        Format::Template { .. } => format.print(&found, String::new)?,
+    }
+    Ok(Exit(failed))
+}
+
+/// With docker's names for everything.
+fn value(network: &Network) -> Value {
+    let ranges = network.subnets.iter().zip(&network.gateways);
+    let members = network.members.iter().map(|member| {
+        let value = json!({
+            "Name": member.name, "MacAddress": member.mac, "IPv4Address": member.ip, "IPv6Address": member.ip6,
+        });
+        (member.container_id.clone(), value)
+    });
+    json!({
+        "Name": network.name,
+        "Id": network.id,
+        "Created": time::rfc3339(network.created_at),
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv6": network.ipv6,
+        "IPAM": {
+            "Driver": "default",
+            "Config": ranges.map(|(subnet, gateway)| json!({"Subnet": subnet, "Gateway": gateway})).collect::<Vec<_>>(),
+        },
+        "Internal": network.internal,
+        "Containers": members.collect::<serde_json::Map<_, _>>(),
+        "Options": network.options,
+        "Labels": network.labels,
+        "Interface": network.interface,
+    })
+}
+
+async fn remove(client: &mut Client, force: bool, names: Vec<String>) -> Result<Exit, Error> {
+    let mut failed = 0;
+    for name in names {
+        match client.networks.remove(NetworkRef { network: name.clone() }).await {
+            Ok(_) => output::print(&format!("{name}\n"))?,
+            Err(status) => {
+                output::note(&format!("Error response from daemon: {}", status.message()));
+                if !(force && status.code() == tonic::Code::NotFound) {
+                    failed = 1;
+                }
+            }
+        }
+    }
+    Ok(Exit(failed))
+}
+
+async fn prune(client: &mut Client, force: bool, filter: &[String]) -> Result<Exit, Error> {
+    let mut request = PruneNetworksRequest { filters: filters(filter)? };
+    for filter in request.filters.iter_mut().filter(|filter| filter.key == "until") {
+        let wrong =
+            || Error::Option { option: "--filter", value: filter.value.clone(), why: "not a time or a duration".to_owned() };
+        filter.value = time::point(&filter.value).ok_or_else(wrong)?.to_string();
+    }
+    if !force && !rmi::confirmed("WARNING! This will remove all custom networks not used by at least one container.")? {
+        return Ok(Exit(0));
+    }
+    let pruned = client.networks.prune(request).await.map_err(error::daemon)?.into_inner();
+    if !pruned.names.is_empty() {
+        output::print(&format!("Deleted Networks:\n{}\n\n", pruned.names.join("\n")))?;
+    }
+    Ok(Exit(0))
+}
