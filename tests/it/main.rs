@@ -17,6 +17,7 @@ mod handlers;
 mod image;
 mod imageapi;
 mod images;
+mod imagesystem;
 mod imagevolumes;
 mod isolation;
 mod journeys;

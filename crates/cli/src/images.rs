@@ -1,10 +1,13 @@
 //! `creel images`: docker's classic table, its filters and fields; `--tree` shows who shares what.
 
+use std::collections::BTreeMap;
+
 use api::creel::{ImageSummary, ListImagesRequest};
+use clap::Subcommand as _;
 use serde_json::{Value, json};
 
 use crate::{
-    args::Images,
+    args::{Image, Images},
     client::Client,
     error::{self, Error, Exit},
     format::Format,
@@ -30,6 +33,11 @@ pub(crate) async fn list(client: &mut Client, format: &Format, args: &Images) ->
     } else {
         let values: Vec<Value> = rows.iter().map(|row| row.value(args)).collect();
         format.print(&values, || table(&rows, args))?;
+    }
+    if let (Some(word), true) = (&args.repository, rows.is_empty())
+        && Image::has_subcommand(word)
+    {
+        output::note(&format!("No images found matching \"{word}\": did you mean \"creel image {word}\"?"));
     }
     Ok(Exit(0))
 }
@@ -106,24 +114,82 @@ fn table(rows: &[Row<'_>], args: &Images) -> String {
     output::table(header, &rows.iter().map(line).collect::<Vec<_>>())
 }
 
+/// Layers that stand above others, with the images that end in them.
+#[derive(Default)]
+struct Node<'i> {
+    /// The bytes of each layer, from the lowest up: as long as nothing branches off or ends, layers are one node.
+    sizes: Vec<u64>,
+    images: Vec<(&'i ImageSummary, Vec<String>)>,
+    above: BTreeMap<&'i str, Node<'i>>,
+}
+
+impl<'i> Node<'i> {
+    fn insert(&mut self, layers: &[(&'i str, u64)], image: &'i ImageSummary, names: Vec<String>) {
+        let Some(((layer, size), rest)) = layers.split_first() else {
+            self.images.push((image, names));
+            return;
+        };
+        let node = self.above.entry(layer).or_insert_with(|| Node { sizes: vec![*size], ..Node::default() });
+        node.insert(rest, image, names);
+    }
+
+    /// Joins layers that no image can do without another.
+    fn joined(mut self) -> Self {
+        self.above = self.above.into_iter().map(|(layer, node)| (layer, node.joined())).collect();
+        if self.images.is_empty()
+            && self.above.len() == 1
+            && !self.sizes.is_empty()
+            && let Some((_, above)) = self.above.pop_first()
+        {
+            self.sizes.extend(above.sizes);
+            (self.images, self.above) = (above.images, above.above);
+        }
+        self
+    }
+
+    fn write(&self, out: &mut String, indent: &str) {
+        let children = self.images.len() + self.above.len();
+        let mut number = 0;
+        let mut branch = || {
+            number += 1;
+            if number == children { ("└─ ", "   ") } else { ("├─ ", "│  ") }
+        };
+        for (image, names) in &self.images {
+            let frees = match image.containers {
+                0 => format!("frees {}", output::bytes(image.unique_size)),
+                1 => "in use by 1 container".to_owned(),
+                more => format!("in use by {more} containers"),
+            };
+            out.push_str(&format!("{indent}{}{}  {}  {frees}\n", branch().0, names.join(", "), output::short(&image.id)));
+        }
+        for (layer, node) in &self.above {
+            let (line, below) = branch();
+            let count = if node.sizes.len() == 1 { String::new() } else { format!(" and {} more", node.sizes.len() - 1) };
+            let size = output::bytes(node.sizes.iter().sum());
+            out.push_str(&format!("{indent}{line}layer {}{count}  {size}\n", output::short(layer)));
+            node.write(out, &format!("{indent}{below}"));
+        }
+    }
+}
+
 /// Images under the layers that they have in common; behind each what removing it would free.
 fn tree(rows: &[Row<'_>]) -> String {
-    let mut shown: Vec<&Row<'_>> = rows.iter().collect();
-    shown.sort_by(|a, b| a.image.layers.cmp(&b.image.layers).then_with(|| a.repository.cmp(&b.repository)));
-    let mut out = String::new();
-    let mut above: Vec<String> = Vec::new();
-    for row in shown {
-        let layers = &row.image.layers;
-        let common = layers.iter().zip(&above).take_while(|(a, b)| a == b).count();
-        for (depth, layer) in layers.iter().enumerate().skip(common) {
-            out.push_str(&format!("{}{}\n", "  ".repeat(depth), output::short(layer)));
+    let mut root = Node::default();
+    let mut shown: Vec<(&ImageSummary, Vec<String>)> = Vec::new();
+    for row in rows {
+        let name = if row.tag == NONE { row.repository.clone() } else { format!("{}:{}", row.repository, row.tag) };
+        match shown.iter_mut().find(|(image, _)| image.id == row.image.id) {
+            Some((_, names)) => names.push(name),
+            None => shown.push((row.image, vec![name])),
         }
-        let frees =
-            if row.image.containers > 0 { "in use".to_owned() } else { format!("frees {}", output::bytes(row.image.unique_size)) };
-        let indent = "  ".repeat(layers.len());
-        out.push_str(&format!("{indent}└ {}:{}  {}  {frees}\n", row.repository, row.tag, output::short(&row.image.id)));
-        above.clone_from(layers);
     }
+    for (image, names) in shown {
+        let sizes = image.layer_sizes.iter().copied().chain(std::iter::repeat(0));
+        let layers: Vec<(&str, u64)> = image.layers.iter().map(String::as_str).zip(sizes).collect();
+        root.insert(&layers, image, names);
+    }
+    let mut out = String::new();
+    root.joined().write(&mut out, "");
     out
 }
 
@@ -135,6 +201,8 @@ struct Filters {
     labels: Vec<String>,
     before: Option<String>,
     since: Option<String>,
+    /// Seconds since 1970.
+    until: Option<i64>,
 }
 
 impl Filters {
@@ -153,7 +221,8 @@ impl Filters {
                 "label" => filters.labels.push(value.to_owned()),
                 "before" => filters.before = Some(created(value)?),
                 "since" => filters.since = Some(created(value)?),
-                _ => return Err(wrong(filter, "the filters are reference, dangling, label, before and since")),
+                "until" => filters.until = Some(time::point(value).ok_or_else(|| wrong(filter, "not a time or a duration"))?),
+                _ => return Err(wrong(filter, "the filters are reference, dangling, label, before, since and until")),
             }
         }
         Ok(filters)
@@ -171,6 +240,7 @@ impl Filters {
             && self.labels.iter().all(label)
             && self.before.as_ref().is_none_or(|before| image.created < *before)
             && self.since.as_ref().is_none_or(|since| image.created > *since)
+            && self.until.is_none_or(|until| time::parse(&image.created).is_some_and(|created| created < until))
     }
 }
 
@@ -212,6 +282,34 @@ mod tests {
         assert_eq!(shown(&two), [owned("localhost:5000/a", "1", "sha256:00"), owned("b", "latest", "<none>")]);
         assert_eq!(shown(&image(&[], &["r.example/x@sha256:00"])), [owned("r.example/x", "<none>", "sha256:00")]);
         assert_eq!(shown(&image(&[], &[])), [owned("<none>", "<none>", "<none>")]);
+    }
+
+    #[test]
+    fn the_tree_shows_who_shares_what() {
+        let layer = |n: u8| format!("sha256:{}", format!("{n:02x}").repeat(32));
+        let of = |id: u8, layers: &[u8], tags: &[&str]| ImageSummary {
+            id: layer(id),
+            layers: layers.iter().map(|n| layer(*n)).collect(),
+            layer_sizes: layers.iter().map(|n| u64::from(*n) * 1000).collect(),
+            unique_size: 5000,
+            ..image(tags, &[])
+        };
+        let images = [
+            of(1, &[1, 2], &["docker.io/library/a:1", "docker.io/library/a:2"]),
+            of(2, &[1, 2, 3, 4, 5], &["docker.io/library/b:1"]),
+            of(3, &[9], &[]),
+        ];
+        let args = Images::default();
+        let rows: Vec<Row<'_>> = images.iter().flat_map(|image| rows(image, &args)).collect();
+        let wanted = "\
+├─ layer 010101010101 and 1 more  3kB
+│  ├─ a:1, a:2  010101010101  frees 5kB
+│  └─ layer 030303030303 and 2 more  12kB
+│     └─ b:1  020202020202  frees 5kB
+└─ layer 090909090909  9kB
+   └─ <none>  030303030303  frees 5kB
+";
+        assert_eq!(tree(&rows), wanted);
     }
 
     #[test]

@@ -16,13 +16,13 @@ use std::{sync::Arc, time::Duration};
 use api::creel::{self as own, containers_server::Containers, wait_container_request::Condition};
 use engine::{
     Engine,
-    user::{Anonymous, Force, Patience, Stop, UserContainer, UserStatus, WaitFor},
+    user::{Anonymous, Force, Pause, UserCommit, Patience, Stop, UserContainer, UserStatus, WaitFor},
 };
 use model::Signal;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
-use super::{status, stream::Streaming};
+use super::{images, status, stream::Streaming};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -265,8 +265,13 @@ impl Containers for ContainersService {
         Err(later("export"))
     }
 
-    async fn commit(&self, _: Request<own::CommitRequest>) -> Answer<own::CommitResponse> {
-        Err(later("commit"))
+    async fn commit(&self, request: Request<own::CommitRequest>) -> Answer<own::CommitResponse> {
+        let own::CommitRequest { container, name, author, comment, changes, no_pause } = request.into_inner();
+        let user = self.find(&container)?;
+        let pause = if no_pause { Pause::No } else { Pause::Yes };
+        let wanted = UserCommit { name: images::new_name("name", &name)?, author, comment, changes, pause };
+        let id = self.engine.commit_user(&user, wanted).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(own::CommitResponse { id: id.to_string() }))
     }
 }
 

@@ -5,6 +5,7 @@
 //! Invariants: the record is on disk before anybody sees it, and goes before anything else of the container does; what
 //! runs is known from the pods, what is to run from the records.
 
+mod commit;
 mod container;
 pub(crate) mod events;
 mod life;
@@ -24,6 +25,7 @@ use model::{ContainerId, Resources, Signal, user::UserContainerSpec};
 use sys::cgroup::Freezer;
 use tokio::sync::broadcast;
 
+pub use commit::{Pause, UserCommit};
 pub use container::{UserContainer, UserState, UserStatus};
 pub use events::{Kind as UserEventKind, UserEvent};
 pub use life::{Anonymous, Patience, Stop};
