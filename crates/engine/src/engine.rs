@@ -56,7 +56,7 @@ pub(crate) struct Inner {
     /// Containers of people.
     pub users: crate::user::Users,
     /// What happens to things of people.
-    pub bus: crate::user::events::Bus,
+    pub bus: Arc<crate::user::events::Bus>,
     pub nri: Nri,
     pub starting: Flights<PodKey, PodId, Error>,
     /// The supervisor's program, sealed in memory: no container can write to it (R01).
@@ -334,6 +334,7 @@ impl Inner {
             let run_dirs = crate::make_private_dir(&opened.run.join("pods"));
             run_dirs.step(About::Engine, "make the run directory")?;
             let store = Arc::new(store::Store::open(&opened.root).step(About::Engine, "open the store")?);
+            let bus = Arc::new(crate::user::events::Bus::default());
             let handlers = Handlers::new(opened.handlers.clone());
             let quota = quota_support(&store.containers_path(), opened.writable_layer_limit)?;
             let cgroups = Hierarchies::detect().step(About::Engine, "find the cgroup hierarchies")?;
@@ -351,7 +352,7 @@ impl Inner {
             Ok(Self {
                 images: Images::open(&opened, store.clone())?,
                 networks: crate::networks::Networks::open(store.clone(), &network).step(About::Engine, "open the networks")?,
-                volumes: crate::volumes::Volumes::open(store.clone()).step(About::Engine, "open the volumes")?,
+                volumes: crate::volumes::Volumes::open(store.clone(), bus.clone()).step(About::Engine, "open the volumes")?,
                 config: opened,
                 store,
                 network,
@@ -361,7 +362,7 @@ impl Inner {
                 table: Table::default(),
                 events: Events::default(),
                 users: Default::default(),
-                bus: Default::default(),
+                bus: bus.clone(),
                 nri: Nri::default(),
                 starting: Flights::default(),
                 userns: Default::default(),

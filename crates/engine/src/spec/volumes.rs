@@ -4,6 +4,7 @@
 //! led to the host's files), and what is copied is only what lies inside its root.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -11,7 +12,7 @@ use std::{
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
-    fgetxattr, flistxattr, fsetxattr, fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+    fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
 };
 use sys::{
     Errno,
@@ -22,6 +23,8 @@ use super::{error::Error, mounts::Volume};
 
 /// Deeper than any image goes, less deep than a stack.
 const MAX_DEPTH: usize = 200;
+/// Files with several names that are known at a time; further ones are copied for each name.
+const MAX_LINKS: usize = 10_000;
 
 /// Makes and fills the directories.
 ///
@@ -44,7 +47,7 @@ fn fill(root: &Root, volume: &Volume) -> io::Result<()> {
     std::fs::create_dir_all(&volume.source)?;
     let to = open_dir(CWD, volume.source.as_path())?;
     match root.open(&volume.target, OFlags::RDONLY | OFlags::DIRECTORY, Links::Follow) {
-        Ok(from) => copy(&from, &to, 0),
+        Ok(from) => copy(&from, &to),
         // Nothing there, or a file that a directory is to be mounted on: the mount will tell.
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(fchmod(&to, Mode::from_raw_mode(0o755))?),
         Err(errno) => Err(errno.into()),
@@ -55,37 +58,71 @@ fn open_dir(at: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> 
     Ok(openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Contents, owner, mode, times and extended attributes of a directory.
-pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
-    if depth == MAX_DEPTH {
-        return Err(io::Error::other("more than 200 directories deep"));
-    }
-    for entry in Dir::read_from(from)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
+/// Contents, owner, mode, times and extended attributes of a directory. Nobody else writes to `to`.
+pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    Copying { top: to, links: HashMap::new() }.directory((from, to), &mut Vec::new(), 0)
+}
+
+/// A copy that is being made.
+struct Copying<'t> {
+    top: &'t OwnedFd,
+    /// Where the first name of a file with several was copied to, below `top`.
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl Copying<'_> {
+    fn directory(&mut self, (from, to): (&OwnedFd, &OwnedFd), path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
+        if depth == MAX_DEPTH {
+            return Err(io::Error::other("more than 200 directories deep"));
         }
-        let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                mkdirat(to, name, Mode::from_raw_mode(0o700))?;
-                copy(&open_dir(from, name)?, &open_dir(to, name)?, depth + 1)?;
+        let above = path.len();
+        for entry in Dir::read_from(from)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
             }
-            FileType::RegularFile => copy_file(from, to, name)?,
-            FileType::Symlink => {
-                symlinkat(readlinkat(from, name, Vec::new())?, to, name)?;
-                own(to, name, &stat)?;
+            path.extend_from_slice(name.to_bytes());
+            let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    mkdirat(to, name, Mode::from_raw_mode(0o700))?;
+                    path.push(b'/');
+                    self.directory((&open_dir(from, name)?, &open_dir(to, name)?), path, depth + 1)?;
+                }
+                FileType::RegularFile if self.link(&stat, to, name, path) => {}
+                FileType::RegularFile => copy_file(from, to, name)?,
+                FileType::Symlink => {
+                    symlinkat(readlinkat(from, name, Vec::new())?, to, name)?;
+                    own(to, name, &stat)?;
+                }
+                FileType::Fifo => {
+                    mknodat(to, name, FileType::Fifo, mode(&stat), 0)?;
+                    own(to, name, &stat)?;
+                }
+                // Volumes are mounted without devices, and a socket without its process is nothing.
+                FileType::CharacterDevice | FileType::BlockDevice | FileType::Socket | FileType::Unknown => {}
             }
-            FileType::Fifo => {
-                mknodat(to, name, FileType::Fifo, mode(&stat), 0)?;
-                own(to, name, &stat)?;
+            path.truncate(above);
+        }
+        attributes(from, to)
+    }
+
+    /// Makes a further name of a file that has been copied. `false`: it is to be copied (again, if its path is too long).
+    fn link(&mut self, stat: &Stat, to: &OwnedFd, name: &std::ffi::CStr, path: &[u8]) -> bool {
+        if stat.st_nlink < 2 {
+            return false;
+        }
+        match self.links.get(&(stat.st_dev, stat.st_ino)) {
+            Some(first) => linkat(self.top, first.as_slice(), to, name, AtFlags::empty()).is_ok(),
+            None => {
+                if self.links.len() < MAX_LINKS {
+                    self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
+                }
+                false
             }
-            // Volumes are mounted without devices, and a socket without its process is nothing.
-            FileType::CharacterDevice | FileType::BlockDevice | FileType::Socket | FileType::Unknown => {}
         }
     }
-    attributes(from, to)
 }
 
 fn copy_file(from: &OwnedFd, to: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
@@ -178,14 +215,17 @@ mod tests {
         fs::write(root.join("data/in/file"), "text").unwrap();
         fs::set_permissions(root.join("data/in/file"), fs::Permissions::from_mode(0o4751)).unwrap();
         std::os::unix::fs::chown(root.join("data/in"), Some(33), Some(34)).unwrap();
+        fs::hard_link(root.join("data/in/file"), root.join("data/in/same")).unwrap();
+        fs::hard_link(root.join("data/in/file"), root.join("data/top")).unwrap();
         symlink("/etc/shadow", root.join("data/link")).unwrap();
         drop(std::os::unix::net::UnixListener::bind(root.join("data/socket")).unwrap());
         fs::set_permissions(root.join("data"), fs::Permissions::from_mode(0o1777)).unwrap();
         prepared(&root, "/data", &volume).unwrap();
-        assert_eq!(entries(&volume), ["in", "link"]);
+        assert_eq!(entries(&volume), ["in", "link", "top"]);
         assert_eq!(fs::metadata(&volume).unwrap().mode() & 0o7777, 0o1777);
         let file = fs::metadata(volume.join("in/file")).unwrap();
         assert_eq!((file.mode() & 0o7777, fs::read_to_string(volume.join("in/file")).unwrap().as_str()), (0o4751, "text"));
+        assert_eq!((file.nlink(), fs::metadata(volume.join("top")).unwrap().ino()), (3, file.ino()));
         assert_eq!(file.mtime_nsec(), fs::metadata(root.join("data/in/file")).unwrap().mtime_nsec());
         let directory = fs::metadata(volume.join("in")).unwrap();
         assert_eq!((directory.uid(), directory.gid()), (33, 34));

@@ -10,7 +10,6 @@ use model::{
 
 use super::{
     Anonymous,
-    events::Kind,
     record::{UserRecord, VolumeUse},
 };
 use crate::{
@@ -214,9 +213,8 @@ pub(super) fn reclaim(inner: &Inner, id: ContainerId, volumes: &[VolumeUse]) {
 /// A container is gone: its volumes are not its own any more, and anonymous ones go with it if so wanted.
 pub(super) async fn release(inner: &Arc<Inner>, id: ContainerId, anonymous: Anonymous) {
     let volumes = inner.volumes.clone();
-    match blocking(move || volumes.release(id, anonymous == Anonymous::Go)).await {
-        Ok(gone) => gone.iter().for_each(|name| inner.bus.tell(Kind::Volume, "destroy", name, Default::default())),
-        Err(e) => tracing::warn!(container = %id.short(), error = crate::chain(&e), "volumes of a container that is gone"),
+    if let Err(e) = blocking(move || volumes.release(id, anonymous == Anonymous::Go)).await {
+        tracing::warn!(container = %id.short(), error = crate::chain(&e), "volumes of a container that is gone");
     }
 }
 

@@ -81,7 +81,7 @@ fn fill(dir: &VolumeDir, root: &Root, target: &str) -> io::Result<()> {
     crate::remove_tree(&dir.staging)?;
     fs::create_dir(&dir.staging)?;
     let copied = open(&dir.staging).and_then(|to| {
-        copy(&from, &to, 0)?;
+        copy(&from, &to)?;
         point("volume.copied")?;
         Ok(rustix::fs::syncfs(&to)?)
     });

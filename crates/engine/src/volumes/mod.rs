@@ -23,7 +23,10 @@ pub(crate) use fill::Wanted;
 pub(crate) use options::Source;
 pub(crate) use record::VolumeRecord;
 
-use crate::{clock, failpoint};
+use crate::{
+    clock, failpoint,
+    user::{UserEventKind, events::Bus},
+};
 
 /// The volumes of a store. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -34,6 +37,7 @@ pub struct Volumes {
 #[derive(Debug)]
 struct Shared {
     store: Arc<store::Store>,
+    bus: Arc<Bus>,
     /// Only for looking at and changing: never held over I/O.
     entries: Mutex<BTreeMap<VolumeName, Entry>>,
     /// Whoever makes, claims or removes volumes holds this from the first look to the last step.
@@ -85,8 +89,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Volumes {
     /// The volumes of an open store.
-    pub(crate) fn open(store: Arc<store::Store>) -> Result<Self, Error> {
-        let volumes = Self { shared: Arc::new(Shared { store, entries: Mutex::default(), writer: Mutex::default() }) };
+    pub(crate) fn open(store: Arc<store::Store>, bus: Arc<Bus>) -> Result<Self, Error> {
+        let volumes = Self { shared: Arc::new(Shared { store, bus, entries: Mutex::default(), writer: Mutex::default() }) };
         volumes.load()?;
         Ok(volumes)
     }
@@ -128,6 +132,7 @@ impl Volumes {
         let failed = |e| Error::Create(name.to_string(), e);
         if self.shared.store.create_volume(&name, &crate::record::encode(&record)).map_err(failed)? {
             lock(&self.shared.entries).insert(name.clone(), Entry::new(record));
+            self.tell("create", &name);
         } else {
             // An earlier attempt got this far and was told that the disk failed.
             self.load()?;
@@ -197,7 +202,12 @@ impl Volumes {
         failpoint::hit("volume.remove", crate::About::Engine).map_err(Error::Failpoint)?;
         self.shared.store.remove_volume(&volume.name).map_err(|e| Error::Remove(volume.name.to_string(), e))?;
         lock(&self.shared.entries).remove(&volume.name);
+        self.tell("destroy", &volume.name);
         Ok(volume)
+    }
+
+    fn tell(&self, action: &str, name: &VolumeName) {
+        self.shared.bus.tell(UserEventKind::Volume, action, name, [("driver".to_owned(), "local".to_owned())].into());
     }
 
     /// Bytes on disk; of a volume that lies elsewhere: none of ours. Walks, so it takes its time.

@@ -27,7 +27,7 @@ impl Lab {
 }
 
 fn open(dir: &std::path::Path) -> Volumes {
-    Volumes::open(Arc::new(store::Store::open(dir.join("store")).unwrap())).unwrap()
+    Volumes::open(Arc::new(store::Store::open(dir.join("store")).unwrap()), Arc::default()).unwrap()
 }
 
 fn named(name: &str) -> NewVolume {

@@ -2,6 +2,7 @@
 
 mod isolation;
 mod life;
+mod several;
 mod traffic;
 
 use std::{
