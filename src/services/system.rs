@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::creel::{self as own, system_server::System};
+use api::creel::{self as own, disk_usage_response::Usage, system_server::System};
 use engine::{
     Engine,
     user::{UserEvent, UserEventKind},
@@ -51,8 +51,58 @@ impl System for SystemService {
     }
 
     async fn disk_usage(&self, _: Request<own::DiskUsageRequest>) -> Result<Response<own::DiskUsageResponse>, Status> {
-        Err(Status::unimplemented("system df: this version of the engine cannot do it"))
+        Ok(Response::new(own::DiskUsageResponse {
+            images: Some(images_usage(&self.engine)),
+            containers: Some(containers_usage(&self.engine).await),
+            volumes: Some(volumes_usage(&self.engine).await?),
+            // Nothing is built yet, so nothing is kept of it.
+            build_cache: Some(Usage::default()),
+        }))
     }
+}
+
+/// An image is active with any container, a kubelet's too.
+fn images_usage(engine: &Engine) -> Usage {
+    let images = engine.images();
+    let used = |image: &engine::image::ImageInfo| engine.has_image_users(&image.id);
+    let (size, reclaimable) = images.layer_bytes(used);
+    let all = images.list();
+    let active = all.iter().filter(|image| used(image)).count();
+    Usage { total: all.len() as u64, active: active as u64, size, reclaimable }
+}
+
+async fn containers_usage(engine: &Engine) -> Usage {
+    let mut usage = Usage::default();
+    for user in engine.users() {
+        let size = engine.size_of_user(&user).await;
+        usage.total += 1;
+        usage.size += size;
+        if user.is_running() {
+            usage.active += 1;
+        } else {
+            usage.reclaimable += size;
+        }
+    }
+    usage
+}
+
+async fn volumes_usage(engine: &Engine) -> Result<Usage, Status> {
+    let volumes = engine.volumes().clone();
+    let count = move || {
+        let mut usage = Usage::default();
+        for volume in volumes.list() {
+            let size = volumes.size(&volume);
+            usage.total += 1;
+            usage.size += size;
+            if volume.used_by.is_empty() {
+                usage.reclaimable += size;
+            } else {
+                usage.active += 1;
+            }
+        }
+        usage
+    };
+    tokio::task::spawn_blocking(count).await.map_err(|_| status::panicked())
 }
 
 /// What is still to come.

@@ -36,7 +36,7 @@ pub(crate) async fn save(client: &mut Client, args: Save) -> Result<Exit, Error>
     let file = out.as_deref().map(Temporary::create).transpose()?;
     let mut pieces = client.images.save(SaveImagesRequest { images }).await.map_err(error::daemon)?.into_inner();
     let mut sink: Box<dyn Write> = match &file {
-        Some(file) => Box::new(&file.file),
+        Some(file) => Box::new(file.writer()),
         None => Box::new(std::io::stdout().lock()),
     };
     while let Some(piece) = pieces.message().await.map_err(error::daemon)? {
@@ -51,7 +51,7 @@ pub(crate) async fn save(client: &mut Client, args: Save) -> Result<Exit, Error>
 }
 
 /// A file that has its name only when it is whole.
-struct Temporary {
+pub(crate) struct Temporary {
     file: std::fs::File,
     path: PathBuf,
     wanted: PathBuf,
@@ -59,7 +59,7 @@ struct Temporary {
 }
 
 impl Temporary {
-    fn create(wanted: &Path) -> Result<Self, Error> {
+    pub(crate) fn create(wanted: &Path) -> Result<Self, Error> {
         let name = wanted
             .file_name()
             .ok_or_else(|| Error::Refused { name: wanted.display().to_string(), why: "not the name of a file" })?;
@@ -69,7 +69,12 @@ impl Temporary {
         Ok(Self { file, path, wanted: wanted.to_owned(), kept: false })
     }
 
-    fn keep(mut self) -> Result<(), Error> {
+    /// The file itself.
+    pub(crate) fn writer(&self) -> &std::fs::File {
+        &self.file
+    }
+
+    pub(crate) fn keep(mut self) -> Result<(), Error> {
         std::fs::rename(&self.path, &self.wanted).map_err(error::io(format!("create {}", self.wanted.display())))?;
         self.kept = true;
         Ok(())

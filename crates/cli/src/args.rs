@@ -71,6 +71,13 @@ pub(crate) enum Command {
     Login(Login),
     /// Log out of a registry
     Logout(Logout),
+    /// Make an image out of a container
+    Commit(crate::commit::Commit),
+    /// Write the files of a container into a tar
+    Export(crate::commit::Export),
+    /// What takes the disk, and what of it can go
+    #[command(subcommand)]
+    System(crate::system::System),
     /// Everything about images
     #[command(subcommand)]
     Image(Image),

@@ -227,7 +227,7 @@ pub(crate) async fn login(client: &mut Client, args: Login) -> Result<Exit, Erro
     let registry = args.registry.as_deref().map_or_else(|| "docker.io".to_owned(), host_of);
     let credentials = ask(&args)?;
     let request = CheckLoginRequest { registry: registry.clone(), credentials: Some(credentials.clone()) };
-    client.images.check_login(request).await.map_err(error::rpc(format!("log in to {registry}")))?;
+    client.images.check_login(request).await.map_err(|status| refused(&registry, status))?;
     match Store::open()?.put(&registry, &credentials)? {
         Kept::Helper => {}
         Kept::Plain(path) => output::note(&format!(
@@ -237,6 +237,16 @@ pub(crate) async fn login(client: &mut Client, args: Login) -> Result<Exit, Erro
     }
     output::print("Login Succeeded\n")?;
     Ok(Exit(0))
+}
+
+/// Why a registry does not let us in; docker's words if it is the password.
+fn refused(registry: &str, status: tonic::Status) -> Error {
+    match status.code() {
+        tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
+            Error::Daemon(format!("Get \"https://{registry}/v2/\": unauthorized: incorrect username or password"))
+        }
+        _ => error::daemon(status),
+    }
 }
 
 fn ask(args: &Login) -> Result<Credentials, Error> {

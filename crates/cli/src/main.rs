@@ -6,6 +6,7 @@ mod args;
 mod attach;
 mod auth;
 mod client;
+mod commit;
 mod container;
 mod error;
 mod exec;
@@ -27,6 +28,7 @@ mod pull;
 mod push;
 mod rmi;
 mod session;
+mod system;
 mod template;
 mod terminal;
 mod time;
@@ -103,6 +105,9 @@ async fn command(arguments: Arguments) -> Result<Exit, Error> {
         Command::Import(args) => archive::import(&mut client, args).await,
         Command::Search(args) => inspect::search(&mut client, &format, &args).await,
         Command::Login(args) => login::login(&mut client, args).await,
+        Command::Commit(args) => commit::commit(&mut client, args).await,
+        Command::Export(args) => commit::export(&mut client, args).await,
+        Command::System(command) => system::system(&mut client, &format, command).await,
         Command::Image(command) => image(&mut client, &format, command).await,
         Command::Volume(command) => volume::volume(&mut client, &format, command).await,
         Command::Network(command) => network::network(&mut client, &format, command).await,

@@ -56,11 +56,17 @@ pub(crate) async fn prune(client: &mut Client, args: &Prune) -> Result<Exit, Err
     }
     let request = request(args)?;
     let pruned = client.images.prune(request).await.map_err(error::daemon)?.into_inner();
-    if !pruned.removals.is_empty() {
-        output::print(&format!("Deleted Images:\n{}\n", lines(&pruned.removals, "untagged", "deleted")))?;
-    }
+    told(&pruned.removals)?;
     output::print(&format!("Total reclaimed space: {}\n", output::space(pruned.reclaimed)))?;
     Ok(Exit(0))
+}
+
+/// What images were pruned, if any.
+pub(crate) fn told(removals: &[Removal]) -> Result<(), Error> {
+    if removals.is_empty() {
+        return Ok(());
+    }
+    output::print(&format!("Deleted Images:\n{}\n", lines(removals, "untagged", "deleted")))
 }
 
 fn request(args: &Prune) -> Result<PruneImagesRequest, Error> {

@@ -65,6 +65,20 @@ impl Images {
         Ok(ImageDetails { history: history(&parsed, sizes), info, config })
     }
 
+    /// Bytes on the disk of all layers of images, and of those that only images without one of `used` have.
+    pub fn layer_bytes(&self, used: impl Fn(&ImageInfo) -> bool) -> (u64, u64) {
+        let images: Vec<ImageInfo> = self.shared.store.images().into_iter().map(ImageInfo::of).collect();
+        let of = |wanted: &dyn Fn(&ImageInfo) -> bool| {
+            let mut layers: Vec<DiffId> =
+                images.iter().filter(|image| wanted(image)).flat_map(|i| i.layers.iter().copied()).collect();
+            layers.sort_unstable();
+            layers.dedup();
+            layers.iter().filter_map(|id| self.shared.store.layer(id)).map(|layer| layer.bytes).sum::<u64>()
+        };
+        let all = of(&|_| true);
+        (all, all.saturating_sub(of(&used)))
+    }
+
     /// All images, and what each takes on the disk.
     pub fn footprints(&self) -> Vec<(ImageInfo, Footprint)> {
         let images = self.shared.store.images();

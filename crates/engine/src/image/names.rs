@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::{At, ErrorKind, ImageId, ImageRef};
-use store::{Name, NamedImage};
+use store::{Name, NamedImage, Store};
 
 use super::{ImageInfo, Images, removal::Asked};
 use crate::{
@@ -36,9 +36,7 @@ impl Images {
         if let Some((image, name)) = name.and_then(|name| Some((store.image(&store.image_id(&name)?)?, name))) {
             return Ok((image, Asked::Name(name)));
         }
-        let is_prefix = hex.len() >= SHORTEST_PREFIX && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
-        let found = if is_prefix { store.image_by_prefix(hex).step(about(), "find image")? } else { None };
-        match found.and_then(|id| store.image(&id)) {
+        match by_prefix(store, text).step(about(), "find image")? {
             Some(image) => Ok((image, Asked::Id)),
             None => Err(Error::new(ErrorKind::NotFound, about(), format!("No such image: {}", shown(text)))),
         }
@@ -59,6 +57,14 @@ impl Images {
         let name = Name { name, target: None };
         blocking(move || shared.store.put_image(&image.record, &[name], &[])).await.step(about, "tag")
     }
+}
+
+/// The image whose id begins so, if that is enough of an id.
+pub(super) fn by_prefix(store: &Store, text: &str) -> Result<Option<NamedImage>, store::Error> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    let is_prefix = hex.len() >= SHORTEST_PREFIX && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+    let found = if is_prefix { store.image_by_prefix(hex)? } else { None };
+    Ok(found.and_then(|id| store.image(&id)))
 }
 
 /// A name as docker repeats it: with the tag that was meant.

@@ -83,6 +83,11 @@ impl Engine {
         Ok(pruned)
     }
 
+    /// Whether a container, of a kubelet or of people, is made of an image or has it as a volume.
+    pub fn has_image_users(&self, id: &ImageId) -> bool {
+        !self.users_of(id).is_empty()
+    }
+
     /// The containers of an image, and those that have it as a volume.
     fn users_of(&self, id: &ImageId) -> Vec<User> {
         let uses = |c: &&std::sync::Arc<crate::Container>| c.image.id == *id || c.volume_images.contains(id);

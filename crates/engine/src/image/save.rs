@@ -15,7 +15,7 @@ use serde::Serialize;
 use sha2::Digest as _;
 use store::{LayerKind, NamedImage};
 
-use super::{Images, Shared, view};
+use super::{Images, Shared, names, view};
 use crate::{
     blocking::blocking,
     error::{About, Error},
@@ -172,7 +172,10 @@ impl Shared {
                 return tagged;
             }
         }
-        let Some(image) = view::find(&self.store, name) else { return Vec::new() };
+        let found = view::find(&self.store, name);
+        // Several that begin so are none; who asks first whether it is savable is told.
+        let found = found.or_else(|| names::by_prefix(&self.store, name).ok().flatten());
+        let Some(image) = found else { return Vec::new() };
         // An id, or a name with a digest, is saved without a name: there is no tag to give back.
         let named = parsed.filter(|name| matches!(name.at, At::Tag(_)) && image.tags.contains(&name.to_string()));
         vec![Wanted { image, names: named.into_iter().collect() }]
