@@ -24,7 +24,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A person at a terminal, who runs one command of creel's.
-struct Person {
+pub struct Person {
     master: File,
     slave: OwnedFd,
     child: Child,
@@ -32,7 +32,7 @@ struct Person {
 }
 
 impl Person {
-    fn runs(daemon: &Daemon, rows: u16, columns: u16, args: &[&str]) -> Self {
+    pub fn runs(daemon: &Daemon, rows: u16, columns: u16, args: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -47,12 +47,17 @@ impl Person {
         Self { master: File::from(master), slave, child, shown: String::new() }
     }
 
-    fn types(&mut self, text: &str) {
+    pub fn types(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
+    /// Makes the terminal another size.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        resize(&self.master, rows, columns);
+    }
+
     /// Reads until this is shown.
-    fn sees(&mut self, wanted: &str) {
+    pub fn sees(&mut self, wanted: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.shown.contains(wanted) {
             assert!(Instant::now() < deadline, "{wanted:?} is not shown, but {:?}", self.shown);
@@ -74,7 +79,7 @@ impl Person {
     }
 
     /// Waits for the command's end; the terminal has to be as it was.
-    fn ends(&mut self) -> ExitStatus {
+    pub fn ends(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -23,6 +23,7 @@ pub mod image;
 pub mod networks;
 mod nri;
 mod oci;
+mod overlay;
 mod pod;
 mod rdt;
 mod record;

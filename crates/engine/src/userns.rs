@@ -21,6 +21,7 @@ use crate::{
     Inner,
     blocking::blocking,
     error::{About, Error},
+    overlay,
 };
 
 /// As a kubelet deals them out: 65536 ids for each pod, from the second 65536 on.
@@ -72,7 +73,9 @@ fn probe(root: &Path, run: &Path) -> Result<(), Lacking> {
     };
     show(run)?;
     let lower = show(root)?;
-    Overlay { lowers: &[lower.as_fd()], upper: None }.mount().map(drop).map_err(|e| Lacking::Overlay(Box::new(e)))
+    overlay::mount(&Overlay { lowers: &[lower.as_fd()], upper: None }, None, None)
+        .map(drop)
+        .map_err(|e| Lacking::Overlay(Box::new(e)))
 }
 
 #[cfg(test)]

@@ -73,6 +73,21 @@ pub fn diff_without(
     write(upper, &Leave { mounted, root: Bare::LeftOut }, writer, limits)
 }
 
+/// What is called `name` in a directory, as `shown`: one entry, and for a directory everything below it. Other file systems that
+/// are mounted below it are not entered.
+///
+/// # Errors
+/// As [`diff`]; [`Error::Upper`] with `ENOENT` if it is not there.
+pub fn pack(parent: BorrowedFd<'_>, name: &[u8], shown: &[u8], writer: impl Write, limits: &Limits) -> Result<Diffed, Error> {
+    let nothing = BTreeSet::new();
+    let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| Error::upper("statat", shown, e))?;
+    let leave = Leave { mounted: &nothing, root: Bare::Kept };
+    let mut walk = Walk::new(stat.st_dev, &leave, writer, limits);
+    walk.entry(parent, name, shown.to_vec())?;
+    walk.below()?;
+    walk.end()
+}
+
 /// What does not go into the archive.
 struct Leave<'m> {
     mounted: &'m BTreeSet<Vec<u8>>,
@@ -90,18 +105,9 @@ fn write(upper: BorrowedFd<'_>, leave: &Leave<'_>, writer: impl Write, limits: &
     let root = openat(upper, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|e| Error::upper("open", b"", e))?;
     let device = fstat(&root).map_err(|e| Error::upper("fstat", b"", e))?.st_dev;
-    let out = Out { writer, hash: Sha256::new(), size: 0, entries: 0 };
-    let mut walk = Walk { out, limits, leave, levels: Vec::new(), device, names: HashMap::new(), left: *limits, sockets: 0 };
+    let mut walk = Walk::new(device, leave, writer, limits);
     walk.tree(root)?;
-    walk.out.bytes(&[0; 2 * BLOCK])?;
-    walk.out.writer.flush().map_err(Error::Archive)?;
-    let digest: [u8; 32] = walk.out.hash.finalize().into();
-    Ok(Diffed {
-        diff_id: DiffId::new(Digest::Sha256(digest)),
-        size: walk.out.size,
-        entries: walk.out.entries,
-        sockets_left_out: walk.sockets,
-    })
+    walk.end()
 }
 
 /// The archive as it grows.
@@ -157,10 +163,33 @@ struct Walk<'l, W> {
     sockets: u64,
 }
 
-impl<W: Write> Walk<'_, W> {
+impl<'l, W: Write> Walk<'l, W> {
+    fn new(device: u64, leave: &'l Leave<'l>, writer: W, limits: &'l Limits) -> Self {
+        let out = Out { writer, hash: Sha256::new(), size: 0, entries: 0 };
+        Self { out, limits, leave, levels: Vec::new(), device, names: HashMap::new(), left: *limits, sockets: 0 }
+    }
+
+    /// The archive's end.
+    fn end(mut self) -> Result<Diffed, Error> {
+        self.out.bytes(&[0; 2 * BLOCK])?;
+        self.out.writer.flush().map_err(Error::Archive)?;
+        let digest: [u8; 32] = self.out.hash.finalize().into();
+        Ok(Diffed {
+            diff_id: DiffId::new(Digest::Sha256(digest)),
+            size: self.out.size,
+            entries: self.out.entries,
+            sockets_left_out: self.sockets,
+        })
+    }
+
     /// Depth first with a stack of its own: a path has as many levels as its writer likes.
     fn tree(&mut self, root: OwnedFd) -> Result<(), Error> {
         self.enter(root, Vec::new())?;
+        self.below()
+    }
+
+    /// Everything below the directories that were entered.
+    fn below(&mut self) -> Result<(), Error> {
         while let Some(level) = self.levels.last_mut() {
             let Some(name) = level.names.pop() else {
                 self.leave_directory()?;

@@ -90,7 +90,8 @@ impl Overlay<'_> {
     /// As [`Self::mount`]; `EINVAL` for a label that the policy does not know.
     pub fn mount_labelled(&self, label: Option<&str>) -> Result<OwnedFd, Error> {
         match self.mount_naming(Naming::Descriptors, label) {
-            Err(Error::Mount { source: Errno::INVAL, .. }) => {}
+            // EBADF: of descriptors that are only places (O_PATH).
+            Err(Error::Mount { source: Errno::INVAL | Errno::BADF, .. }) => {}
             other => return other,
         }
         // EINVAL says that the kernel does not know the way, or that it does not like the layers; the next way tells.
@@ -100,10 +101,13 @@ impl Overlay<'_> {
         }
     }
 
+    /// Whether an empty layer is put below the others: overlayfs wants one lower directory, and two when there is no upper one.
+    pub fn lacks_lower(&self) -> bool {
+        self.lowers.len() < if self.upper.is_some() { 1 } else { 2 }
+    }
+
     fn mount_naming(&self, naming: Naming, label: Option<&str>) -> Result<OwnedFd, Error> {
-        // Overlayfs wants one lower directory, and two when there is no upper one.
-        let wanted = if self.upper.is_some() { 1 } else { 2 };
-        let empty = if self.lowers.len() < wanted { Some(empty_root()?) } else { None };
+        let empty = if self.lacks_lower() { Some(empty_root()?) } else { None };
         let mut lowers = self.lowers.to_vec();
         if let Some(empty) = &empty {
             if lowers.is_empty() && self.upper.is_none() {
@@ -159,8 +163,11 @@ fn fd_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// An empty read-only directory: what an image without layers consists of.
-fn empty_root() -> Result<OwnedFd, Error> {
+/// An empty read-only directory, detached: what an image without layers consists of.
+///
+/// # Errors
+/// [`Error::Mount`]
+pub fn empty_root() -> Result<OwnedFd, Error> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| failed("fsopen tmpfs", e))?;
     fsconfig_set_string(&context, "mode", "0755").map_err(|e| failed("tmpfs mode", e))?;
     fsconfig_create(&context).map_err(|e| failed("create tmpfs", e))?;

@@ -132,16 +132,25 @@ pub fn subtree(mount: &OwnedFd, inside: &OwnedFd) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Before Linux 6.15 only what is attached can be copied: a thread of its own attaches the mount in a mount namespace of
-/// its own, which goes with it, and nobody sees it.
+/// Before Linux 6.15 only what is attached can be copied.
 fn attached_subtree(mount: &OwnedFd, inside: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let copy = || {
+    while_attached(&[mount.as_fd()], || clone_fd(inside, Depth::Top))?
+}
+
+/// Does something while detached mounts are attached where nobody sees them: a thread of its own attaches them in a mount
+/// namespace of its own. They go with it, so that they cannot be attached again.
+///
+/// # Errors
+/// What unshare(2) and move_mount(2) say; EIO if `job` panicked.
+pub fn while_attached<T: Send>(mounts: &[BorrowedFd<'_>], job: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+    let attached = || {
         crate::ns::unshare(crate::ns::New::NEWNS)?;
         change_all(Propagation::PRIVATE)?;
-        attach_at(mount, c"/")?;
-        clone_fd(inside, Depth::Top)
+        // Each on top of the one before; descriptors lead to those below as well.
+        mounts.iter().try_for_each(|mount| attach_at(mount, c"/"))?;
+        Ok(job())
     };
-    std::thread::scope(|scope| scope.spawn(copy).join()).unwrap_or(Err(Errno::IO))
+    std::thread::scope(|scope| scope.spawn(attached).join()).unwrap_or(Err(Errno::IO))
 }
 
 fn clone_flags(depth: Depth) -> OpenTreeFlags {

@@ -2,6 +2,7 @@
 
 mod convert;
 mod devices;
+mod files;
 mod limits;
 mod logs;
 mod mounts;
@@ -9,6 +10,7 @@ mod network;
 mod security;
 mod select;
 mod streams;
+mod usage;
 mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -235,34 +237,38 @@ impl Containers for ContainersService {
         logs::stream(&self.engine, &request.into_inner()).map(Response::new)
     }
 
-    async fn top(&self, _: Request<own::TopRequest>) -> Answer<own::TopResponse> {
-        Err(later("top"))
+    async fn top(&self, request: Request<own::TopRequest>) -> Answer<own::TopResponse> {
+        usage::top(&self.engine, request.into_inner()).await.map(Response::new)
     }
 
     type StatsStream = Streaming<own::StatsResponse>;
 
-    async fn stats(&self, _: Request<own::StatsRequest>) -> Answer<Self::StatsStream> {
-        Err(later("stats"))
+    async fn stats(&self, request: Request<own::StatsRequest>) -> Answer<Self::StatsStream> {
+        usage::stats(&self.engine, request.into_inner()).map(Response::new)
     }
 
-    async fn diff(&self, _: Request<own::ContainerRef>) -> Answer<own::DiffResponse> {
-        Err(later("diff"))
+    async fn diff(&self, request: Request<own::ContainerRef>) -> Answer<own::DiffResponse> {
+        let user = self.find(&request.into_inner().container)?;
+        files::diff(&self.engine, &user).await.map(Response::new)
     }
 
     type CopyFromStream = Streaming<own::CopyFromResponse>;
 
-    async fn copy_from(&self, _: Request<own::CopyFromRequest>) -> Answer<Self::CopyFromStream> {
-        Err(later("cp"))
+    async fn copy_from(&self, request: Request<own::CopyFromRequest>) -> Answer<Self::CopyFromStream> {
+        let request = request.into_inner();
+        let user = self.find(&request.container)?;
+        files::copy_from(&self.engine, &user, request).await.map(Response::new)
     }
 
-    async fn copy_to(&self, _: Request<Incoming<own::CopyToRequest>>) -> Answer<own::CopyToResponse> {
-        Err(later("cp"))
+    async fn copy_to(&self, request: Request<Incoming<own::CopyToRequest>>) -> Answer<own::CopyToResponse> {
+        files::copy_to(self.engine.clone(), request.into_inner()).await.map(Response::new)
     }
 
     type ExportStream = Streaming<own::CopyFromResponse>;
 
-    async fn export(&self, _: Request<own::ContainerRef>) -> Answer<Self::ExportStream> {
-        Err(later("export"))
+    async fn export(&self, request: Request<own::ContainerRef>) -> Answer<Self::ExportStream> {
+        let user = self.find(&request.into_inner().container)?;
+        files::export(&self.engine, &user).await.map(Response::new)
     }
 
     async fn commit(&self, request: Request<own::CommitRequest>) -> Answer<own::CommitResponse> {
@@ -273,9 +279,4 @@ impl Containers for ContainersService {
         let id = self.engine.commit_user(&user, wanted).await.map_err(|e| status::of_engine(&e))?;
         Ok(Response::new(own::CommitResponse { id: id.to_string() }))
     }
-}
-
-/// What colleagues build beside this.
-fn later(what: &str) -> Status {
-    Status::unimplemented(format!("{what}: this version of the engine cannot do it"))
 }

@@ -18,6 +18,7 @@ use sys::{
 };
 
 use super::{Idmap, ImageInfo, Images, Shared};
+use crate::overlay;
 
 /// What happens to a container's changes when the machine crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +119,25 @@ impl Images {
         let lowers: Vec<_> = lowers.iter().map(|lower| lower.as_fd()).collect();
         let upper = Upper { upper: writable.upper.as_fd(), work: writable.work.as_fd(), durability };
         let overlay = Overlay { lowers: &lowers, upper: Some(upper) };
+        let mount = || overlay::mount(&overlay, writable.copy.as_ref().map(AsFd::as_fd), label);
         let mounted = match idmap {
-            None => overlay.mount_labelled(label),
-            Some(idmap) => idmap.as_root(|| overlay.mount_labelled(label)).map_err(Error::Credentials)?,
+            None => mount(),
+            Some(idmap) => idmap.as_root(mount).map_err(Error::Credentials)?,
         };
         mounted.map_err(|e| Error::Overlay(lowers.len(), Box::new(e)))
+    }
+}
+
+impl Images {
+    /// The files of a container that does not run, detached and read-only: its writable layer is the topmost one.
+    pub(crate) fn frozen_rootfs(&self, image: &ImageInfo, container: ContainerId) -> Result<OwnedFd, Error> {
+        let dir = self.shared.store.container_dir(container).map_err(Error::Writable)?;
+        let upper = Arc::new(open(&dir.upper)?);
+        let mut lowers = self.shared.lowers(image, None)?;
+        lowers.insert(0, upper);
+        let lowers: Vec<_> = lowers.iter().map(|lower| lower.as_fd()).collect();
+        let overlay = Overlay { lowers: &lowers, upper: None };
+        overlay::mount(&overlay, None, None).map_err(|e| Error::Overlay(lowers.len(), Box::new(e)))
     }
 }
 
@@ -174,16 +189,16 @@ struct Writable {
     upper: OwnedFd,
     work: OwnedFd,
     /// The mount that both are in: it is gone when this is closed, whatever else is open in it (open_tree(2)).
-    _copy: Option<OwnedFd>,
+    copy: Option<OwnedFd>,
 }
 
 impl Writable {
     fn open(dir: &ContainerDir, idmap: Option<&Idmap>) -> Result<Self, Error> {
-        let Some(idmap) = idmap else { return Ok(Self { upper: open(&dir.upper)?, work: open(&dir.work)?, _copy: None }) };
+        let Some(idmap) = idmap else { return Ok(Self { upper: open(&dir.upper)?, work: open(&dir.work)?, copy: None }) };
         // One copy for both, because overlayfs wants them on one mount.
         let parent = dir.upper.with_file_name("");
         let copy = idmapped(idmap, &parent, mount::clone_path(&parent, Depth::Top))?;
-        Ok(Self { upper: inside(&copy, &dir.upper)?, work: inside(&copy, &dir.work)?, _copy: Some(copy) })
+        Ok(Self { upper: inside(&copy, &dir.upper)?, work: inside(&copy, &dir.work)?, copy: Some(copy) })
     }
 }
 

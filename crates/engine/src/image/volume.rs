@@ -11,6 +11,7 @@ use sys::{
 };
 
 use super::{Idmap, ImageInfo, Images, rootfs};
+use crate::overlay;
 
 /// Why an image cannot be mounted as a volume.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +44,7 @@ impl Images {
         let lowers = self.shared.lowers(image, idmap)?;
         let lowers: Vec<_> = lowers.iter().map(|lower| lower.as_fd()).collect();
         let overlay = Overlay { lowers: &lowers, upper: None };
-        let mount = overlay.mount().map_err(|e| Error::Overlay(lowers.len(), Box::new(e)))?;
+        let mount = overlay::mount(&overlay, None, None).map_err(|e| Error::Overlay(lowers.len(), Box::new(e)))?;
         if sub_path.is_empty() { Ok(mount) } else { part(&mount, sub_path) }
     }
 }

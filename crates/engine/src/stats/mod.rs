@@ -125,7 +125,7 @@ impl Inner {
 }
 
 /// Those of a pod that is ready and has a network of its own: the host's are not the pod's to count.
-fn interfaces(pod: &Pod) -> Vec<InterfaceUsage> {
+pub(crate) fn interfaces(pod: &Pod) -> Vec<InterfaceUsage> {
     let own = matches!(pod.state(), PodState::Ready { network: model::pod::Network::Pod { .. } });
     pod.supervisor_pid().filter(|_| own).map(network::interfaces_of).unwrap_or_default()
 }

@@ -8,6 +8,7 @@
 mod commit;
 mod container;
 pub(crate) mod events;
+pub(crate) mod files;
 mod life;
 mod logs;
 mod names;
@@ -17,6 +18,7 @@ mod recover;
 mod restart;
 mod run;
 mod table;
+mod usage;
 mod volumes;
 
 use std::sync::Arc;
@@ -28,10 +30,12 @@ use tokio::sync::broadcast;
 pub use commit::{Pause, UserCommit};
 pub use container::{UserContainer, UserState, UserStatus};
 pub use events::{Kind as UserEventKind, UserEvent};
+pub use files::{Change, ChangeKind, FileStat, FoundFile, Last, Owners, Replace, Unpack, UserFiles};
 pub use life::{Anonymous, Patience, Stop};
 pub use logs::{LogLine, LogQuery, LogReader};
 pub use record::VolumeUse;
 pub(crate) use table::Users;
+pub use usage::{ProcessTable, UserUsage};
 
 use crate::{
     Container, Engine, Error, ProcessStreams, StreamOptions,

@@ -1,0 +1,298 @@
+//! Files into a container.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd as _, OwnedFd},
+    os::unix::ffi::OsStrExt as _,
+    path::{Component, Path},
+    sync::Arc,
+};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use sys::{
+    Errno,
+    path::{Links, Root},
+};
+use tar::EntryType;
+
+use super::{Refused, UserContainer, UserFiles, call};
+use crate::{
+    Inner,
+    blocking::blocking,
+    error::{Error, Step},
+};
+
+/// Whose the files are that come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// The archive's.
+    Archive,
+    /// root's.
+    Root,
+}
+
+/// What happens to something of another kind with the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// It is replaced.
+    AnyKind,
+    /// A directory does not replace anything else, nor anything else a directory.
+    SameKind,
+}
+
+/// What to bring in, and where to.
+#[derive(Debug)]
+pub struct Unpack {
+    /// A directory of the container.
+    pub path: String,
+    /// A plain tar.
+    pub archive: File,
+    /// Whose it is then.
+    pub owners: Owners,
+    /// What it may replace.
+    pub replace: Replace,
+}
+
+impl Inner {
+    pub(super) async fn unpack(self: &Arc<Self>, user: &Arc<UserContainer>, unpack: Unpack) -> Result<(), Error> {
+        if user.spec().container.security.readonly_rootfs && !self.is_in_mount(user, &unpack.path).await? {
+            return Err(super::words(Refused::ReadOnly));
+        }
+        let id = user.id;
+        if let Some(root) = self.running_root(user).await? {
+            let files = UserFiles { root, mounts: Vec::new(), user: user.clone() };
+            return blocking(move || files.unpack(unpack)).await.map_err(super::words);
+        }
+        // Its writable layer is mounted by nobody else as long as it is not started.
+        let _ops = user.ops.lock().await;
+        let mounts = self.stopped_mounts(user).await?;
+        let (inner, found) = (self.clone(), user.clone());
+        let root = blocking(move || {
+            let durability = crate::image::Durability::of_user(true);
+            inner.images.rootfs(&found.image_info(), found.id, durability, (None, None))
+        });
+        let files = UserFiles { root: Root::from(root.await.step(id, "mount its files")?), mounts, user: user.clone() };
+        blocking(move || files.unpack(unpack)).await.map_err(super::words)
+    }
+
+    /// Whether a path is in something that is mounted in it and can be written to.
+    async fn is_in_mount(self: &Arc<Self>, user: &Arc<UserContainer>, path: &str) -> Result<bool, Error> {
+        let path = format!("/{}/", path.trim_matches('/'));
+        let mounts = self.stopped_mounts(user).await?;
+        Ok(mounts.iter().any(|mount| !mount.read_only && path.starts_with(&format!("{}/", mount.target))))
+    }
+}
+
+impl UserFiles {
+    fn unpack(self, unpack: Unpack) -> Result<(), Refused> {
+        let Unpack { path, archive, owners, replace } = unpack;
+        let (root, inside, mount) = self.place(&path)?;
+        if mount.is_some_and(|mount| mount.read_only) {
+            return Err(call("write to", &path, Errno::ROFS));
+        }
+        let target = root.open(&inside, OFlags::PATH | OFlags::DIRECTORY, Links::Follow).map_err(|e| match e {
+            Errno::NOENT => Refused::Missing { path: path.clone(), container: self.user.name() },
+            Errno::NOTDIR => Refused::NoDirectory { path: path.clone() },
+            e => call("open", &path, e),
+        })?;
+        // Links in the archive's paths lead to what they lead to in the container, and not out of it.
+        let prefix = inside.trim_end_matches('/').to_owned();
+        let place = Place { root, prefix, owners, replace };
+        drop(target);
+        let mut archive = tar::Archive::new(io::BufReader::with_capacity(256 << 10, archive));
+        let mut directories = Vec::new();
+        for entry in archive.entries().map_err(Refused::Archive)? {
+            let mut entry = entry.map_err(Refused::Archive)?;
+            place.entry(&mut entry, &mut directories)?;
+        }
+        // Directories get their times last: what comes into them changes these.
+        for (directory, seconds) in directories.into_iter().rev() {
+            rustix::fs::futimens(&directory, &times(seconds)).map_err(|e| call("futimens", &path, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn times(seconds: u64) -> Timestamps {
+    let time = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(0), tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Where entries go.
+struct Place {
+    root: Root,
+    prefix: String,
+    owners: Owners,
+    replace: Replace,
+}
+
+type Entry<'a> = tar::Entry<'a, io::BufReader<File>>;
+
+/// Something that is about to be made.
+struct New {
+    parent: OwnedFd,
+    name: String,
+    /// Its path for people.
+    path: String,
+    mode: Mode,
+    mtime: u64,
+}
+
+impl New {
+    fn failed(&self, what: &'static str) -> impl FnOnce(Errno) -> Refused + '_ {
+        move |e| call(what, &self.path, e)
+    }
+}
+
+impl Place {
+    fn entry(&self, entry: &mut Entry<'_>, directories: &mut Vec<(OwnedFd, u64)>) -> Result<(), Refused> {
+        let path = entry.path().map_err(Refused::Archive)?.into_owned();
+        let Some(path) = relative(&path)? else { return Ok(()) };
+        let (parent, name) = self.parent(&path)?;
+        let header = entry.header();
+        let mode = Mode::from_raw_mode(header.mode().map_err(Refused::Archive)? & 0o7777);
+        let (kind, mtime) = (header.entry_type(), header.mtime().map_err(Refused::Archive)?);
+        let new = New { parent, name, path, mode, mtime };
+        let kept = self.make_room(&new, kind.is_dir())?;
+        match kind {
+            EntryType::Directory => {
+                directories.push((self.directory(entry, &new, kept)?, mtime));
+                Ok(())
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.file(entry, &new),
+            EntryType::Symlink => {
+                let target = link(entry, &new.path)?;
+                rustix::fs::symlinkat(target.as_slice(), &new.parent, &new.name).map_err(new.failed("symlink"))?;
+                self.own_name(entry, &new)
+            }
+            EntryType::Link => self.hard_link(entry, &new),
+            EntryType::Fifo => self.special(entry, &new, FileType::Fifo),
+            EntryType::Char => self.special(entry, &new, FileType::CharacterDevice),
+            EntryType::Block => self.special(entry, &new, FileType::BlockDevice),
+            _ => Err(refuse(&new.path, "its type is not known")),
+        }
+    }
+
+    /// The directory of a path of the archive's, made if it is missing, and the name in it.
+    fn parent(&self, path: &str) -> Result<(OwnedFd, String), Refused> {
+        let whole = format!("{}/{path}", self.prefix);
+        let found = self.root.make_parent(&whole, Links::Follow).map_err(|e| call("make the directory of", path, e))?;
+        Ok((found.0, found.1.to_owned()))
+    }
+
+    fn directory(&self, entry: &Entry<'_>, new: &New, kept: bool) -> Result<OwnedFd, Refused> {
+        if !kept {
+            rustix::fs::mkdirat(&new.parent, &new.name, new.mode).map_err(new.failed("mkdir"))?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&new.parent, &new.name, flags, Mode::empty()).map_err(new.failed("open"))?;
+        self.own(entry, |uid, gid| rustix::fs::fchown(&made, Some(uid), Some(gid)), &new.path)?;
+        rustix::fs::fchmod(&made, new.mode).map_err(new.failed("chmod"))?;
+        Ok(made)
+    }
+
+    fn file(&self, entry: &mut Entry<'_>, new: &New) -> Result<(), Refused> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&new.parent, &new.name, flags, Mode::RUSR | Mode::WUSR).map_err(new.failed("create"))?;
+        let mut made = File::from(made);
+        copy(entry, &mut made, &new.path)?;
+        self.own(entry, |uid, gid| rustix::fs::fchown(&made, Some(uid), Some(gid)), &new.path)?;
+        rustix::fs::fchmod(&made, new.mode).map_err(new.failed("chmod"))?;
+        rustix::fs::futimens(&made, &times(new.mtime)).map_err(new.failed("futimens"))
+    }
+
+    fn hard_link(&self, entry: &Entry<'_>, new: &New) -> Result<(), Refused> {
+        let target = link(entry, &new.path)?;
+        let target = relative(Path::new(std::ffi::OsStr::from_bytes(&target)))?;
+        let target = target.ok_or_else(|| refuse(&new.path, "it links to a directory"))?;
+        let (from, old) = self.parent(&target)?;
+        rustix::fs::linkat(&from, old, &new.parent, &new.name, AtFlags::empty()).map_err(new.failed("link"))
+    }
+
+    fn special(&self, entry: &Entry<'_>, new: &New, kind: FileType) -> Result<(), Refused> {
+        let number = |part: io::Result<Option<u32>>| part.map(Option::unwrap_or_default).map_err(Refused::Archive);
+        let header = entry.header();
+        let device = rustix::fs::makedev(number(header.device_major())?, number(header.device_minor())?);
+        rustix::fs::mknodat(&new.parent, &new.name, kind, new.mode, device).map_err(new.failed("mknod"))?;
+        self.own_name(entry, new)
+    }
+
+    /// Takes away what is in the way; whether it is a directory that stays.
+    fn make_room(&self, new: &New, directory: bool) -> Result<bool, Refused> {
+        let old = match rustix::fs::statat(new.parent.as_fd(), &new.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(false),
+            Err(e) => return Err(new.failed("stat")(e)),
+            Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+        };
+        let other = |old, now| Err(Refused::Kind { path: new.path.clone(), old, new: now });
+        match (old, directory) {
+            (true, true) => return Ok(true),
+            (true, false) if self.replace == Replace::SameKind => return other("directory", "non-directory"),
+            (false, true) if self.replace == Replace::SameKind => return other("non-directory", "directory"),
+            _ => {}
+        }
+        let flags = if old { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        rustix::fs::unlinkat(new.parent.as_fd(), &new.name, flags).map_err(new.failed("remove"))?;
+        Ok(false)
+    }
+
+    fn ids(&self, entry: &Entry<'_>, path: &str) -> Result<(Uid, Gid), Refused> {
+        if self.owners == Owners::Root {
+            return Ok((Uid::ROOT, Gid::ROOT));
+        }
+        let number = |id: io::Result<u64>| {
+            let id = id.map_err(Refused::Archive)?;
+            u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| refuse(path, "its owner is too large a number"))
+        };
+        Ok((Uid::from_raw(number(entry.header().uid())?), Gid::from_raw(number(entry.header().gid())?)))
+    }
+
+    fn own(&self, entry: &Entry<'_>, own: impl FnOnce(Uid, Gid) -> Result<(), Errno>, path: &str) -> Result<(), Refused> {
+        let (uid, gid) = self.ids(entry, path)?;
+        own(uid, gid).map_err(|e| call("chown", path, e))
+    }
+
+    fn own_name(&self, entry: &Entry<'_>, new: &New) -> Result<(), Refused> {
+        let own = |uid, gid| rustix::fs::chownat(&new.parent, &new.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+        self.own(entry, own, &new.path)
+    }
+}
+
+fn refuse(path: &str, why: &'static str) -> Refused {
+    Refused::Entry { path: path.to_owned(), why }
+}
+
+fn link(entry: &Entry<'_>, path: &str) -> Result<Vec<u8>, Refused> {
+    let target = entry.link_name_bytes().ok_or_else(|| refuse(path, "it is a link to nothing"))?;
+    Ok(target.into_owned())
+}
+
+fn copy(entry: &mut Entry<'_>, made: &mut File, path: &str) -> Result<(), Refused> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let got = entry.read(&mut buffer).map_err(Refused::Archive)?;
+        if got == 0 {
+            return Ok(());
+        }
+        io::Write::write_all(made, &buffer[..got])
+            .map_err(|e| call("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+    }
+}
+
+/// A path of the archive's without a slash in front; `None`: the directory itself.
+fn relative(path: &Path) -> Result<Option<String>, Refused> {
+    let shown = || path.display().to_string();
+    let mut out: Vec<&str> = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => match name.to_str() {
+                Some(name) => out.push(name),
+                None => return Err(refuse(&shown(), "its name is not UTF-8")),
+            },
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => return Err(refuse(&shown(), "it leads out of the directory")),
+        }
+    }
+    Ok((!out.is_empty()).then(|| out.join("/")))
+}
