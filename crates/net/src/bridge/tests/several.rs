@@ -73,13 +73,13 @@ fn they_share_the_nodes_ports_and_leave_nothing() {
     let one = host.another(named("one", "10.202.0.0/24", apart()));
     let open = [port(Protocol::Tcp, 8080, None)];
     let holder = host.pod(1, &open);
-    let error = host.pod_on(&one, 2, (&open, None)).unwrap_err();
+    let error = host.pod_on(&one, 2, (&open, None)).err().unwrap();
     assert!(matches!(error, Error::PortTaken { .. }), "{error}");
     assert_ne!(host.bridge.ports().free(Protocol::Tcp, None), Some(8080));
     host.detach(holder.id);
     let now = host.pod_on(&one, 2, (&open, Some("10.202.0.7"))).unwrap();
     for (wanted, taken) in [("10.202.0.7", true), ("10.202.0.1", false), ("10.99.0.1", false)] {
-        let error = host.pod_on(&one, 3, (&[], Some(wanted))).unwrap_err();
+        let error = host.pod_on(&one, 3, (&[], Some(wanted))).err().unwrap();
         assert_eq!(matches!(error, Error::AddressTaken { .. }), taken, "{error}");
         assert_eq!(matches!(error, Error::AddressOutside { .. }), !taken, "{error}");
     }
