@@ -1,12 +1,15 @@
 //! Exec, attach and port-forward of creel's own API: the sessions of the streaming server, message by message.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use api::creel::{
     self as own, attach_request::Message as ToAttached, exec_request::Message as ToExec, port_forward_request::Message as ToPort,
     port_forward_response::Message as FromPort, process_output::Message as FromProcess,
 };
-use engine::Engine;
+use engine::{
+    Engine,
+    user::{UserContainer, UserStatus},
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use streaming::{
     AttachRequest, ExecRequest, Size, Wanted,
@@ -24,13 +27,31 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs a command.
 pub(super) async fn exec(engine: &Engine, mut input: Incoming<own::ExecRequest>) -> Result<Streaming<own::ProcessOutput>, Status> {
     let Some(ToExec::Start(start)) = first(&mut input).await?.message else { return Err(status::bad_field("start", "missing")) };
-    let container = ids::container(engine, &start.container_id)?.id;
     if start.command.is_empty() {
         return Err(status::bad_field("command", "missing"));
     }
+    let user = people(engine, &start.container_id)?;
+    let container = match &user {
+        Some(user) => user.id,
+        None => ids::container(engine, &start.container_id)?.id,
+    };
+    let command = start.command.join(" ");
+    if let Some(user) = &user {
+        engine.tell_of_user(user, &format!("exec_create: {command}"), []);
+        engine.tell_of_user(user, &format!("exec_start: {command}"), []);
+    }
     let wanted = Wanted { stdin: start.stdin, stdout: true, stderr: !start.tty, tty: start.tty };
     let request = ExecRequest { container, command: start.command, wanted };
-    let process = Sessions(engine.clone()).run(request).await.map_err(|e| status::of_engine(&e))?;
+    let mut process = Sessions(engine.clone()).run(request).await.map_err(|e| status::of_engine(&e))?;
+    if let (Some(user), Some(exit)) = (user, process.exit.take()) {
+        let engine = engine.clone();
+        process.exit = Some(Box::pin(async move {
+            let exit = exit.await;
+            let code = exit.as_ref().map(ToString::to_string).unwrap_or_default();
+            engine.tell_of_user(&user, "exec_die", [("exitCode", code)]);
+            exit
+        }));
+    }
     let (mut speaker, listener) = direct::process(process, start.stdin);
     let (detached, detach) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
@@ -46,6 +67,26 @@ pub(super) async fn exec(engine: &Engine, mut input: Incoming<own::ExecRequest>)
         }
     });
     Ok(output(start.tty, listener, Some(detach)))
+}
+
+/// The container of people with this name or id, if it runs; `None`: there is none.
+fn people(engine: &Engine, text: &str) -> Result<Option<Arc<UserContainer>>, Status> {
+    let user = match engine.user(text) {
+        Ok(user) => user,
+        Err(e) if e.kind() == model::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(status::of_engine(&e)),
+    };
+    let name = user.id;
+    match user.state().status {
+        UserStatus::Running => Ok(Some(user)),
+        UserStatus::Paused => Err(status::not_now(&format!("Container {text} is paused, unpause the container before exec"))),
+        UserStatus::Restarting => {
+            Err(status::not_now(&format!("Container {name} is restarting, wait until the container is running")))
+        }
+        UserStatus::Created | UserStatus::Exited | UserStatus::Removing => {
+            Err(status::not_now(&format!("container {name} is not running")))
+        }
+    }
 }
 
 /// Looks at a container's main process.

@@ -35,8 +35,9 @@ pub fn nothing_left(daemon: &Daemon) {
     eventually_empty("writable layers", daemon, || entries(&daemon.root().join("containers")));
     eventually_empty("records", daemon, || {
         let records = daemon.root().join("records");
-        [entries(&records.join("pods")), entries(&records.join("containers"))].concat()
+        [entries(&records.join("pods")), entries(&records.join("containers")), entries(&records.join("users"))].concat()
     });
+    eventually_empty("logs of containers", daemon, || entries(&daemon.root().join("logs")));
 }
 
 /// I07: the daemon ended and left no process. Its cgroup parent is a directory that nobody needs any more.

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::runtime::{self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
+use api::{
+    creel::{self as own, containers_client::ContainersClient},
+    runtime::{self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
+};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::check;
@@ -240,6 +243,11 @@ impl Daemon {
         self.try_runtime().await.expect("connect")
     }
 
+    /// Containers of people.
+    pub async fn containers(&self) -> ContainersClient<Channel> {
+        ContainersClient::new(self.channel().await.expect("connect")).max_decoding_message_size(16 << 20)
+    }
+
     pub async fn images(&self) -> ImageServiceClient<Channel> {
         ImageServiceClient::new(self.channel().await.expect("connect")).max_decoding_message_size(16 << 20)
     }
@@ -284,6 +292,12 @@ impl Daemon {
         for pod in runtime.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await.unwrap().into_inner().items {
             let request = cri::RemovePodSandboxRequest { pod_sandbox_id: pod.id };
             runtime.remove_pod_sandbox(request).await.unwrap_or_else(|e| panic!("{e}\n{}", self.log()));
+        }
+        let mut containers = self.containers().await;
+        let all = own::ListContainersRequest { all: true, ..Default::default() };
+        for container in containers.list(all).await.unwrap().into_inner().containers {
+            let request = own::RemoveContainerRequest { container: container.id, force: true, volumes: true };
+            containers.remove(request).await.unwrap_or_else(|e| panic!("{e}\n{}", self.log()));
         }
         check::nothing_left(&self);
         self.terminate();
