@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
-use super::{archive::Archive, features, image, session, status, stream::Streaming};
+use super::{archive::Archive, features, image, images, session, status, stream::Streaming};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -106,17 +106,17 @@ impl Creel for CreelService {
         let request = request.into_inner();
         let mut pull = image::pull_request(&request.image, credentials(request.credentials))?;
         pull.platform = platform(&request.platform)?;
-        let reference = pull.reference.clone();
-        let target = {
-            let images = self.engine.images().clone();
-            move || images.target(&reference)
+        let (reference, engine) = (pull.reference.clone(), self.engine.clone());
+        let pulled = move || {
+            images::tell(&engine, "pull", reference.familiar(), reference.familiar_name());
+            engine.images().target(&reference)
         };
         let (images, name) = (self.engine.images().clone(), pull.reference.to_string());
         let state = Pull {
             progress: images.progress(),
             work: Some(Box::pin(async move { images.pull(pull).await.map_err(|e| status::of_pull(&e)) })),
             name,
-            target: Box::new(target),
+            pulled: Box::new(pulled),
             waiting: VecDeque::new(),
         };
         // The stream owns the pull: when the client goes away, so does the pull.
@@ -132,6 +132,10 @@ impl Creel for CreelService {
         let archive = receive(next, &self.engine.info().config.root).await?;
         let images = self.engine.images().import(archive).await.map_err(|e| status::of_engine(&e))?;
         image::trim_soon();
+        images.iter().for_each(|(id, names)| {
+            let name = names.first().cloned().unwrap_or_else(|| id.to_string());
+            images::tell(&self.engine, "load", id, name);
+        });
         let loaded = |(id, names): (ImageId, Vec<String>)| own::LoadedImage { id: id.to_string(), names };
         Ok(Response::new(own::LoadImageResponse { images: images.into_iter().map(loaded).collect() }))
     }
@@ -184,8 +188,8 @@ struct Pull {
     /// Gone when it has ended.
     work: Option<Work>,
     name: String,
-    /// What the name stood for, once it has been pulled.
-    target: Box<dyn Fn() -> Option<Digest> + Send>,
+    /// What is to be done when it has been pulled; answers what the name stands for.
+    pulled: Box<dyn Fn() -> Option<Digest> + Send>,
     /// Told before anything else.
     waiting: VecDeque<Result<own::PullImageEvent, Status>>,
 }
@@ -226,7 +230,7 @@ impl Pull {
             self.tell(layer);
         }
         image::trim_soon();
-        if let Some(digest) = outcome.is_ok().then(|| (self.target)()).flatten() {
+        if let Some(digest) = outcome.is_ok().then(|| (self.pulled)()).flatten() {
             self.waiting.push_back(Ok(own::PullImageEvent { event: Some(Event::Digest(digest.to_string())) }));
         }
         let event = outcome.map(|id| own::PullImageEvent { event: Some(Event::ImageId(id.to_string())) });

@@ -1,11 +1,15 @@
 //! creel's own API for images: docker's commands on the images of CRI.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use api::creel::{self as own, images_server::Images as ImagesApi, push_image_event, removal};
 use engine::{
     Engine,
     image::{FromFiles, Gone, ImageInfo, PruneImages, PushPhase, PushProgress, PushRequest},
+    user::UserEventKind,
 };
 use model::{At, ImageRef};
 use tokio::sync::mpsc;
@@ -59,6 +63,24 @@ impl ImagesService {
             .collect();
         list.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         list
+    }
+}
+
+/// Tells people of something that has happened to an image, in docker's words.
+pub(super) fn tell(engine: &Engine, action: &str, id: impl ToString, name: impl ToString) {
+    engine.tell(UserEventKind::Image, action, id, BTreeMap::from([("name".to_owned(), name.to_string())]));
+}
+
+impl ImagesService {
+    fn tell_removals(&self, id: &str, gone: &[Gone]) {
+        for gone in gone {
+            match gone {
+                Gone::Untagged(name) => tell(&self.engine, "untag", id, name),
+                // Layers go without a word.
+                Gone::Deleted(digest) if digest.to_string() == id => tell(&self.engine, "delete", id, id),
+                Gone::Deleted(_) => {}
+            }
+        }
     }
 }
 
@@ -126,13 +148,19 @@ impl ImagesApi for ImagesService {
     async fn tag(&self, request: Request<own::TagImageRequest>) -> Answer<own::TagImageResponse> {
         let request = request.into_inner();
         let target = name("target", &request.target)?;
-        self.engine.images().tag(&request.source, target).await.map_err(|e| status::of_engine(&e))?;
+        let images = self.engine.images();
+        images.tag(&request.source, target.clone()).await.map_err(|e| status::of_engine(&e))?;
+        if let Some(image) = images.status(&target.to_string()) {
+            tell(&self.engine, "tag", image.id, target.familiar());
+        }
         Ok(Response::new(own::TagImageResponse {}))
     }
 
     async fn remove(&self, request: Request<own::RemoveImageRequest>) -> Answer<own::RemoveImageResponse> {
         let request = request.into_inner();
+        let id = self.engine.images().find(&request.image).map(|image| image.id.to_string()).unwrap_or_default();
         let gone = self.engine.remove_image_name(&request.image, request.force).await.map_err(|e| status::of_engine(&e))?;
+        self.tell_removals(&id, &gone);
         Ok(Response::new(own::RemoveImageResponse { removals: removals(gone) }))
     }
 
@@ -144,7 +172,17 @@ impl ImagesApi for ImagesService {
             labels: request.labels,
             without: request.without_labels,
         };
+        let known: Vec<String> = self.engine.images().list().iter().map(|image| image.id.to_string()).collect();
         let pruned = self.engine.prune_images(&wanted).await.map_err(|e| status::of_engine(&e))?;
+        for gone in &pruned.gone {
+            match gone {
+                Gone::Untagged(name) => tell(&self.engine, "untag", name, name),
+                Gone::Deleted(digest) if known.contains(&digest.to_string()) => tell(&self.engine, "delete", digest, digest),
+                Gone::Deleted(_) => {}
+            }
+        }
+        let reclaimed = BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
+        self.engine.tell(UserEventKind::Image, "prune", "", reclaimed);
         Ok(Response::new(own::PruneImagesResponse { removals: removals(pruned.gone), reclaimed: pruned.bytes }))
     }
 
@@ -160,11 +198,14 @@ impl ImagesApi for ImagesService {
             self.engine.images().savable(image).map_err(|e| status::of_engine(&e))?;
         }
         let (sender, pieces) = mpsc::channel(4);
-        let images = self.engine.images().clone();
+        let engine = self.engine.clone();
         tokio::spawn(async move {
+            let images = engine.images();
+            let saved: Vec<_> = wanted.iter().filter_map(|name| Some((images.find(name).ok()?.id, name.clone()))).collect();
             let out = Pieces { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
-            if let Err(error) = images.save(wanted, out).await {
-                sender.send(Err(status::of_engine(&error))).await.ok();
+            match images.save(wanted, out).await {
+                Ok(()) => saved.into_iter().for_each(|(id, name)| tell(&engine, "save", id, name)),
+                Err(error) => drop(sender.send(Err(status::of_engine(&error))).await),
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
@@ -188,6 +229,7 @@ impl ImagesApi for ImagesService {
         let archive = receive(next, &self.engine.info().config.root).await?;
         let id = self.engine.images().from_files(archive, wanted).await.map_err(|e| status::of_engine(&e))?;
         trim_soon();
+        tell(&self.engine, "import", id, start.name);
         Ok(Response::new(own::ImportImageResponse { id: id.to_string() }))
     }
 
@@ -209,17 +251,20 @@ impl ImagesApi for ImagesService {
             sources: request.sources.into_iter().map(|(host, of_it)| (host, credentials(Some(of_it)))).collect(),
         };
         let (sender, events) = mpsc::channel(64);
-        let images = self.engine.images().clone();
+        let (engine, name) = (self.engine.clone(), push.name.clone());
         tokio::spawn(async move {
-            let tell = |progress: PushProgress| {
+            let report = |progress: PushProgress| {
                 // Progress is only that: what a slow client misses, the next event makes good.
                 sender.try_send(Ok(event(push_image_event::Event::Layer(push_progress(progress))))).ok();
             };
             // A client that goes away ends the push; finished layers stay in the registry.
             let outcome = tokio::select! {
-                outcome = images.push(push, &tell) => outcome,
+                outcome = engine.images().push(push, &report) => outcome,
                 () = sender.closed() => return,
             };
+            if outcome.is_ok() {
+                tell(&engine, "push", name.familiar(), name.familiar_name());
+            }
             let last = outcome.map_err(|e| status::of_engine(&e)).map(|pushed| {
                 let (digest, size) = (pushed.manifest.digest.to_string(), pushed.manifest.size);
                 event(push_image_event::Event::Pushed(own::Pushed { digest, size, note: pushed.note }))

@@ -18,6 +18,7 @@ use super::{Images, Shared, config};
 use crate::{
     blocking::blocking,
     error::{About, Error},
+    failpoint,
 };
 
 /// Documents of an archive (manifest.json, index.json, configs): more is refused.
@@ -167,7 +168,9 @@ impl Shared {
             documents: std::slice::from_ref(document),
         });
         // All of them become visible at once, after the last byte of the archive was looked at.
+        point("image.layers")?;
         self.store.put_images(&new.collect::<Vec<_>>())?;
+        point("image.put")?;
         let shown = |image: Prepared| {
             tracing::info!(image = %image.record.id, "loaded");
             (image.record.id, image.names.iter().map(|name| name.name.to_string()).collect())
@@ -198,6 +201,11 @@ impl Shared {
         let names = names.into_iter().map(|name| Name { name, target: None }).collect();
         Ok(Prepared { record: parsed.into_record(ImageId::new(digest), size), names, config, _pins: pins })
     }
+}
+
+/// Where tests end the daemon.
+pub(super) fn point(name: &'static str) -> io::Result<()> {
+    failpoint::hit(name, About::Engine).map_err(|e| io::Error::other(e.chain()))
 }
 
 /// An image of an archive with all its layers there.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use sha2::Digest as _;
 use store::{Document, Name};
 
-use super::{Images, Shared, changes, config, pull::Unpack};
+use super::{Images, Shared, changes, config, import::point, pull::Unpack};
 use crate::{
     blocking::blocking,
     clock,
@@ -210,7 +210,9 @@ impl Shared {
         let id = ImageId::new(digest);
         let record = config::parse(&bytes, layers.len())?.into_record(id, size + bytes.len() as u64);
         let names: Vec<Name> = name.into_iter().map(|name| Name { name, target: None }).collect();
+        point("image.layers")?;
         self.store.put_image(&record, &names, &[Document { digest, bytes: &bytes }])?;
+        point("image.put")?;
         tracing::info!(image = %id, layers = layers.len(), "made");
         Ok(id)
     }

@@ -19,6 +19,7 @@ use super::{Images, Shared, config, crashed, joint::Joint};
 use crate::{
     blocking::blocking,
     error::{About, Error, Step},
+    failpoint,
 };
 
 /// Layers of one pull that are fetched at once: enough to keep two cores busy with inflating, few enough to be fair.
@@ -348,6 +349,7 @@ impl Shared {
         if applied.diff_id != diff {
             return Err(Unpack::Mismatch(digest, Box::new([diff, applied.diff_id])));
         }
+        failpoint::hit("image.layer", About::Engine).map_err(|_| Unpack::Crashed)?;
         ingest.commit(&facts(&applied, blob)).map_err(Unpack::Store)
     }
 
@@ -361,6 +363,7 @@ impl Shared {
             Ingest::Layer(e) => Unpack::New(e),
             Ingest::Store(e) => Unpack::Store(e),
         })?;
+        failpoint::hit("image.layer", About::Engine).map_err(|_| Unpack::Crashed)?;
         let pins = ingest.commit(&facts(&applied, None)).map_err(Unpack::Store)?;
         Ok((applied.diff_id, applied.tar_size, pins))
     }

@@ -22,6 +22,7 @@ use super::{Images, Shared, save};
 use crate::{
     blocking::blocking,
     error::{About, Error, Step},
+    failpoint,
 };
 
 /// What to push.
@@ -289,6 +290,7 @@ impl Push<'_> {
     }
 
     async fn send(&self, layer: DiffId, blob: &Descriptor, upload: registry::Upload, content: Content) -> Result<(), Error> {
+        failpoint::hit("push.blob", self.about())?;
         let total = blob.size;
         let progress = |done| self.tell(layer, PushPhase::Pushing, done, total);
         self.target.upload(upload, &content, &progress).await.step(self.about(), "push layer")?;
@@ -301,7 +303,9 @@ impl Push<'_> {
         let At::Tag(tag) = &self.name.at else {
             return Err(Error::new(ErrorKind::InvalidArgument, self.about(), "cannot push a digest reference"));
         };
+        failpoint::hit("push.manifest", self.about())?;
         self.target.publish(Some(tag.as_str()), &manifest, bytes.clone()).await.step(self.about(), "push manifest")?;
+        failpoint::hit("push.record", self.about())?;
         let (shared, record) = (self.shared.clone(), self.image.record.clone());
         let (name, digest) = (store::Name { name: self.name.clone(), target: Some(manifest.digest) }, manifest.digest);
         let keep = move || shared.store.put_image(&record, &[name], &[store::Document { digest, bytes: &bytes }]);

@@ -11,6 +11,7 @@ use crate::{
     blocking::blocking,
     container::Container,
     error::{About, Error, Step},
+    failpoint,
     image::Commit,
 };
 
@@ -68,7 +69,10 @@ impl Inner {
             (Pause::Yes, Some(container)) => Some(self.stand_still(container).await?),
             _ => None,
         };
-        let made = self.images.commit(commit).await;
+        let made = match failpoint::hit("commit.frozen", user.id) {
+            Ok(()) => self.images.commit(commit).await,
+            Err(error) => Err(error),
+        };
         if let Some(frozen) = frozen {
             frozen.end(self).await?;
         }
