@@ -145,6 +145,65 @@ async fn a_slow_reader_finds_everything_and_then_the_end() {
     daemon.finish().await;
 }
 
+/// Events that the daemon keeps for who does not read.
+const BACKLOG: usize = 4096;
+
+/// Who does not read while more happens than the daemon keeps hears that something is lost, how much, and nothing after it;
+/// whoever reads, and whoever asks again, misses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_is_said() {
+    let daemon = Daemon::start().await;
+    pods::pull(&daemon, BUSYBOX).await;
+    let mut runtime = daemon.runtime().await;
+    let mut config = pods::host_pod("flood");
+    // A few events fill what the connection buffers.
+    config.annotations.insert("filler".into(), "x".repeat(60_000));
+    let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
+    let (mut lazy, mut eager) = (subscribe(&daemon).await, subscribe(&daemon).await);
+    let reader = tokio::spawn(async move {
+        let mut heard = 0;
+        // What the connection buffers comes on top.
+        while heard < BACKLOG + 256 {
+            let next = tokio::time::timeout(Duration::from_secs(120), eager.message()).await.expect("an event in time");
+            next.expect("nothing is lost to who reads").expect("no end");
+            heard += 1;
+        }
+    });
+    // Each makes at least two events: created and deleted.
+    let floods = (0..4).map(|flood| {
+        let (mut runtime, config, pod) = (runtime.clone(), config.clone(), pod.clone());
+        async move {
+            for round in 0..(BACKLOG + 256).div_ceil(8) {
+                let container = pods::container(&format!("c{flood}-{round}"), BUSYBOX, "true");
+                let id = pods::create(&mut runtime, &pod, &config, &container).await.expect("create");
+                runtime.remove_container(cri::RemoveContainerRequest { container_id: id }).await.expect("remove");
+            }
+        }
+    });
+    futures_util::future::join_all(floods).await;
+    reader.await.unwrap();
+
+    let (mut heard, mut last) = (0, 0);
+    let end = loop {
+        match tokio::time::timeout(Duration::from_secs(60), lazy.message()).await.expect("an end in time") {
+            Ok(Some(event)) => {
+                assert!(event.created_at > last, "in order until then");
+                (heard, last) = (heard + 1, event.created_at);
+            }
+            Ok(None) => panic!("ended without saying that events are lost, after {heard}"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(end.code(), Code::DataLoss, "after {heard}: {end}");
+    assert!(end.message().contains("events are lost: list again"), "{end}");
+    assert!(matches!(lazy.message().await, Ok(None) | Err(_)), "nothing may follow what is missing");
+    let mut again = subscribe(&daemon).await;
+    pods::create(&mut runtime, &pod, &config, &pods::container("after", BUSYBOX, "true")).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(60), again.message()).await.expect("an event in time");
+    assert_eq!(next.unwrap().unwrap().container_event_type(), Type::ContainerCreatedEvent);
+    daemon.finish().await;
+}
+
 /// An open stream holds nothing up, and its end says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_ends_ends_its_streams() {

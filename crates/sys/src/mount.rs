@@ -146,8 +146,13 @@ pub fn while_attached<T: Send>(mounts: &[BorrowedFd<'_>], job: impl FnOnce() -> 
     let attached = || {
         crate::ns::unshare(crate::ns::New::NEWNS)?;
         change_all(Propagation::PRIVATE)?;
-        // Each on top of the one before; descriptors lead to those below as well.
-        mounts.iter().try_for_each(|mount| attach_at(mount, c"/"))?;
+        // Each on top of the one before; descriptors lead to those below as well. A copy is its original's peer, on which
+        // the next would show up too.
+        let alone = Change { propagation: Some(Propagation::PRIVATE), ..Change::default() };
+        for mount in mounts {
+            change(mount, Depth::Recursive, &alone)?;
+            attach_at(mount, c"/")?;
+        }
         Ok(job())
     };
     std::thread::scope(|scope| scope.spawn(attached).join()).unwrap_or(Err(Errno::IO))
