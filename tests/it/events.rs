@@ -156,8 +156,8 @@ async fn what_is_lost_is_said() {
     pods::pull(&daemon, BUSYBOX).await;
     let mut runtime = daemon.runtime().await;
     let mut config = pods::host_pod("flood");
-    // A few events fill what the connection buffers.
-    config.annotations.insert("filler".into(), "x".repeat(60_000));
+    // A hundred events fill what the connection buffers.
+    config.annotations.insert("filler".into(), "x".repeat(5_000));
     let pod = pods::run_pod(&mut runtime, &config).await.unwrap();
     let (mut lazy, mut eager) = (subscribe(&daemon).await, subscribe(&daemon).await);
     let reader = tokio::spawn(async move {
