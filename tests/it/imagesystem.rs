@@ -505,3 +505,314 @@ async fn credentials_are_kept_by_helpers_and_found_in_podman_s_file() {
     assert!(podman.status.success(), "{}", String::from_utf8_lossy(&podman.stderr));
     daemon.finish().await;
 }
+
+/// A container that a person has started, and that is ready to be asked.
+fn started(person: &Person<'_>, name: &str, more: &[&str], image: &str) {
+    let args = [&["run", "-d", "--name", name], more, &[image, "sh", "-c", "touch /ready; exec sleep 1000"]].concat();
+    person.ok(&args);
+    for _ in 0..500 {
+        if person.says(&["exec", name, "ls", "/ready"]).code == 0 {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("{name} does not run\n{}", person.daemon.log());
+}
+
+fn removed(person: &Person<'_>, names: &[&str]) {
+    person.ok(&[&["rm", "-f", "-v"], names].concat());
+}
+
+/// Change files, commit, run the commit; export and import.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_has_changed_becomes_an_image() {
+    let daemon = Daemon::start().await;
+    let person = Person::new(&daemon);
+    let upstream = Upstream::new();
+    let base = format!("{}:1", upstream.name());
+    person.ok(&["pull", "-q", &base]);
+    let layers = |image: &str| -> Vec<String> {
+        let inspected: Value = serde_json::from_str(&person.ok(&["image", "inspect", image])).unwrap();
+        inspected[0]["RootFS"]["Layers"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
+    };
+    started(&person, "work", &["-v", "data:/data", "-e", "A=1", "--label", "k=v"], &base);
+    person.ok(&["exec", "work", "sh", "-c", "rm /srv/page; echo new >/srv/other; echo mine >/data/file; echo x >>/etc/passwd"]);
+    let commit = ["commit", "-a", "me", "-m", "a message", "-c", "CMD [\"cat\", \"/srv/other\"]", "work", "mine:1"];
+    let id = person.ok(&commit).trim().to_owned();
+    assert_eq!(person.ok(&["image", "inspect", "--format", "{{.Id}}", "mine:1"]).trim(), id);
+    assert_eq!(person.says(&["exec", "work", "true"]).code, 0, "it runs again");
+    let bad = person.fails(&["commit", "-c", "COPY a b", "work"]);
+    assert!(bad.contains("COPY") && bad.contains("not a valid change command"), "{bad}");
+    let missing = person.fails(&["commit", "none"]);
+    assert!(missing.contains("No such container: none"), "{missing}");
+
+    let history = person.ok(&["history", "--format", "{{.ID}}|{{.CreatedBy}}|{{.Comment}}", "mine:1"]);
+    let first = history.lines().next().unwrap();
+    assert_eq!(first, format!("{}|sh -c touch /ready; exec sleep 1000|a message", short(&id)));
+    let (below, all) = (layers(&base), layers("mine:1"));
+    assert_eq!((&all[..2], all.len()), (&below[..], 3), "its image's layers are its own");
+    let inspected: Value = serde_json::from_str(&person.ok(&["image", "inspect", "mine:1"])).unwrap();
+    let config = &inspected[0]["Config"];
+    assert_eq!(config["Cmd"], serde_json::json!(["cat", "/srv/other"]));
+    assert!(config["Env"].as_array().unwrap().contains(&"A=1".into()), "{config}");
+    assert_eq!((&config["Labels"]["k"], &inspected[0]["Author"]), (&"v".into(), &"me".into()));
+    let sizes: Value = serde_json::from_str(&person.ok(&["images", "--format", "json", "mine"])).unwrap();
+    assert_eq!(sizes[0]["SharedSize"], person.ok(&["images", "--format", "{{.SharedSize}}", &upstream.name()]).trim());
+    assert_eq!(person.ok(&["run", "--rm", "mine:1"]), "new\n");
+    let seen =
+        person.ok(&["run", "--rm", "mine:1", "sh", "-c", "ls /srv; ls /data; tail -n 1 /etc/passwd; cat /etc/hosts | wc -l"]);
+    let seen: Vec<&str> = seen.lines().collect();
+    assert_eq!(seen[..2], ["other", "x"], "what was removed is gone, what is in a volume is not in the image");
+    assert_ne!(seen[2], "0");
+
+    // What has never run has changed nothing.
+    person.ok(&["create", "--name", "idle", "-v", "data:/somewhere/deep", &base]);
+    let idle = person.ok(&["commit", "idle"]).trim().to_owned();
+    assert_eq!(layers(&idle), below);
+    let history = person.ok(&["history", "--format", "{{.Size}}", &idle]);
+    assert_eq!(history.lines().next(), Some("0B"));
+
+    let tar = person.home.path().join("work.tar");
+    person.ok(&["export", "-o", &tar.display().to_string(), "work"]);
+    let mut names = Vec::new();
+    for entry in tar::Archive::new(fs::File::open(&tar).unwrap()).entries().unwrap() {
+        names.push(entry.unwrap().path().unwrap().display().to_string().trim_end_matches('/').trim_start_matches("./").to_owned());
+    }
+    assert!(
+        names.contains(&"srv/other".into()) && !names.contains(&"srv/page".into()) && !names.contains(&"data/file".into()),
+        "{names:?}"
+    );
+    let flat = person.with_input(&["import", "-c", "CMD [\"/bin/cat\", \"/srv/other\"]", "-", "flat:1"], &tar);
+    assert_eq!(flat.code, 0, "{}", flat.err);
+    assert_eq!(layers("flat:1").len(), 1);
+    assert_eq!(person.ok(&["run", "--rm", "flat:1"]), "new\n");
+
+    // What takes the disk; a container that has ended keeps its image.
+    let usage = person.ok(&["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}"]);
+    assert_eq!(usage, "Images 4 1\nContainers 2 1\nLocal Volumes 1 1\nBuild Cache 0 0\n");
+    let verbose = person.ok(&["system", "df", "-v"]);
+    for part in ["Images space usage:", "Containers space usage:", "Local Volumes space usage:", "mine", "work", "data"] {
+        assert!(verbose.contains(part), "{part}: {verbose}");
+    }
+    person.ok(&["stop", "-t", "0", "work"]);
+    let refused = person.fails(&["rmi", &base]);
+    assert!(refused.contains("(must force) - container ") && refused.contains("is using its referenced image"), "{refused}");
+    assert_eq!(person.says(&["commit", "work", "later"]).code, 0, "of one that has ended");
+    let told = person.ok(&["events", "--since", "10m", "--until", "0s", "--filter", "type=image", "--format", "{{.Action}}"]);
+    for action in ["pull", "import"] {
+        assert!(told.lines().any(|line| line == action), "{action}: {told}");
+    }
+    let pruned = person.ok(&["system", "prune", "-a", "-f"]);
+    assert!(pruned.starts_with("Deleted Containers:\n") && pruned.contains("Deleted Images:\n"), "{pruned}");
+    assert_eq!(person.ok(&["images", "-q"]), "");
+    person.ok(&["volume", "rm", "data"]);
+    daemon.finish().await;
+}
+
+/// The files of a daemon's store that images are made of.
+fn stored(daemon: &Daemon) -> Vec<String> {
+    let mut found = Vec::new();
+    for dir in ["layers/sha256", "blobs/sha256", "images/sha256", "ingest", "trash"] {
+        let entries = fs::read_dir(daemon.root().join(dir)).unwrap();
+        found.extend(entries.map(|entry| format!("{dir}/{}", entry.unwrap().file_name().display())));
+    }
+    found.sort();
+    found
+}
+
+/// SIGKILL of the daemon at every step: afterwards there is what was there before or the whole image, and it works again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_daemon_leaves_no_half_image() {
+    let mut daemon = Daemon::start().await;
+    let upstream = Upstream::new();
+    let base = format!("{}:1", upstream.name());
+    let target = Registry::empty();
+    let pushed = format!("127.0.0.1:{}/x:1", target.port);
+    let (files, saved);
+    {
+        let person = Person::new(&daemon);
+        person.ok(&["pull", "-q", &base]);
+        person.ok(&["tag", &base, &pushed]);
+        started(&person, "work", &[], &base);
+        person.ok(&["exec", "work", "sh", "-c", "echo new >/srv/other"]);
+        files = daemon.dir.path().join("files.tar");
+        fs::write(&files, Layer::new().file("unique", 0o644, b"to this").tar()).unwrap();
+        saved = daemon.dir.path().join("saved.tar");
+        let id = person.ok(&["import", &files.display().to_string(), "loaded:1"]);
+        person.ok(&["save", "-o", &saved.display().to_string(), "loaded:1"]);
+        person.ok(&["rmi", id.trim()]);
+    }
+    let (files, saved) = (files.display().to_string(), saved.display().to_string());
+    let load = ["load", "-i", saved.as_str()];
+    let import = ["import", files.as_str(), "made:1"];
+    let commit = ["commit", "work", "made:1"];
+    let push = ["push", pushed.as_str()];
+    let before = stored(&daemon);
+    for (point, args) in [
+        ("image.layer", &load[..]),
+        ("image.layers", &load),
+        ("image.put", &load),
+        ("image.layer", &import),
+        ("image.layers", &import),
+        ("image.put", &import),
+        ("commit.frozen", &commit),
+        ("image.layer", &commit),
+        ("image.layers", &commit),
+        ("image.put", &commit),
+        ("push.blob", &push),
+        ("push.manifest", &push),
+        ("push.record", &push),
+    ] {
+        daemon.terminate();
+        daemon.set_env("CREEL_FAILPOINTS", Some(&format!("{point}=kill:1")));
+        daemon.run().await;
+        let died = Person::new(&daemon).says(args);
+        assert_ne!(died.code, 0, "{point} {args:?}: {}", died.out);
+        daemon.wait_death();
+        daemon.set_env("CREEL_FAILPOINTS", None);
+        daemon.run().await;
+        let person = Person::new(&daemon);
+        assert_eq!(
+            person.says(&["exec", "work", "true"]).code,
+            0,
+            "{point} {args:?}: the container stands still\n{}",
+            daemon.log()
+        );
+        let made = person.ok(&["images", "-q", "--filter", "reference=made", "--filter", "reference=loaded"]);
+        assert_eq!(made.is_empty(), point != "image.put", "{point} {args:?}: {made}");
+        if made.is_empty() {
+            eventually(&before, &daemon, point);
+        }
+        let retried = person.ok(args);
+        match args[0] {
+            "push" => assert!(retried.contains(&upstream.manifest), "{retried}"),
+            "load" => assert_eq!(retried, "Loaded image: loaded:1\n"),
+            _ => assert!(retried.starts_with("sha256:"), "{retried}"),
+        }
+        if args[0] != "push" {
+            let name = if args[0] == "load" { "loaded:1" } else { "made:1" };
+            person.ok(&["rmi", name]);
+            // A commit or import that was done twice has left its first image without a name.
+            person.ok(&["image", "prune", "-f"]);
+            eventually(&before, &daemon, point);
+        }
+    }
+    removed(&Person::new(&daemon), &["work"]);
+    daemon.finish().await;
+}
+
+/// What is collected in the background needs a moment.
+fn eventually(wanted: &[String], daemon: &Daemon, point: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while stored(daemon) != wanted {
+        assert!(std::time::Instant::now() < deadline, "{point}: {:#?} became {:#?}\n{}", wanted, stored(daemon), daemon.log());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// Runs a program of the other side, which must succeed.
+fn other_side(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn is_there(program: &str) -> bool {
+    let there = Command::new(program).arg("--version").output().is_ok();
+    if !there {
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    there
+}
+
+/// Archives and registries between creel and skopeo: the same digests in both directions.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_go_to_skopeo_and_back() {
+    if !is_there("skopeo") {
+        return;
+    }
+    let daemon = Daemon::start().await;
+    let person = Person::new(&daemon);
+    let upstream = Upstream::new();
+    let base = format!("{}:1", upstream.name());
+    person.ok(&["pull", "-q", &base]);
+    person.ok(&["tag", &base, "mine:7"]);
+    let id = person.ok(&["images", "-q", "--no-trunc", "mine"]).trim().to_owned();
+    let at = |name: &str| person.home.path().join(name).display().to_string();
+    let copy = |from: &str, to: &str| {
+        other_side("skopeo", &["copy", "--insecure-policy", "--src-tls-verify=false", "--dest-tls-verify=false", from, to])
+    };
+    let back = |archive: &str, said: &str| {
+        person.ok(&["rmi", "-f", &id]);
+        assert_eq!(person.ok(&["load", "-i", archive]), said);
+        assert!(person.ok(&["images", "-q", "--no-trunc"]).contains(&id), "the same image");
+    };
+
+    // Our archive, read both ways that it can be read.
+    person.ok(&["save", "-o", &at("ours.tar"), "mine:7"]);
+    copy(&format!("docker-archive:{}:mine:7", at("ours.tar")), &format!("docker-archive:{}:theirs/app:8", at("docker.tar")));
+    copy(&format!("oci-archive:{}:7", at("ours.tar")), &format!("oci-archive:{}:theirs/app:9", at("oci.tar")));
+    copy(&format!("oci-archive:{}:7", at("ours.tar")), &format!("oci:{}:bare", at("layout")));
+    let raw = other_side("skopeo", &["inspect", "--raw", "--config", &format!("oci-archive:{}:7", at("ours.tar"))]);
+    assert_eq!(digest(raw.as_bytes()), id);
+    // Theirs.
+    back(&at("docker.tar"), "Loaded image: theirs/app:8\n");
+    back(&at("oci.tar"), "Loaded image: theirs/app:9\n");
+    other_side("tar", &["-C", &at("layout"), "-cf", &at("layout.tar"), "."]);
+    back(&at("layout.tar"), &format!("Loaded image ID: {id}\n"));
+    copy(&format!("docker://{base}"), &format!("oci-archive:{}:from/registry:1", at("gzip.tar")));
+    back(&at("gzip.tar"), "Loaded image: from/registry:1\n");
+
+    // Over a registry: what one has pushed the other sees under the same digest.
+    let registry = Registry::empty();
+    let host = format!("127.0.0.1:{}", registry.port);
+    person.ok(&["pull", "-q", &base]);
+    person.ok(&["tag", &base, &format!("{host}/ours:1")]);
+    person.ok(&["push", "-q", &format!("{host}/ours:1")]);
+    let seen = |name: &str| {
+        other_side("skopeo", &["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &format!("docker://{host}/{name}")])
+    };
+    assert_eq!(seen("ours:1").trim(), upstream.manifest);
+    copy(&format!("oci-archive:{}:7", at("ours.tar")), &format!("docker://{host}/theirs:1"));
+    let pulled = person.ok(&["pull", &format!("{host}/theirs:1")]);
+    assert!(pulled.contains(&format!("Digest: {}", seen("theirs:1"))), "{pulled}");
+    assert_eq!(person.ok(&["image", "inspect", "--format", "{{.Id}}", &format!("{host}/theirs:1")]).trim(), id);
+    person.ok(&["image", "prune", "-a", "-f"]);
+    daemon.finish().await;
+}
+
+/// umoci unpacks what creel has saved, adds a layer, and creel loads it with the layers below it as they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_go_to_umoci_and_back() {
+    if !is_there("umoci") {
+        return;
+    }
+    let daemon = Daemon::start().await;
+    let person = Person::new(&daemon);
+    let upstream = Upstream::new();
+    person.ok(&["pull", "-q", &format!("{}:1", upstream.name())]);
+    let at = |name: &str| person.home.path().join(name).display().to_string();
+    person.ok(&["save", "-o", &at("ours.tar"), &format!("{}:1", upstream.name())]);
+    fs::create_dir(at("layout")).unwrap();
+    other_side("tar", &["-C", &at("layout"), "-xf", &at("ours.tar")]);
+    // docker's file beside the layout is about the old image only.
+    fs::remove_file(format!("{}/manifest.json", at("layout"))).unwrap();
+    let image = |tag: &str| format!("{}:{tag}", at("layout"));
+    other_side("umoci", &["unpack", "--image", &image("1"), &at("bundle")]);
+    let page = format!("{}/rootfs/srv", at("bundle"));
+    assert_eq!(fs::read(format!("{page}/page")).unwrap(), b"hello");
+    fs::write(format!("{page}/more"), b"from umoci").unwrap();
+    other_side("umoci", &["repack", "--image", &image("1"), &at("bundle")]);
+    other_side("tar", &["-C", &at("layout"), "-cf", &at("theirs.tar"), "."]);
+    let loaded = person.ok(&["load", "-i", &at("theirs.tar")]);
+    let id = loaded.trim().rsplit(' ').next().unwrap().to_owned();
+    let inspected: Value = serde_json::from_str(&person.ok(&["image", "inspect", &id])).unwrap();
+    let layers = inspected[0]["RootFS"]["Layers"].as_array().unwrap();
+    assert_eq!(
+        (layers.len(), &layers[..2]),
+        (3, &[upstream.diff_ids[0].as_str().into(), upstream.diff_ids[1].as_str().into()][..])
+    );
+    assert_eq!(person.ok(&["run", "--rm", &id, "cat", "/srv/more"]), "from umoci");
+    person.ok(&["image", "prune", "-a", "-f"]);
+    daemon.finish().await;
+}
