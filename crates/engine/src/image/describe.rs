@@ -114,18 +114,20 @@ fn distinct(layers: &[DiffId]) -> impl Iterator<Item = DiffId> {
 }
 
 /// Entries and layers go together in order; an entry that made no layer says so. There may be more of either: a config is only
-/// as good as who wrote it.
-fn history(config: &ImageConfiguration, sizes: Vec<u64>) -> Vec<HistoryEntry> {
+/// as good as who wrote it. Layers that nobody speaks of are the lowest ones, because who adds a layer adds an entry.
+fn history(config: &ImageConfiguration, mut sizes: Vec<u64>) -> Vec<HistoryEntry> {
+    let entries = || config.history().iter().flatten();
+    let is_empty = |entry: &oci_spec::image::History| entry.empty_layer().unwrap_or(false);
+    let silent = sizes.len().saturating_sub(entries().filter(|entry| !is_empty(entry)).count());
+    let unsaid = |size| HistoryEntry { created: String::new(), created_by: String::new(), comment: String::new(), size };
+    let mut lines: Vec<HistoryEntry> = sizes.drain(..silent).map(unsaid).collect();
     let mut sizes = sizes.into_iter();
-    let entry = |entry: &oci_spec::image::History| HistoryEntry {
+    lines.extend(entries().map(|entry| HistoryEntry {
         created: entry.created().clone().unwrap_or_default(),
         created_by: entry.created_by().clone().unwrap_or_default(),
         comment: entry.comment().clone().unwrap_or_default(),
-        size: if entry.empty_layer().unwrap_or(false) { 0 } else { sizes.next().unwrap_or(0) },
-    };
-    let mut lines: Vec<HistoryEntry> = config.history().iter().flatten().map(entry).collect();
-    let unsaid = |size| HistoryEntry { created: String::new(), created_by: String::new(), comment: String::new(), size };
-    lines.extend(sizes.map(unsaid));
+        size: if is_empty(entry) { 0 } else { sizes.next().unwrap_or(0) },
+    }));
     lines.reverse();
     lines
 }
@@ -151,5 +153,6 @@ mod tests {
         assert_eq!(shown(three, &[1, 2]), owned(&[("c", 2), ("b", 0), ("a", 1)]));
         assert_eq!(shown(three, &[1]), owned(&[("c", 0), ("b", 0), ("a", 1)]));
         assert_eq!(shown("[]", &[1, 2]), owned(&[("", 2), ("", 1)]));
+        assert_eq!(shown(three, &[1, 2, 3]), owned(&[("c", 3), ("b", 0), ("a", 2), ("", 1)]));
     }
 }
