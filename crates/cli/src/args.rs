@@ -53,6 +53,7 @@ pub(crate) enum Command {
     /// Give an image another name
     Tag {
         /// Name or id
+        #[arg(add = crate::container::complete::images())]
         source: String,
         /// The new name
         target: String,
@@ -117,7 +118,7 @@ pub(crate) enum Image {
     /// Show everything about images, as JSON
     Inspect {
         /// Names or ids
-        #[arg(required = true)]
+        #[arg(required = true, add = crate::container::complete::images())]
         images: Vec<String>,
     },
     /// Show how an image was made
@@ -125,6 +126,7 @@ pub(crate) enum Image {
     /// Give an image another name
     Tag {
         /// Name or id
+        #[arg(add = crate::container::complete::images())]
         source: String,
         /// The new name
         target: String,
@@ -148,7 +150,7 @@ pub(crate) struct Save {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Names or ids
-    #[arg(required = true)]
+    #[arg(required = true, add = crate::container::complete::images())]
     pub(crate) images: Vec<String>,
 }
 
@@ -195,7 +197,7 @@ pub(crate) struct Rmi {
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Names or ids
-    #[arg(required = true)]
+    #[arg(required = true, add = crate::container::complete::images())]
     pub(crate) images: Vec<String>,
 }
 
@@ -226,6 +228,7 @@ pub(crate) struct History {
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Name or id
+    #[arg(add = crate::container::complete::images())]
     pub(crate) image: String,
 }
 
@@ -282,6 +285,7 @@ pub(crate) struct Push {
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Name, with a tag or for `latest`
+    #[arg(add = crate::container::complete::images())]
     pub(crate) image: String,
 }
 

@@ -25,7 +25,7 @@ pub(crate) async fn list(client: &mut Client, format: &Format, args: &Images) ->
     let images = all(client).await?;
     let filters = Filters::read(args, &images)?;
     let rows: Vec<Row<'_>> = images.iter().flat_map(|image| rows(image, args)).filter(|row| filters.take(row)).collect();
-    if args.tree {
+    if args.tree && format.is_table() {
         output::print(&tree(&rows))?;
     } else if args.quiet {
         let id = |row: &Row<'_>| if args.no_trunc { row.image.id.clone() } else { output::short(&row.image.id) };

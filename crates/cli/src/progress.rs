@@ -1,4 +1,5 @@
-//! How far a pull is: bars on a terminal, docker's lines elsewhere.
+//! How far a pull or push is: bars on a terminal, docker's lines elsewhere, and with `--format json` the objects of docker's API,
+//! one in a line: `status`, `id`, `progressDetail` with `current` and `total`.
 
 use std::{
     collections::HashMap,
@@ -8,7 +9,9 @@ use std::{
 use api::creel::{LayerProgress, layer_progress::Phase};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::output;
+use serde_json::json;
+
+use crate::{error::Error, format::Format, output};
 
 /// Shows a pull.
 pub(crate) enum Progress {
@@ -16,8 +19,22 @@ pub(crate) enum Progress {
     Bars { all: MultiProgress, layers: HashMap<String, ProgressBar> },
     /// Lines, and what was last said of each layer.
     Lines { said: HashMap<String, Phase>, to: Output },
+    /// Objects.
+    Json,
     /// Nothing.
     Quiet,
+}
+
+/// One object of `--format json`.
+pub(crate) fn object(id: &str, status: &str, bytes: Option<(u64, u64)>) -> Result<(), Error> {
+    let mut object = json!({"status": status});
+    if !id.is_empty() {
+        object["id"] = json!(id);
+    }
+    if let Some((current, total)) = bytes {
+        object["progressDetail"] = json!({"current": current, "total": total});
+    }
+    output::print(&format!("{object}\n"))
 }
 
 /// Where lines go.
@@ -36,8 +53,8 @@ impl Progress {
     }
 
     /// Of `creel pull` itself: lines go to standard output, as docker's do.
-    pub(crate) fn of_pull(quiet: bool) -> Self {
-        Self::on(quiet, Output::Standard)
+    pub(crate) fn of_pull(quiet: bool, format: &Format) -> Self {
+        if matches!(format, Format::Json) && !quiet { Self::Json } else { Self::on(quiet, Output::Standard) }
     }
 
     fn on(quiet: bool, to: Output) -> Self {
@@ -53,6 +70,7 @@ impl Progress {
         let short = output::short(&layer.digest);
         match self {
             Self::Quiet => {}
+            Self::Json => drop(object(&short, text(layer.phase()), Some((layer.current, layer.total)))),
             Self::Lines { said, to } => match (line(said, &short, layer), to) {
                 (None, _) => {}
                 // Whoever reads it no more wants no more of it: the pull's own end is told anyway.

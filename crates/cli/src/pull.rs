@@ -7,18 +7,18 @@ use crate::{
     auth,
     client::Client,
     error::{Error, Exit},
+    format::Format,
     name, output,
-    progress::Progress,
+    progress::{self, Progress},
 };
 
 /// Pulls a name, or all tags of a repository, and says it as docker does.
-pub(crate) async fn pull(client: &mut Client, args: &Pull) -> Result<Exit, Error> {
-    let platform = args.platform.clone().unwrap_or_default();
+pub(crate) async fn pull(client: &mut Client, format: &Format, args: &Pull) -> Result<Exit, Error> {
     if !args.all_tags {
         if !name::has_tag(&args.image) && !args.image.contains('@') && !args.quiet {
-            output::print("Using default tag: latest\n")?;
+            say(format, "", "Using default tag: latest")?;
         }
-        one(client, &args.image, args, &platform).await?;
+        one(client, format, &args.image, args).await?;
         return Ok(Exit(0));
     }
     if name::has_tag(&args.image) || args.image.contains('@') {
@@ -28,30 +28,40 @@ pub(crate) async fn pull(client: &mut Client, args: &Pull) -> Result<Exit, Error
     let request = ImageTagsRequest { repository: args.image.clone(), credentials };
     let found = client.images.tags(request).await.map_err(|status| refused(&args.image, &status))?.into_inner();
     for tag in &found.tags {
-        one(client, &format!("{}:{tag}", found.name), args, &platform).await?;
+        one(client, format, &format!("{}:{tag}", found.name), args).await?;
     }
     Ok(Exit(0))
 }
 
 /// Pulls one image; ends with its full name.
-async fn one(client: &mut Client, image: &str, args: &Pull, platform: &str) -> Result<(), Error> {
+async fn one(client: &mut Client, format: &Format, image: &str, args: &Pull) -> Result<(), Error> {
     let full = name::full(image);
     let (repository, at) = name::split(&full);
     let before = digest_here(client, &full).await;
     if !args.quiet {
         let path = repository.split_once('/').map_or(repository, |(_, path)| path);
         let what = if at.starts_with('@') { &full } else { at.trim_start_matches(':') };
-        output::print(&format!("{what}: Pulling from {path}\n"))?;
+        say(format, what, &format!("Pulling from {path}"))?;
     }
-    let wanted = Wanted { image, creds: &args.creds, platform };
-    let (_, digest) = fetch(client, &wanted, Progress::of_pull(args.quiet)).await?;
+    let wanted = Wanted { image, creds: &args.creds, platform: args.platform.as_deref().unwrap_or_default() };
+    let (_, digest) = fetch(client, &wanted, Progress::of_pull(args.quiet, format)).await?;
     if !args.quiet {
         let shown = format!("{}{at}", name::familiar(repository));
         let same = !digest.is_empty() && before.as_ref() == Some(&digest);
         let status = if same { "Image is up to date for" } else { "Downloaded newer image for" };
-        output::print(&format!("Digest: {digest}\nStatus: {status} {shown}\n"))?;
+        say(format, "", &format!("Digest: {digest}"))?;
+        say(format, "", &format!("Status: {status} {shown}"))?;
     }
-    output::print(&format!("{full}\n"))
+    if matches!(format, Format::Json) && !args.quiet { Ok(()) } else { output::print(&format!("{full}\n")) }
+}
+
+/// A line, as text or as an object.
+pub(crate) fn say(format: &Format, id: &str, status: &str) -> Result<(), Error> {
+    match format {
+        Format::Json => progress::object(id, status, None),
+        _ if id.is_empty() => output::print(&format!("{status}\n")),
+        _ => output::print(&format!("{id}: {status}\n")),
+    }
 }
 
 /// What a name here stands for at its registry, if it is known.

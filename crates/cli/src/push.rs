@@ -4,28 +4,31 @@ use std::collections::{BTreeMap, HashMap};
 
 use api::creel::{Credentials, InspectImageRequest, PushImageRequest, PushPhase, PushProgress, push_image_event::Event};
 
+use serde_json::json;
+
 use crate::{
     args::Push,
     auth,
     client::Client,
     error::{self, Error, Exit},
-    images, name, output,
+    format::Format,
+    images, name, output, progress, pull,
 };
 
 /// Pushes a name, or all tags of a repository.
-pub(crate) async fn push(client: &mut Client, args: &Push) -> Result<Exit, Error> {
-    for image in names(client, args).await? {
-        push_one(client, args, &image).await?;
+pub(crate) async fn push(client: &mut Client, format: &Format, args: &Push) -> Result<Exit, Error> {
+    for image in names(client, format, args).await? {
+        push_one(client, format, args, &image).await?;
     }
     Ok(Exit(0))
 }
 
 /// The names to push, in full.
-async fn names(client: &mut Client, args: &Push) -> Result<Vec<String>, Error> {
+async fn names(client: &mut Client, format: &Format, args: &Push) -> Result<Vec<String>, Error> {
     let has_tag = args.image.rsplit('/').next().is_some_and(|last| last.contains(':'));
     if !args.all_tags {
         if !has_tag && !args.quiet {
-            output::print("Using default tag: latest\n")?;
+            pull::say(format, "", "Using default tag: latest")?;
         }
         return Ok(vec![args.image.clone()]);
     }
@@ -43,7 +46,7 @@ async fn names(client: &mut Client, args: &Push) -> Result<Vec<String>, Error> {
     Ok(tags)
 }
 
-async fn push_one(client: &mut Client, args: &Push, image: &str) -> Result<(), Error> {
+async fn push_one(client: &mut Client, format: &Format, args: &Push, image: &str) -> Result<(), Error> {
     let credentials = auth::credentials(args.creds.creds.as_deref(), image)?;
     let sources = sources(client, args, image).await?;
     let request = PushImageRequest { image: image.to_owned(), credentials, sources };
@@ -51,10 +54,15 @@ async fn push_one(client: &mut Client, args: &Push, image: &str) -> Result<(), E
     let mut said: HashMap<String, PushPhase> = HashMap::new();
     if !args.quiet {
         let repository = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(image, |(name, _)| name);
-        output::print(&format!("The push refers to repository [{}]\n", full(repository)))?;
+        pull::say(format, "", &format!("The push refers to repository [{}]", full(repository)))?;
     }
     while let Some(event) = events.message().await.map_err(error::daemon)? {
         match event.event {
+            Some(Event::Layer(layer)) if !args.quiet && matches!(format, Format::Json) => {
+                if let Some(status) = text(&layer) {
+                    progress::object(&output::short(&layer.layer), &status, Some((layer.current, layer.total)))?;
+                }
+            }
             Some(Event::Layer(layer)) if !args.quiet => {
                 if let Some(line) = line(&mut said, &layer) {
                     output::print(&line)?;
@@ -63,7 +71,12 @@ async fn push_one(client: &mut Client, args: &Push, image: &str) -> Result<(), E
             Some(Event::Pushed(_)) if args.quiet => output::print(&format!("{}\n", pushed_name(image)))?,
             Some(Event::Pushed(pushed)) => {
                 let tag = pushed_name(image).rsplit_once(':').map_or_else(|| "latest".to_owned(), |(_, tag)| tag.to_owned());
-                output::print(&format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size))?;
+                if matches!(format, Format::Json) {
+                    let aux = json!({"aux": {"Tag": tag, "Digest": pushed.digest, "Size": pushed.size}});
+                    output::print(&format!("{aux}\n"))?;
+                } else {
+                    output::print(&format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size))?;
+                }
                 if !pushed.note.is_empty() {
                     output::note(&format!("Note: {}", pushed.note));
                 }
@@ -112,15 +125,18 @@ fn line(said: &mut HashMap<String, PushPhase>, layer: &PushProgress) -> Option<S
     if said.insert(layer.layer.clone(), phase) == Some(phase) {
         return None;
     }
-    let text = match phase {
+    Some(format!("{}: {}\n", output::short(&layer.layer), text(layer)?))
+}
+
+fn text(layer: &PushProgress) -> Option<String> {
+    Some(match layer.phase() {
         PushPhase::Unspecified => return None,
         PushPhase::Preparing => "Preparing".to_owned(),
         PushPhase::Pushing => "Pushing".to_owned(),
         PushPhase::Pushed => "Pushed".to_owned(),
         PushPhase::Exists => "Layer already exists".to_owned(),
         PushPhase::Mounted => format!("Mounted from {}", layer.from),
-    };
-    Some(format!("{}: {text}\n", output::short(&layer.layer)))
+    })
 }
 
 #[cfg(test)]
