@@ -71,7 +71,7 @@ impl NetworksService {
 }
 
 /// Always the same on every machine, and nobody else's: ids of networks are random.
-fn built_in_id(name: &str) -> String {
+pub(super) fn built_in_id(name: &str) -> String {
     let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("{digits:0>64}")
 }
@@ -86,8 +86,13 @@ fn member(member: &Member) -> own::network::Member {
         name: member.name.clone(),
         ip: address(false),
         ip6: address(true),
-        mac: member.mac.map(|byte| format!("{byte:02x}")).join(":"),
+        mac: mac(member.mac),
     }
+}
+
+/// As people write it.
+pub(super) fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn failed(error: Error) -> Status {

@@ -1,6 +1,6 @@
 //! Containers of people as people see them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use api::creel as own;
 use engine::{
@@ -14,6 +14,7 @@ use model::{
 };
 
 use super::convert;
+use crate::services::networks::{built_in_id, mac};
 
 /// What a network is called that nobody named.
 const DEFAULT_NETWORK: &str = "bridge";
@@ -31,7 +32,7 @@ pub(super) fn summary(engine: &Engine, user: &UserContainer) -> own::ContainerSu
         command: user.command(),
         created_at: user.created_at,
         state: Some(state(&user.state())),
-        ports: ports(run.as_deref().filter(|_| user.is_running()), &spec.network.exposed),
+        ports: ports(run.as_deref().filter(|_| user.is_running()), spec.network.exposed.iter().chain(&user.defaults.exposed_ports)),
         labels: labels(user, &spec.container.labels),
         networks: vec![network_name(&spec.network.name).to_owned()],
         mounts: points(&spec.mounts, &volumes, engine).into_iter().map(|mount| named(mount.name, mount.source)).collect(),
@@ -102,7 +103,7 @@ fn protocol(protocol: Protocol) -> &'static str {
 }
 
 /// What a run has of the machine's ports; what is only said to be listened on besides.
-fn ports(run: Option<&Container>, exposed: &[String]) -> Vec<own::PublishedPort> {
+fn ports<'e>(run: Option<&Container>, exposed: impl Iterator<Item = &'e String>) -> Vec<own::PublishedPort> {
     let Some(run) = run else { return Vec::new() };
     let published = |port: &PortMapping| own::PublishedPort {
         container_port: port.container_port.into(),
@@ -137,7 +138,7 @@ pub(super) async fn details(engine: &Engine, user: &UserContainer) -> own::Conta
         summary: Some(summary),
         effective: Some(effective(user, &config)),
         mounts: points(&spec.mounts, &user.volumes(), engine),
-        networks: vec![endpoint(network_name(&spec.network.name), run.as_deref(), &spec.network.aliases)],
+        networks: vec![endpoint(engine, network_name(&spec.network.name), run.as_deref(), &spec.network.aliases)],
         log_path: engine.log_of_user(user).to_string_lossy().into_owned(),
         hosts_path: file("hosts"),
         hostname_path: file("hostname"),
@@ -232,7 +233,7 @@ fn kind(kind: UserMountKind) -> own::mount::Kind {
     }
 }
 
-fn endpoint(network: &str, run: Option<&Container>, aliases: &[String]) -> own::Endpoint {
+fn endpoint(engine: &Engine, network: &str, run: Option<&Container>, aliases: &[String]) -> own::Endpoint {
     let mut endpoint = own::Endpoint { network: network.to_owned(), aliases: aliases.to_vec(), ..own::Endpoint::default() };
     if let Some(PodState::Ready { network: Network::Pod { ip, additional } }) = run.map(|run| run.pod.state()) {
         for ip in std::iter::once(ip).chain(additional) {
@@ -241,6 +242,15 @@ fn endpoint(network: &str, run: Option<&Container>, aliases: &[String]) -> own::
                 *place = ip.to_string();
             }
         }
+    }
+    if let Some(place) = run.and_then(|run| engine.place_of(run)) {
+        let own = place.network.map(|id| id.to_string());
+        endpoint.network_id = own.unwrap_or_else(|| built_in_id(network));
+        let v4 = |ip: &IpAddr| ip.is_ipv4();
+        endpoint.gateway = place.gateways.into_iter().find(v4).map(|ip| ip.to_string()).unwrap_or_default();
+        let prefix = |v4: bool| place.addresses.iter().find(|(ip, _)| ip.is_ipv4() == v4).map_or(0, |(_, length)| (*length).into());
+        (endpoint.prefix, endpoint.prefix6) = (prefix(true), prefix(false));
+        endpoint.mac = mac(place.mac);
     }
     endpoint
 }
@@ -288,7 +298,7 @@ fn of_pod(container: &Container) -> own::ContainerSummary {
         command: container.plan().process.args.clone(),
         created_at: container.created_at,
         state: Some(state),
-        ports: ports(Some(container), &[]),
+        ports: ports(Some(container), std::iter::empty()),
         labels: container.spec.labels.clone(),
         networks: Some(network.to_owned()).filter(|name| !name.is_empty()).into_iter().collect(),
         mounts: container.spec.mounts.iter().map(|mount| mount.host_path.clone()).collect(),

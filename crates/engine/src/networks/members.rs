@@ -29,6 +29,19 @@ pub struct Member {
     pub servers: Vec<String>,
 }
 
+/// Where a run is in its network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The network of people's; `None`: that of all pods.
+    pub network: Option<NetworkId>,
+    /// The bridge's addresses.
+    pub gateways: Vec<IpAddr>,
+    /// Its own, with the lengths of their prefixes, the primary first.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+}
+
 impl Inner {
     /// The containers in a network, by name.
     pub(crate) fn members(&self, network: &UserNetwork) -> Vec<Member> {
@@ -82,6 +95,26 @@ impl Engine {
             self.inner().users.list().iter().filter_map(|user| named(&user.spec().network.name).ok()).collect();
         used.extend(networks.list().iter().filter(|network| !network.bridge.endpoints().is_empty()).map(|network| network.id));
         used
+    }
+
+    /// Where a run is in its network, if that is a bridge of ours.
+    pub fn place_of(&self, run: &crate::Container) -> Option<Place> {
+        let inner = self.inner();
+        let own = super::own_network(&run.pod.spec);
+        let network = own.and_then(|own| inner.networks.get(own.id));
+        let bridge = match (&network, &inner.network) {
+            (Some(network), _) => &network.bridge,
+            (None, net::Network::Bridge(bridge)) if own.is_none() => bridge,
+            (None, _) => return None,
+        };
+        let found = bridge.endpoints().into_iter().find(|endpoint| endpoint.pod == run.pod.id)?;
+        let (Fixed(subnets) | UntilPodCidr(subnets)) = &bridge.config().subnets;
+        Some(Place {
+            network: network.as_ref().map(|network| network.id),
+            gateways: subnets.iter().map(net::bridge::Subnet::gateway).collect(),
+            addresses: found.addresses,
+            mac: found.mac,
+        })
     }
 
     /// Subnets, gateways and bridge of the network of all pods, where that is built in; else nothing is known of it.

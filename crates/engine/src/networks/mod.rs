@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 
 pub use create::NewNetwork;
 pub use error::Error;
-pub use members::Member;
+pub use members::{Member, Place};
 pub(crate) use names::node_searches;
 pub(crate) use pods::own_network;
 pub(crate) use record::NetworkRecord;

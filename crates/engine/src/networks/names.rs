@@ -58,6 +58,10 @@ impl Here {
     async fn listen(self, address: SocketAddr) {
         let mut told = false;
         let (udp, tcp) = loop {
+            // Removed, before anybody could say so to this task.
+            if self.inner.upgrade().is_none_or(|inner| inner.networks.get(self.id).is_none()) {
+                return;
+            }
             match (UdpSocket::bind(address).await, TcpListener::bind(address).await) {
                 (Ok(udp), Ok(tcp)) => break (udp, tcp),
                 (Err(e), _) | (_, Err(e)) if !told => {
