@@ -45,7 +45,8 @@ fn options(wanted: Wanted) -> StreamOptions {
     StreamOptions { stdin: wanted.stdin, tty: wanted.tty }
 }
 
-fn failure(error: &Error) -> Failure {
+/// As the streaming server says it.
+pub(crate) fn failure(error: &Error) -> Failure {
     Failure(error.chain())
 }
 

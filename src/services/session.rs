@@ -7,19 +7,20 @@ use api::creel::{
     port_forward_response::Message as FromPort, process_output::Message as FromProcess,
 };
 use engine::{
-    Engine,
+    Engine, ExecCommand, StreamOptions,
     user::{UserContainer, UserStatus},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
+use model::container::EnvVar;
 use streaming::{
-    AttachRequest, ExecRequest, Size, Wanted,
+    AttachRequest, Exit, Size, Wanted,
     direct::{self, Listener, Said, Speaker},
 };
 use tokio::time::timeout;
 use tonic::{Status, Streaming as Incoming};
 
 use super::{ids, status, stream::Streaming};
-use crate::sessions::Sessions;
+use crate::sessions::{self, Sessions};
 
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,9 +41,10 @@ pub(super) async fn exec(engine: &Engine, mut input: Incoming<own::ExecRequest>)
         engine.tell_of_user(user, &format!("exec_create: {command}"), []);
         engine.tell_of_user(user, &format!("exec_start: {command}"), []);
     }
-    let wanted = Wanted { stdin: start.stdin, stdout: true, stderr: !start.tty, tty: start.tty };
-    let request = ExecRequest { container, command: start.command, wanted };
-    let mut process = Sessions(engine.clone()).run(request).await.map_err(|e| status::of_engine(&e))?;
+    let options = StreamOptions { stdin: start.stdin, tty: start.tty };
+    let (streams, ended) = engine.exec(container, command_of(start.clone())?, options).await.map_err(|e| status::of_engine(&e))?;
+    let exit: Exit = Box::pin(async move { ended.await.map_err(|e| sessions::failure(&e)) });
+    let mut process = streaming::Process { exit: Some(exit), ..sessions::process(streams) };
     if let (Some(user), Some(exit)) = (user, process.exit.take()) {
         let engine = engine.clone();
         process.exit = Some(Box::pin(async move {
@@ -67,6 +69,20 @@ pub(super) async fn exec(engine: &Engine, mut input: Incoming<own::ExecRequest>)
         }
     });
     Ok(output(start.tty, listener, Some(detach)))
+}
+
+fn command_of(start: own::ExecStart) -> Result<ExecCommand, Status> {
+    let variable = |text: String| match text.split_once('=') {
+        Some((name, value)) => Ok(EnvVar { name: name.to_owned(), value: value.as_bytes().to_vec().into() }),
+        None => Err(status::bad_field("env", &format!("{text}: not NAME=VALUE"))),
+    };
+    Ok(ExecCommand {
+        command: start.command,
+        user: start.user,
+        working_dir: start.working_dir,
+        env: start.env.into_iter().map(variable).collect::<Result<_, _>>()?,
+        all_capabilities: start.privileged,
+    })
 }
 
 /// The container of people with this name or id, if it runs; `None`: there is none.

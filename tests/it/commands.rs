@@ -64,7 +64,7 @@ async fn run_and_its_exit_codes() {
     let run = |more: &[&str]| creel(&daemon, &[&["run", "--rm"], more].concat());
     assert_eq!(run(&[IMAGE, "echo", "hello"]), (0, "hello\n".into(), String::new()));
     assert_eq!(run(&[IMAGE, "sh", "-c", "echo out; echo err >&2; exit 42"]), (42, "out\n".into(), "err\n".into()));
-    assert_eq!(run(&[IMAGE, "sh", "-c", "kill -9 $$"]).0, 137);
+    assert_eq!(run(&[IMAGE, "sh", "-c", "sh -c 'kill -9 $$'"]).0, 137);
     let (code, _, said) = run(&[IMAGE, "no-such-program"]);
     assert_eq!(code, 127, "{said}");
     assert!(said.starts_with("creel: Error response from daemon: ") && said.contains("no-such-program"), "{said}");
@@ -363,7 +363,7 @@ async fn signals_are_passed_on() {
     let daemon = ground().await;
     let script = "trap 'exit 33' TERM; echo ready; while :; do sleep 0.1; done";
     let mut child =
-        program(&daemon, &["run", "--rm", "--name", "s", IMAGE, "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        program(&daemon, &["run", "--rm", "--name", "sig", IMAGE, "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
     let pid = rustix::process::Pid::from_child(&child);
@@ -414,13 +414,14 @@ async fn events_and_completion() {
 async fn containers_of_pods_are_another_world() {
     let daemon = ground().await;
     let mut runtime = daemon.runtime().await;
-    let config = pods::pod("kube");
+    let mut config = pods::pod("kube");
+    config.log_directory = daemon.dir.path().join("logs").display().to_string();
     let pod = pods::run_pod(&mut runtime, &config).await.expect("run pod");
     let id = pods::run(&mut runtime, &pod, &config, &pods::container("c", BUSYBOX, "echo said; sleep 1000")).await;
     assert_eq!(daemon.creel_ok(&["ps", "-aq"]), "");
     let shown = daemon.creel_ok(&["ps", "--pods"]);
     assert!(shown.contains(&id[..12]) && shown.contains("POD"), "{shown}");
-    assert_eq!(daemon.creel_ok(&["exec", &id[..12], "echo", "inside"]), "inside");
+    assert_eq!(creel(&daemon, &["exec", &id[..12], "echo", "inside"]), (0, "inside\n".into(), String::new()));
     until("it has said it", || daemon.creel_ok(&["logs", &id]).contains("said"));
     assert_eq!(daemon.creel_ok(&["inspect", "-f", "{{.State.Status}}", &id]), "running");
     for refused in [&["rm", "-f"][..], &["stop"], &["kill"]] {

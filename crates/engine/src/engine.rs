@@ -16,7 +16,7 @@ use crate::{
     container::{
         Container,
         exec::ExecOutput,
-        stream::{Ended, ProcessStreams, StreamOptions},
+        stream::{Ended, ExecCommand, ProcessStreams, StreamOptions},
     },
     driver::{CgroupDriver, Placement},
     error::{About, Error, Step},
@@ -206,10 +206,10 @@ impl Engine {
     pub async fn exec(
         &self,
         id: ContainerId,
-        command: Vec<String>,
+        command: impl Into<ExecCommand>,
         options: StreamOptions,
     ) -> Result<(ProcessStreams, Ended), Error> {
-        self.inner.exec(id, command, options).await
+        self.inner.exec(id, command.into(), options).await
     }
 
     /// The streams of a container's main process, from now on.
@@ -305,7 +305,7 @@ impl Engine {
     /// For people.
     pub fn info(&self) -> Info {
         use model::{container::ContainerState, pod::PodState};
-        let (pods, containers) = (self.pods(), self.containers());
+        let (pods, containers, users) = (self.pods(), self.containers(), self.users());
         Info {
             config: self.inner.config.clone(),
             cgroup_version: match self.inner.cgroups.version() {
@@ -319,8 +319,9 @@ impl Engine {
             project_quotas: self.inner.quota != sys::quota::Support::None,
             pods: (pods.iter().filter(|p| matches!(p.state(), PodState::Ready { .. })).count(), pods.len()),
             containers: (
-                containers.iter().filter(|c| matches!(c.state(), ContainerState::Running { .. })).count(),
-                containers.len(),
+                containers.iter().filter(|c| matches!(c.state(), ContainerState::Running { .. })).count()
+                    + users.iter().filter(|user| user.is_running()).count(),
+                containers.len() + users.len(),
             ),
             images: self.inner.images.list().len(),
         }

@@ -42,7 +42,7 @@ pub use config::Config;
 pub use container::{
     Container,
     exec::ExecOutput,
-    stream::{Ended, ProcessStreams, StreamIn, StreamOptions, StreamOut, Terminal},
+    stream::{Ended, ExecCommand, ProcessStreams, StreamIn, StreamOptions, StreamOut, Terminal},
 };
 pub use driver::CgroupDriver;
 pub use engine::{Engine, Info};

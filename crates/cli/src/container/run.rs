@@ -2,7 +2,9 @@
 
 use std::{fs::OpenOptions, io::Write as _, path::Path, time::Duration};
 
-use api::creel::{CreateContainerRequest, StartContainerRequest, WaitContainerRequest, wait_container_request::Condition};
+use api::creel::{
+    CreateContainerRequest, RemoveContainerRequest, StartContainerRequest, WaitContainerRequest, wait_container_request::Condition,
+};
 use tonic::{Code, Status};
 
 use super::{
@@ -32,24 +34,37 @@ pub(super) async fn run(client: &mut Client, args: Run) -> Result<Exit, Error> {
     }
     let id = make(client, &flags, request).await.map_err(Error::of_run)?;
     if detach {
-        let started = client.containers.start(StartContainerRequest { container: id.clone() }).await;
-        started.map_err(not_started)?;
+        if let Err(status) = client.containers.start(StartContainerRequest { container: id.clone() }).await {
+            take_back(client, &flags, id).await;
+            return Err(not_started(status));
+        }
         output::print(&format!("{id}\n"))?;
         return Ok(Exit(0));
     }
     let removed = flags.rm.then(|| gone(client, &id));
-    let talk = Talk { container: id, inputs, proxy: sig_proxy };
-    let ended = match streams::talk(client, talk, Entry::Start).await {
-        Ok(Outcome::Detached) => return Ok(Exit(0)),
-        Ok(Outcome::Exit(exit)) => Ok(Exit(code(exit))),
-        Err(Refusal::Daemon(status)) => Err(not_started(*status)),
-        Err(Refusal::Here(error)) => return Err(error),
-    };
-    if let Some(removed) = removed {
-        // The name is free again when we are done.
-        tokio::time::timeout(REMOVAL, removed).await.ok();
+    let talk = Talk { container: id.clone(), inputs, proxy: sig_proxy };
+    match streams::talk(client, talk, Entry::Start).await {
+        Ok(Outcome::Detached) => Ok(Exit(0)),
+        Ok(Outcome::Exit(exit)) => {
+            if let Some(removed) = removed {
+                // The name is free again when we are done.
+                tokio::time::timeout(REMOVAL, removed).await.ok();
+            }
+            Ok(Exit(code(exit)))
+        }
+        Err(Refusal::Daemon(status)) => {
+            take_back(client, &flags, id).await;
+            Err(not_started(*status))
+        }
+        Err(Refusal::Here(error)) => Err(error),
     }
-    ended
+}
+
+/// One that was to go when it has ended goes if it cannot even be started. It may have gone already.
+async fn take_back(client: &mut Client, flags: &CreateFlags, container: String) {
+    if flags.rm {
+        client.containers.remove(RemoveContainerRequest { container, force: true, volumes: true }).await.ok();
+    }
 }
 
 /// How long its removal is waited for after its end.

@@ -4,13 +4,16 @@ use std::{
     fmt,
     future::Future,
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use model::{ContainerId, ErrorKind, ExecId, container::ContainerState};
+use model::{
+    ContainerId, ErrorKind, ExecId,
+    container::{ContainerState, EnvVar},
+};
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     termios::{Winsize, tcsetwinsize},
@@ -23,6 +26,7 @@ use tokio::{
 use super::{Container, exec::ExecGroup};
 use crate::{
     Inner,
+    blocking::blocking,
     error::{About, Error, Step},
     shim::{ExecIo, Shim},
     spec,
@@ -94,18 +98,41 @@ impl Terminal {
     }
 }
 
+/// A command beside a container's main process. What is empty is as the main process has it.
+#[derive(Clone, Debug, Default)]
+pub struct ExecCommand {
+    /// The command with its arguments.
+    pub command: Vec<String>,
+    /// NAME|UID[:GROUP|GID].
+    pub user: String,
+    /// Absolute.
+    pub working_dir: String,
+    /// On top of the container's.
+    pub env: Vec<EnvVar>,
+    /// With all capabilities that there are.
+    pub all_capabilities: bool,
+}
+
+impl From<Vec<String>> for ExecCommand {
+    fn from(command: Vec<String>) -> Self {
+        Self { command, ..Self::default() }
+    }
+}
+
 impl Inner {
     /// Runs a command with streams. When `Ended` is dropped, whatever is left of it is killed: nobody can reach it.
     pub(crate) async fn exec(
         self: &Arc<Self>,
         id: ContainerId,
-        command: Vec<String>,
+        command: ExecCommand,
         options: StreamOptions,
     ) -> Result<(ProcessStreams, Ended), Error> {
         let container = self.running(id)?;
         let exec = ExecId::from_bytes(crate::random_id());
-        let plan = if options.tty { spec::exec_plan_with_terminal } else { spec::exec_plan };
-        let plan = plan(&container.plan, exec, command).step(id, "exec")?;
+        let ExecCommand { command, user, working_dir, env, all_capabilities } = command;
+        let user = if user.is_empty() { None } else { Some(exec_user(&container, user).await?) };
+        let wishes = spec::ExecWishes { user, working_dir, env, all_capabilities };
+        let plan = spec::exec_plan_with(&container.plan, exec, (command, options.tty), wishes).step(id, "exec")?;
         let group = ExecGroup::create(self, plan.cgroup.clone()).await.step(id, "make the exec's cgroup")?;
         let shim = container.pod.shim()?;
         let io = if options.stdin { shim.exec_with_stdin(&plan).await } else { shim.exec(&plan).await };
@@ -165,6 +192,24 @@ impl Inner {
             }
         }
     }
+}
+
+/// Who that is in the container's own files, as they are now.
+async fn exec_user(container: &Arc<Container>, user: String) -> Result<model::container::ResolvedUser, Error> {
+    let id = container.id;
+    let gone = || Error::new(ErrorKind::FailedPrecondition, About::Container(id), "it does not run any more");
+    let pid = container.main_pid().await.ok_or_else(gone)?;
+    let spec = container.spec.clone();
+    let found = blocking(move || {
+        let root = rustix::fs::open(
+            format!("/proc/{pid}/root"),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        );
+        let root = root.map_err(|source| spec::Error::Kernel { call: "open its root", source })?;
+        spec::exec_user(&spec, &user, root.as_fd())
+    });
+    found.await.step(id, "exec")
 }
 
 /// A program that is not there (127) or cannot be run (126) is an outcome, as in a shell and as with ExecSync.

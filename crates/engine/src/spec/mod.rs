@@ -46,6 +46,7 @@ pub(crate) use devices::node_path as device_path;
 pub(crate) use env::adjusted as adjusted_env;
 pub use error::Error;
 pub use exec::{exec_plan, exec_plan_with_terminal};
+pub(crate) use exec::{ExecWishes, exec_plan_with, exec_user};
 pub use mounts::Volume;
 pub(crate) use mounts::{bind as extra_bind, tmpfs as tmpfs_mount};
 pub(crate) use profile::compile as seccomp_program;

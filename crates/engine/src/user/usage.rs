@@ -8,7 +8,6 @@ use std::{
 };
 
 use model::ErrorKind;
-use sys::process::Pid;
 
 use super::{UserContainer, UserStatus};
 use crate::{
@@ -116,19 +115,6 @@ fn machine_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kib| kib << 10)
-}
-
-/// The process that a container was started with: the first one of its PID namespace, or else the oldest one.
-pub(super) fn main_process(inner: &Inner, container: &Container) -> Option<Pid> {
-    let pids = inner.group(&container.plan.cgroup).ok()?.processes().ok()?;
-    let first = |pid: &&Pid| {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        line.is_some_and(|line| {
-            line.split_ascii_whitespace().count() == 2 && line.split_ascii_whitespace().next_back() == Some("1")
-        })
-    };
-    pids.iter().find(first).or(pids.first()).copied()
 }
 
 async fn ps(arguments: Vec<String>) -> Result<String, Error> {

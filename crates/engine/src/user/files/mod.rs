@@ -10,14 +10,17 @@ mod write;
 use std::{path::PathBuf, sync::Arc};
 
 use model::{ErrorKind, container::BindMount};
+use rustix::fs::{Mode, OFlags};
 use sys::{
     Errno,
     path::{Links, Root},
 };
 
 pub use changes::{Change, ChangeKind};
+pub(crate) use read::entry;
 pub use read::{FileStat, FoundFile, Last};
 pub use write::{Owners, Replace, Unpack};
+pub(crate) use write::{Place, bring};
 
 use super::UserContainer;
 use crate::{
@@ -165,20 +168,14 @@ impl Inner {
             return Ok(None);
         }
         let Ok(container) = self.table.container(user.id) else { return Ok(None) };
-        let inner = self.clone();
-        blocking(move || {
-            let Some(pid) = super::usage::main_process(&inner, &container) else { return Ok(None) };
-            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-            let opened = rustix::fs::open(format!("/proc/{}/root", pid.as_raw_nonzero()), flags, rustix::fs::Mode::empty());
-            match opened {
-                Ok(root) => Ok(Some(Root::from(root))),
-                // It has ended meanwhile.
-                Err(Errno::NOENT | Errno::SRCH) => Ok(None),
-                Err(e) => Err(call("open", "/", e)),
-            }
-        })
-        .await
-        .map_err(words)
+        let Some(pid) = container.main_pid().await else { return Ok(None) };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty()) {
+            Ok(root) => Ok(Some(Root::from(root))),
+            // It has ended meanwhile.
+            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+            Err(e) => Err(words(call("open", "/", e))),
+        }
     }
 
     /// What would be mounted in it if it ran: directories and files of this machine, and volumes.
@@ -195,6 +192,6 @@ impl Inner {
 }
 
 /// The whole story in docker's words, as the service says it.
-fn words(refused: Refused) -> Error {
+pub(crate) fn words(refused: Refused) -> Error {
     Error::new(refused.kind(), About::Words, crate::chain(&refused))
 }

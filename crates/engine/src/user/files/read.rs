@@ -108,7 +108,7 @@ fn file_stat(name: &str, stat: &rustix::fs::Stat, link_target: String) -> FileSt
 }
 
 /// The directory of a path and the name in it. Links on the way are followed in the root, and the last one if so wanted.
-fn entry(root: &Root, path: &str, last: Last) -> Result<(OwnedFd, Vec<u8>), Errno> {
+pub(crate) fn entry(root: &Root, path: &str, last: Last) -> Result<(OwnedFd, Vec<u8>), Errno> {
     let mut path = path.to_owned();
     for _ in 0..LINKS {
         let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", &path));

@@ -30,6 +30,8 @@ pub enum Owners {
     Archive,
     /// root's.
     Root,
+    /// A user's and a group's.
+    Ids(u32, u32),
 }
 
 /// What happens to something of another kind with the same name.
@@ -98,20 +100,24 @@ impl UserFiles {
         })?;
         // Links in the archive's paths lead to what they lead to in the container, and not out of it.
         let prefix = inside.trim_end_matches('/').to_owned();
-        let place = Place { root, prefix, owners, replace };
         drop(target);
-        let mut archive = tar::Archive::new(io::BufReader::with_capacity(256 << 10, archive));
-        let mut directories = Vec::new();
-        for entry in archive.entries().map_err(Refused::Archive)? {
-            let mut entry = entry.map_err(Refused::Archive)?;
-            place.entry(&mut entry, &mut directories)?;
-        }
-        // Directories get their times last: what comes into them changes these.
-        for (directory, seconds) in directories.into_iter().rev() {
-            rustix::fs::futimens(&directory, &times(seconds)).map_err(|e| call("futimens", &path, e))?;
-        }
-        Ok(())
+        bring(&Place { root, prefix, owners, replace, mode: None }, archive)
     }
+}
+
+/// Brings an archive, which is plain, to its place.
+pub(crate) fn bring(place: &Place, archive: File) -> Result<(), Refused> {
+    let mut archive = tar::Archive::new(io::BufReader::with_capacity(256 << 10, archive));
+    let mut directories = Vec::new();
+    for entry in archive.entries().map_err(Refused::Archive)? {
+        let mut entry = entry.map_err(Refused::Archive)?;
+        place.entry(&mut entry, &mut directories)?;
+    }
+    // Directories get their times last: what comes into them changes these.
+    for (directory, seconds) in directories.into_iter().rev() {
+        rustix::fs::futimens(&directory, &times(seconds)).map_err(|e| call("futimens", &place.prefix, e))?;
+    }
+    Ok(())
 }
 
 fn times(seconds: u64) -> Timestamps {
@@ -120,11 +126,15 @@ fn times(seconds: u64) -> Timestamps {
 }
 
 /// Where entries go.
-struct Place {
-    root: Root,
-    prefix: String,
-    owners: Owners,
-    replace: Replace,
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) root: Root,
+    /// Absolute, without a slash at its end.
+    pub(crate) prefix: String,
+    pub(crate) owners: Owners,
+    pub(crate) replace: Replace,
+    /// Of all files and directories; `None`: as the archive says.
+    pub(crate) mode: Option<Mode>,
 }
 
 type Entry<'a> = tar::Entry<'a, io::BufReader<File>>;
@@ -152,6 +162,7 @@ impl Place {
         let (parent, name) = self.parent(&path)?;
         let header = entry.header();
         let mode = Mode::from_raw_mode(header.mode().map_err(Refused::Archive)? & 0o7777);
+        let mode = self.mode.unwrap_or(mode);
         let (kind, mtime) = (header.entry_type(), header.mtime().map_err(Refused::Archive)?);
         let new = New { parent, name, path, mode, mtime };
         let kept = self.make_room(&new, kind.is_dir())?;
@@ -238,8 +249,10 @@ impl Place {
     }
 
     fn ids(&self, entry: &Entry<'_>, path: &str) -> Result<(Uid, Gid), Refused> {
-        if self.owners == Owners::Root {
-            return Ok((Uid::ROOT, Gid::ROOT));
+        match self.owners {
+            Owners::Root => return Ok((Uid::ROOT, Gid::ROOT)),
+            Owners::Ids(uid, gid) => return Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
+            Owners::Archive => {}
         }
         let number = |id: io::Result<u64>| {
             let id = id.map_err(Refused::Archive)?;
