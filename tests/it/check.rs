@@ -12,7 +12,7 @@ use crate::daemon::Daemon;
 
 /// Tries `probe` until it finds nothing; what the kernel tears down asynchronously (network namespaces) needs a moment.
 fn eventually_empty(what: &str, daemon: &Daemon, probe: impl Fn() -> Vec<String>) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let left = probe();
         if left.is_empty() {

@@ -62,7 +62,7 @@ fn log(daemon: &Daemon, pod: &str, container: &str) -> Vec<u64> {
 
 /// Waits until a container has written more than that.
 async fn wait_past(daemon: &Daemon, pod: &str, container: &str, count: u64) -> u64 {
-    for _ in 0..1000 {
+    for _ in 0..3000 {
         if let Some(last) = log(daemon, pod, container).last().copied().filter(|last| *last > count) {
             return last;
         }
@@ -371,7 +371,7 @@ async fn nobody_waits_for_ever() {
             wait_past(&daemon, "origin", name, count + 2).await;
         }
         let empty = || is_empty(&output);
-        for _ in 0..200 {
+        for _ in 0..3000 {
             if empty() {
                 break;
             }

@@ -137,7 +137,7 @@ impl Daemon {
     }
 
     pub async fn wait_ready(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Ok(mut client) = self.try_runtime().await
                 && client.version(cri::VersionRequest { version: "0.1.0".into() }).await.is_ok()
@@ -166,7 +166,7 @@ impl Daemon {
     /// The daemon ended by itself (a failpoint).
     pub fn wait_death(&mut self) {
         let mut child = self.child.take().expect("runs");
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "creeld still lives");
             std::thread::sleep(Duration::from_millis(10));
@@ -178,7 +178,7 @@ impl Daemon {
         let Some(mut child) = self.child.take() else { return };
         let pid = i32::try_from(child.id()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while child.try_wait().unwrap().is_none() {
             if Instant::now() > deadline {
                 child.kill().unwrap();
@@ -232,7 +232,7 @@ impl Daemon {
 
     pub async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
         let uri = format!("unix:{}", self.socket().display());
-        Endpoint::try_from(uri).unwrap().connect_timeout(Duration::from_secs(5)).connect().await
+        Endpoint::try_from(uri).unwrap().connect_timeout(Duration::from_secs(60)).connect().await
     }
 
     async fn try_runtime(&self) -> Result<RuntimeServiceClient<Channel>, tonic::transport::Error> {

@@ -190,7 +190,7 @@ async fn terminals() {
         (container.tty, container.stdin) = (true, true);
         let id = ground.run(&container).await;
         let log = ground.daemon.dir.path().join("logs/c.log");
-        for _ in 0..500 {
+        for _ in 0..3000 {
             if pods::log_text(&log).lines().count() > 1 {
                 break;
             }
@@ -295,7 +295,7 @@ async fn shared_pid_namespaces_and_volumes_that_mounts_travel_through() {
         context.privileged = true;
         context.namespace_options.as_mut().unwrap().pid = cri::NamespaceMode::Pod.into();
         let a = ground.run(&container).await;
-        for _ in 0..200 {
+        for _ in 0..3000 {
             if host.join("both/there/seen").exists() {
                 break;
             }

@@ -20,7 +20,7 @@ async fn ip_of(runtime: &mut Runtime, pod: &str) -> cri::PodSandboxNetworkStatus
 }
 
 fn fetch(address: &str) -> Option<String> {
-    for _ in 0..100 {
+    for _ in 0..500 {
         if let Ok(mut stream) = TcpStream::connect(address) {
             stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
             stream.write_all(b"x\n").ok();
@@ -57,7 +57,12 @@ async fn the_bridge_connects_pods_and_host_ports() {
     let id = pods::run(&mut runtime, &other, &client, &pods::container("c", BUSYBOX, "sleep 1000")).await;
     assert!(fetch(&format!("{}:8080", network.ip)).is_some(), "host to pod");
     for address in [&network.ip, &network.additional_ips[0].ip] {
-        let (code, out, err) = pods::exec(&mut runtime, &id, &["sh", "-c", &format!("echo | nc -w 2 {address} 8080")]).await;
+        let (code, out, err) = pods::exec(
+            &mut runtime,
+            &id,
+            &["sh", "-c", &format!("for _ in $(seq 50); do echo | nc -w 5 {address} 8080 && exit; sleep 0.2; done; exit 1")],
+        )
+        .await;
         assert_eq!((code, out.as_str()), (0, "served"), "pod to pod at {address}: {err}");
     }
     let host = std::fs::read_to_string("/proc/net/fib_trie").is_ok();

@@ -113,7 +113,7 @@ pub async fn status(runtime: &mut Runtime, container: &str) -> cri::ContainerSta
 
 /// Waits for the end of a container.
 pub async fn wait_exit(runtime: &mut Runtime, container: &str) -> cri::ContainerStatus {
-    for _ in 0..1500 {
+    for _ in 0..6000 {
         let status = status(runtime, container).await;
         if status.state() == cri::ContainerState::ContainerExited {
             return status;

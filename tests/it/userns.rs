@@ -342,6 +342,9 @@ async fn ex14_capabilities_and_proc_mounts() {
     let script = "unshare -r -m -p -f sh -c 'mount -t proc x /proc && mount -t tmpfs x /mnt && echo nested'";
     security(&mut unmasked).capabilities =
         Some(cri::Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Default::default() });
+    // AppArmor's default profile lets nobody mount.
+    let unconfined = cri::security_profile::ProfileType::Unconfined.into();
+    security(&mut unmasked).apparmor = Some(cri::SecurityProfile { profile_type: unconfined, ..Default::default() });
     let main = pods::run(&mut runtime, &id, &config, &unmasked).await;
     let (code, out, err) = pods::exec(&mut runtime, &main, &["sh", "-c", &format!("mkdir -p /mnt; {script}")]).await;
     assert_eq!((code, out.as_str()), (0, "nested"), "{err}");

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use model::{Descriptor, ErrorKind, MediaType};
 
 use super::{
-    bare, config,
+    bare, config, impatient,
     farm::{Farm, Piece, Reply, Seen, Store, digest, noise},
     hosts, layers, name, resolve, told,
 };
@@ -49,7 +49,8 @@ async fn source(registry: &Registry, farm: &Farm) -> Source {
 async fn fetch(handler: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> (Farm, Result<Bytes, Error>) {
     let count = AtomicUsize::new(0);
     let farm = Farm::start(move |seen| handler(seen, count.fetch_add(1, Ordering::SeqCst))).await;
-    let (_directory, registry) = bare();
+    // Some of what breaks is silence.
+    let (_directory, registry) = impatient();
     let source = source(&registry, &farm).await;
     let result = match registry.blob(&source, &blob().1).await {
         Ok(reader) => reader.read_all(1 << 30).await,
@@ -152,7 +153,7 @@ async fn f_40_a_slow_reader_is_no_slow_server() {
     let (bytes, descriptor) = blob();
     let content = bytes.clone();
     let farm = Farm::start(move |_| Reply::new(200, content.clone())).await;
-    let (_directory, registry) = bare();
+    let (_directory, registry) = impatient();
     let source = source(&registry, &farm).await;
     let mut reader = registry.blob(&source, &descriptor).await.unwrap();
     let mut all = Vec::new();
@@ -277,7 +278,7 @@ async fn a_dropped_call_loses_no_bytes() {
         })
     })
     .await;
-    let (_directory, registry) = bare();
+    let (_directory, registry) = impatient();
     let source = source(&registry, &farm).await;
     let mut reader = registry.blob(&source, &descriptor).await.unwrap();
     let mut all = Vec::new();

@@ -16,14 +16,14 @@ use model::ImageRef;
 
 use crate::{Config, Credentials, Error, Platform, Registry, Resolved, Secret, Timeouts};
 
-/// Short deadlines: what a test waits for does not come.
+/// Long deadlines: what a test waits for comes, however busy the machine is.
 fn timeouts() -> Timeouts {
     Timeouts {
-        connect: Duration::from_secs(3),
-        headers: Duration::from_secs(2),
-        document: Duration::from_secs(2),
-        progress: Duration::from_millis(400),
-        idle: Duration::from_secs(2),
+        connect: Duration::from_secs(20),
+        headers: Duration::from_secs(20),
+        document: Duration::from_secs(8),
+        progress: Duration::from_secs(20),
+        idle: Duration::from_secs(20),
         retries: 5,
         backoff: Duration::from_millis(4),
         retry_after: Duration::from_millis(40),
@@ -33,6 +33,15 @@ fn timeouts() -> Timeouts {
 fn config(directory: &tempfile::TempDir) -> Config {
     let platform = Platform::parse("linux/amd64").unwrap();
     Config { timeouts: timeouts(), platform, ..Config::new(directory.path()) }
+}
+
+/// For silence in the middle of an answer: what a test waits for does not come.
+fn impatient() -> (tempfile::TempDir, Registry) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(&directory);
+    config.timeouts.progress = Duration::from_millis(400);
+    let registry = Registry::new(config);
+    (directory, registry)
 }
 
 /// A registry client without any files.
