@@ -13,6 +13,7 @@ use api::{
 use tonic::{Code, transport::Channel};
 
 use crate::{
+    check,
     daemon::Daemon,
     pods::{self, BUSYBOX},
 };
@@ -439,9 +440,9 @@ async fn killed_in_the_middle() {
         world.daemon.terminate();
         world.daemon.set_env("CREEL_FAILPOINTS", Some(&format!("{point}=kill:1")));
         world.come_back().await;
-        let begun = world.containers.create(named("x", OBEDIENT)).await;
+        let begun = world.containers.create(named("xx", OBEDIENT)).await;
         if begun.is_ok() {
-            world.containers.start(own::StartContainerRequest { container: "x".into() }).await.unwrap_err();
+            world.containers.start(own::StartContainerRequest { container: "xx".into() }).await.unwrap_err();
         }
         world.daemon.wait_death();
         world.daemon.set_env("CREEL_FAILPOINTS", None);
@@ -449,25 +450,25 @@ async fn killed_in_the_middle() {
         let names = world.names(true).await;
         match point {
             "user.create" | "user.record" => assert_eq!(names, Vec::<String>::new(), "{point}"),
-            _ => assert_eq!(names, ["x"], "{point}"),
+            _ => assert_eq!(names, ["xx"], "{point}"),
         }
         if point == "user.started" {
-            assert_eq!(world.state("x").await.status(), State::Running);
+            assert_eq!(world.state("xx").await.status(), State::Running);
         }
         if names.is_empty() {
-            world.create(named("x", OBEDIENT)).await;
+            world.create(named("xx", OBEDIENT)).await;
         }
-        world.start("x").await;
-        world.remove("x", true).await.unwrap();
+        world.start("xx").await;
+        world.remove("xx", true).await.unwrap();
     }
     for point in ["user.stop", "user.exited", "user.remove", "user.removed"] {
-        world.run(named("x", OBEDIENT)).await;
+        world.run(named("xx", OBEDIENT)).await;
         world.daemon.terminate();
         world.daemon.set_env("CREEL_FAILPOINTS", Some(&format!("{point}=kill:1")));
         world.come_back().await;
-        world.remove("x", true).await.ok();
+        world.remove("xx", true).await.ok();
         if point == "user.stop" || point == "user.exited" {
-            let request = own::StopContainerRequest { container: "x".into(), timeout: Some(30), ..Default::default() };
+            let request = own::StopContainerRequest { container: "xx".into(), timeout: Some(30), ..Default::default() };
             world.containers.stop(request).await.ok();
         }
         world.daemon.wait_death();
@@ -475,7 +476,7 @@ async fn killed_in_the_middle() {
         world.come_back().await;
         match point {
             "user.removed" => assert_eq!(world.names(true).await, Vec::<String>::new(), "{point}"),
-            _ => world.remove("x", true).await.unwrap(),
+            _ => world.remove("xx", true).await.unwrap(),
         }
     }
     world.daemon.finish().await;
@@ -595,5 +596,37 @@ async fn configuration() {
         let refused = world.containers.create(request).await.unwrap_err();
         assert!(refused.message().contains(flag), "{refused:?}");
     }
+    world.daemon.finish().await;
+}
+
+/// After a boot of the machine: what has a policy runs again with its files, the rest has ended, and what was to go is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reboot() {
+    let mut world = World::new().await;
+    let counting = format!("echo x >> /count; cat /count | wc -l; {OBEDIENT}");
+    world.run(with_policy("again", &counting, "unless-stopped", 0)).await;
+    world.said("again", "1").await;
+    world.run(with_policy("failing", OBEDIENT, "on-failure", 5)).await;
+    world.run(with_policy("stopped", OBEDIENT, "unless-stopped", 0)).await;
+    world.stop("stopped").await;
+    world.run(named("plain", OBEDIENT)).await;
+    let mut passing = named("passing", OBEDIENT);
+    passing.host.as_mut().unwrap().auto_remove = true;
+    world.run(passing).await;
+    world.create(with_policy("never-run", OBEDIENT, "always", 0)).await;
+    world.daemon.kill();
+    check::kill_everything(&world.daemon);
+    check::unmount_shm(&world.daemon);
+    std::fs::remove_dir_all(world.daemon.run_dir()).unwrap();
+    world.come_back().await;
+    for name in ["again", "failing"] {
+        world.until(name, "start after the boot", |s| s.status() == State::Running && s.restart_count == 1).await;
+    }
+    world.said("again", "2").await;
+    for (name, status) in [("stopped", State::Exited), ("plain", State::Exited), ("never-run", State::Created)] {
+        assert_eq!(world.state(name).await.status(), status, "{name}");
+    }
+    assert!(!world.names(true).await.contains(&"passing".to_owned()));
+    world.start("plain").await;
     world.daemon.finish().await;
 }

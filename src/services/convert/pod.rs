@@ -7,9 +7,6 @@ use model::pod::{Dns, NamespaceMode, PodKey, PodSpec, PortMapping, Protocol};
 
 use super::{Result, absolute, annotations, invalid, known, labels, no_climbing, resources, security, shown};
 
-/// The label that `creel run` puts on its pods; its value is the name that a person sees.
-pub(crate) const NAME_LABEL: &str = "creel.name";
-
 /// A pod as asked for.
 pub(crate) fn spec(config: Option<cri::PodSandboxConfig>, runtime_handler: String) -> Result<PodSpec> {
     let config = config.ok_or_else(|| invalid("config", "missing"))?;
@@ -26,7 +23,7 @@ pub(crate) fn spec(config: Option<cri::PodSandboxConfig>, runtime_handler: Strin
         log_directory: log_directory(config.log_directory)?,
         dns: dns(config.dns_config)?,
         port_mappings,
-        user_made: config.labels.contains_key(NAME_LABEL),
+        user_made: false,
         labels: labels("config.labels", config.labels)?,
         annotations: annotations("config.annotations", config.annotations)?,
         cgroup_parent: cgroup_parent(linux.cgroup_parent)?,
@@ -186,8 +183,6 @@ mod tests {
         let pod = converted(good()).unwrap();
         assert_eq!(pod.key, PodKey { namespace: "ns".into(), name: "n".into(), uid: "u".into(), attempt: 3 });
         assert_eq!((pod.namespaces, pod.user_made, pod.dns), (Default::default(), false, None));
-        let named = Config { labels: [(NAME_LABEL.to_owned(), "x".to_owned())].into(), ..good() };
-        assert!(converted(named).unwrap().user_made);
     }
 
     #[test]

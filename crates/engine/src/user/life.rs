@@ -174,8 +174,8 @@ impl Inner {
         self.detached(About::Words, async move {
             let Some(container) = inner.no_more_starts(&user).await? else { return Ok(()) };
             inner.end_gently(&user, &container, stop).await?;
-            // Until its end is written down and its pod is gone.
-            drop(user.ops.lock().await);
+            let _ops = user.ops.lock().await;
+            inner.settle(&user, &container).await;
             inner.tell_user(&user, "stop", []);
             Ok(())
         })
@@ -262,7 +262,8 @@ impl Inner {
             };
             if signal == Signal::KILL {
                 inner.kill_container(&container).await?;
-                drop(user.ops.lock().await);
+                let _ops = user.ops.lock().await;
+                inner.settle(&user, &container).await;
             }
             Ok(())
         })
@@ -413,7 +414,7 @@ impl Inner {
             return Ok(()); // it was to go when it had ended
         }
         if user.is_running() && force == super::Force::Given {
-            // Its end comes before its follower could write it down.
+            // Before its follower, which waits as we do.
             if let Ok(container) = self.table.container(user.id) {
                 self.settle(user, &container).await;
             }

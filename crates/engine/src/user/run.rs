@@ -173,7 +173,9 @@ impl Inner {
     /// A run is over: that is written down, its pod goes, and its policy decides. To be called with `ops` held.
     pub(super) async fn settle(self: &Arc<Self>, user: &Arc<UserContainer>, container: &Container) {
         let ContainerState::Exited { started_at, finished_at, exit, message, .. } = container.state() else { return };
-        if user.phase() != Phase::Running || user.is_gone() {
+        // Whoever waited for its end and its follower both come here, and the second may find the next run.
+        let current = self.table.container(user.id).is_ok_and(|found| found.pod.id == container.pod.id);
+        if !current || user.phase() != Phase::Running || user.is_gone() {
             return;
         }
         if failpoint::hit("user.exited", user.id).is_err() {
@@ -261,7 +263,7 @@ impl Inner {
 }
 
 /// Names of pods are never used twice: an earlier run's pod may still be there.
-fn key(name: &str, id: model::ContainerId) -> PodKey {
+pub(super) fn key(name: &str, id: model::ContainerId) -> PodKey {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let attempt = (since.as_millis() & u128::from(u32::MAX)) as u32;
     PodKey { namespace: NAMESPACE.to_owned(), name: name.to_owned(), uid: id.to_string(), attempt }
