@@ -186,12 +186,21 @@ fn pulled(person: &Person<'_>, upstream: &Upstream) -> String {
         assert!(again.contains(&line), "{again}");
     }
     assert!(again.contains(&format!("Status: Image is up to date for {name}@{}\n", upstream.manifest)), "{again}");
+    let objects = objects(&person.ok(&["pull", "--format", "json", &format!("{name}:1")]));
+    assert_eq!(objects[0], serde_json::json!({"id": "1", "status": "Pulling from tutorial/app"}));
+    assert!(objects.iter().any(|object| object["id"] == first && object["status"] == "Already exists"), "{objects:?}");
+    assert_eq!(objects.last().unwrap()["status"], format!("Status: Image is up to date for {name}:1"));
     assert_eq!(person.ok(&["pull", "-q", &format!("{name}:1")]), format!("{name}:1\n"));
     let all = person.ok(&["pull", "-a", "-q", &name]);
     assert_eq!(all, format!("{name}:1\n"));
     let refused = person.fails(&["pull", "-a", &format!("{name}:1")]);
     assert!(refused.contains("tag can't be used with --all-tags/-a"), "{refused}");
     person.ok(&["image", "inspect", "--format", "{{.Id}}", &format!("{name}:1")]).trim().to_owned()
+}
+
+/// The lines of `--format json`.
+fn objects(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
 }
 
 fn looked_at(person: &Person<'_>, upstream: &Upstream, id: &str) {
@@ -299,6 +308,10 @@ fn pushed(person: &Person<'_>, upstream: &Upstream, id: &str, host: &str) {
     assert!(pushed.lines().last().unwrap().starts_with(&end), "the digest that was pulled: {pushed}");
     let again = person.ok(&["push", &theirs]);
     assert_eq!(again.lines().filter(|line| line.ends_with(": Layer already exists")).count(), 2, "{again}");
+    let told = objects(&person.ok(&["push", "--format", "json", &theirs]));
+    assert_eq!(told.last().unwrap()["aux"]["Digest"], upstream.manifest.as_str());
+    let layer = serde_json::json!({"id": short(&upstream.diff_ids[0]), "status": "Layer already exists"});
+    assert!(told.iter().any(|object| object["id"] == layer["id"] && object["status"] == layer["status"]), "{told:?}");
     let other = format!("{host}/other/app:2");
     person.ok(&["tag", &theirs, &other]);
     let mounted = person.ok(&["push", &other]);
