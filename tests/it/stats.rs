@@ -360,3 +360,47 @@ async fn inspect_shows_pid_and_plan() {
     assert!(std::path::Path::new(&format!("/proc/{}", shown["info"]["pid"])).exists());
     daemon.finish().await;
 }
+
+/// Many who ask at once get everything of many containers.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_containers_are_counted_for_all_who_ask() {
+    const PODS: usize = 10;
+    const EACH: usize = 20;
+    let daemon = Daemon::start().await;
+    pods::pull(&daemon, BUSYBOX).await;
+    let runtime = daemon.runtime().await;
+    let made = (0..PODS).map(|number| {
+        let mut runtime = runtime.clone();
+        async move {
+            let config = pods::host_pod(&format!("load-{number}"));
+            let pod = pods::run_pod(&mut runtime, &config).await.expect("run pod");
+            let mut ids = Vec::new();
+            for one in 0..EACH {
+                let container = pods::container(&format!("c{one}"), BUSYBOX, "exec sleep 1000");
+                ids.push(pods::run(&mut runtime, &pod, &config, &container).await);
+            }
+            ids
+        }
+    });
+    let mut wanted = futures_util::future::join_all(made).await.concat();
+    wanted.sort_unstable();
+    let asked = (0..8).map(|_| {
+        let (mut runtime, wanted) = (runtime.clone(), &wanted);
+        async move {
+            let stats = runtime.list_container_stats(cri::ListContainerStatsRequest::default()).await.unwrap().into_inner().stats;
+            let mut ids: Vec<_> = stats.iter().map(|one| one.attributes.as_ref().unwrap().id.clone()).collect();
+            ids.sort_unstable();
+            assert_eq!(&ids, wanted);
+            assert!(stats.iter().all(|one| one.cpu.is_some() && one.memory.is_some()));
+            let pods = runtime.list_pod_sandbox_stats(cri::ListPodSandboxStatsRequest::default()).await.unwrap().into_inner().stats;
+            let each: Vec<_> = pods.iter().map(|pod| pod.linux.as_ref().unwrap().containers.len()).collect();
+            assert_eq!(each, [EACH; PODS]);
+            let request = cri::ListPodSandboxMetricsRequest::default();
+            let metrics = runtime.list_pod_sandbox_metrics(request).await.unwrap().into_inner().pod_metrics;
+            let each: Vec<_> = metrics.iter().map(|pod| pod.container_metrics.len()).collect();
+            assert_eq!(each, [EACH; PODS]);
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    daemon.finish().await;
+}
