@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -83,10 +83,23 @@ where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
     let start = Instant::now();
-    // Given back when the answer begins: a stream of events does not hold it. What only reads never waits.
-    let _slot = if only_reads(&rpc) { None } else { slots.acquire().await.ok() };
-    let response = match AssertUnwindSafe(async { inner.call(request).await }).catch_unwind().await {
-        Ok(result) => result?,
+    let limit = request.headers().get("grpc-timeout").and_then(|text| deadline(text.to_str().ok()?));
+    let work = async {
+        // Given back when the answer begins: a stream of events does not hold it. What only reads never waits.
+        let _slot = if only_reads(&rpc) { None } else { slots.acquire().await.ok() };
+        inner.call(request).await
+    };
+    // The server behind this has the same limit and would call it CANCELLED, which to a client is something else: sometimes
+    // its own clock is the later one.
+    let limited = async {
+        match limit {
+            Some(limit) => tokio::time::timeout(limit.saturating_sub(EARLIER), work).await,
+            None => Ok(work.await),
+        }
+    };
+    let response = match AssertUnwindSafe(limited).catch_unwind().await {
+        Ok(Ok(result)) => result?,
+        Ok(Err(_)) => status::too_late().into_http(),
         Err(panic) => {
             tracing::error!(panic = panic_text(panic.as_ref()), "request panicked");
             status::panicked().into_http()
@@ -94,6 +107,24 @@ where
     };
     log(response.headers(), start);
     Ok(response)
+}
+
+/// How much less than its client a request is waited for.
+const EARLIER: Duration = Duration::from_millis(2);
+
+/// The deadline that a caller has set on a call (gRPC over HTTP/2, "Timeout").
+pub(crate) fn deadline(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
 }
 
 /// RPCs that answer from memory and the kernel's counters. The kubelet's lists must not wait behind five hundred pods that are being stopped.
@@ -154,6 +185,17 @@ mod tests {
         });
         let response = EdgeLayer::new(8).layer(bug).oneshot(Request::new(Body::empty())).await.unwrap();
         assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), Code::Internal);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_passes_is_called_so() {
+        let slow = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, std::convert::Infallible>>());
+        for timeout in ["30m", "1n", "0S"] {
+            let request = Request::builder().header("grpc-timeout", timeout).body(Body::empty()).unwrap();
+            let response = EdgeLayer::new(8).layer(slow.clone()).oneshot(request).await.unwrap();
+            let status = Status::from_header_map(response.headers()).unwrap();
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{timeout}");
+        }
     }
 
     #[tokio::test]

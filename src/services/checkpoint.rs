@@ -10,20 +10,9 @@ use tonic::{Request, Status};
 
 use super::{convert, ids, status};
 
-/// The deadline that a caller has set on a call (gRPC over HTTP/2, "Timeout").
+/// The deadline that a caller has set on a call.
 pub(super) fn deadline<T>(request: &Request<T>) -> Option<Duration> {
-    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    match unit {
-        "H" => Some(Duration::from_secs(number * 3600)),
-        "M" => Some(Duration::from_secs(number * 60)),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
+    crate::edge::deadline(request.metadata().get("grpc-timeout")?.to_str().ok()?)
 }
 
 /// The shorter of two limits.

@@ -34,7 +34,9 @@ pub(crate) fn of_engine(error: &Error) -> Status {
     let text = scrubbed(&error.chain());
     match error.about() {
         About::ImageVolume(_) => Status::new(code(error.kind()), format!("{}: {text}", word::IMAGE_VOLUME_MOUNT_FAILED)),
-        About::Engine | About::Pod(_) | About::Container(_) | About::Image(_) | About::Words => Status::new(code(error.kind()), text),
+        About::Engine | About::Pod(_) | About::Container(_) | About::Image(_) | About::Words => {
+            Status::new(code(error.kind()), text)
+        }
     }
 }
 
@@ -104,6 +106,11 @@ pub(crate) fn not_now(why: &str) -> Status {
 /// A reader of events who did not keep up.
 pub(crate) fn lagged(lost: u64) -> Status {
     Status::data_loss(format!("the client was too slow, {lost} events are lost: list again"))
+}
+
+/// The client's deadline has passed. What was begun for it goes on.
+pub(crate) fn too_late() -> Status {
+    Status::deadline_exceeded("the request's deadline has passed")
 }
 
 /// The daemon ends.
