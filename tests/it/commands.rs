@@ -64,7 +64,7 @@ async fn run_and_its_exit_codes() {
     let run = |more: &[&str]| creel(&daemon, &[&["run", "--rm"], more].concat());
     assert_eq!(run(&[IMAGE, "echo", "hello"]), (0, "hello\n".into(), String::new()));
     assert_eq!(run(&[IMAGE, "sh", "-c", "echo out; echo err >&2; exit 42"]), (42, "out\n".into(), "err\n".into()));
-    assert_eq!(run(&[IMAGE, "sh", "-c", "sh -c 'kill -9 $$'"]).0, 137);
+    assert_eq!(run(&[IMAGE, "sh", "-c", "sh -c 'kill -9 $$'; exit $?"]).0, 137);
     let (code, _, said) = run(&[IMAGE, "no-such-program"]);
     assert_eq!(code, 127, "{said}");
     assert!(said.starts_with("creel: Error response from daemon: ") && said.contains("no-such-program"), "{said}");
