@@ -16,7 +16,7 @@ use super::{
 use crate::{clock, failpoint};
 
 /// Where networks get their addresses from: away from those of pods (`BridgeConfig::for_instance`), of clusters and of docker.
-const POOL: (IpAddr, u8) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 192, 0, 0)), 12);
+const POOL: (IpAddr, u8) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 208, 0, 0)), 12);
 /// Addresses of one network: 253 containers.
 const LENGTH: u8 = 24;
 /// How often another subnet is tried if somebody else was faster.
