@@ -227,7 +227,7 @@ impl ImagesApi for ImagesService {
             None => Ok(pieces.message().await?.map(|piece| piece.data)),
         };
         let archive = receive(next, &self.engine.info().config.root).await?;
-        let id = self.engine.images().from_files(archive, wanted).await.map_err(|e| status::of_engine(&e))?;
+        let id = self.engine.images().import_files(archive, wanted).await.map_err(|e| status::of_engine(&e))?;
         trim_soon();
         tell(&self.engine, "import", id, start.name);
         Ok(Response::new(own::ImportImageResponse { id: id.to_string() }))

@@ -32,7 +32,7 @@ pub(crate) async fn remove(client: &mut Client, args: &Rmi) -> Result<Exit, Erro
     }
     // Forced removal of what is not there is not a failure, as long as nothing else is one.
     let all_missing = errors.iter().all(|status| status.code() == tonic::Code::NotFound);
-    Ok(Exit(u8::from(!errors.is_empty() && !(args.force && all_missing))))
+    Ok(Exit(u8::from(!(errors.is_empty() || args.force && all_missing))))
 }
 
 fn lines(removals: &[Removal], untagged: &str, deleted: &str) -> String {

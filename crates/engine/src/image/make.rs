@@ -108,10 +108,10 @@ impl Images {
     ///
     /// # Errors
     /// `InvalidArgument` for what is no such archive and for changes that are none; if the disk fails. Nothing is left then.
-    pub async fn from_files(&self, archive: File, wanted: FromFiles) -> Result<ImageId, Error> {
+    pub async fn import_files(&self, archive: File, wanted: FromFiles) -> Result<ImageId, Error> {
         let shared = self.shared.clone();
         let about = About::Image("import".to_owned());
-        blocking(move || shared.from_files(archive, wanted)).await.step(about, "import")
+        blocking(move || shared.import_files(archive, wanted)).await.step(about, "import")
     }
 }
 
@@ -150,7 +150,7 @@ impl Shared {
         self.put(Making { document, config, created, entry, layers, size, name: commit.name })
     }
 
-    fn from_files(&self, archive: File, wanted: FromFiles) -> Result<ImageId, Unmakable> {
+    fn import_files(&self, archive: File, wanted: FromFiles) -> Result<ImageId, Unmakable> {
         let config = changes::change(Map::new(), &wanted.changes)?;
         let mut start = [0; 6];
         let n = super::import::read_start(&mut &archive, &mut start)?;

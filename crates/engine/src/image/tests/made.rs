@@ -103,7 +103,7 @@ async fn import(lab: &Lab, bytes: &[u8], wanted: FromFiles) -> Result<ImageId, c
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     file.rewind().unwrap();
-    lab.images.from_files(file, wanted).await
+    lab.images.import_files(file, wanted).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
