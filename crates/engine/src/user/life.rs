@@ -403,11 +403,11 @@ impl Inner {
         force: super::Force,
         anonymous: Anonymous,
     ) -> Result<(), Error> {
-        if force == super::Force::Given {
-            if let Some(container) = self.no_more_starts(user).await? {
-                self.signal_user(user, &container, Signal::KILL).await?;
-                self.kill_container(&container).await?;
-            }
+        if force == super::Force::Given
+            && let Some(container) = self.no_more_starts(user).await?
+        {
+            self.signal_user(user, &container, Signal::KILL).await?;
+            self.kill_container(&container).await?;
         }
         let _ops = user.ops.lock().await;
         if user.is_gone() {

@@ -61,8 +61,7 @@ impl LogReader {
     /// What reading it says.
     pub fn open(path: PathBuf, query: LogQuery) -> io::Result<Self> {
         let rotated = rotated(&path)?;
-        let mut reader =
-            Self { path, query, rotated, file: None, half: Vec::new(), tail: VecDeque::new(), ended: query.tail == Some(0) };
+        let mut reader = Self { path, query, rotated, file: None, half: Vec::new(), tail: VecDeque::new(), ended: false };
         if let Some(lines) = query.tail {
             reader.find_tail(lines)?;
         }
@@ -71,7 +70,6 @@ impl LogReader {
 
     /// Reads all that is there, and keeps the last lines of it: parts of one line count as one.
     fn find_tail(&mut self, lines: u64) -> io::Result<()> {
-        self.ended = false;
         let (mut tail, mut whole) = (VecDeque::new(), 0);
         while let Some(line) = self.read()? {
             whole += u64::from(line.data.ends_with(b"\n"));
