@@ -91,6 +91,9 @@ pub enum Problem {
     /// An instruction that cannot be where it is.
     #[error("{0}")]
     Place(&'static str),
+    /// A stage that cannot be.
+    #[error("{0}")]
+    Stage(String),
 }
 
 fn hint(near: Option<&str>) -> String {

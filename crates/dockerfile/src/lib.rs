@@ -12,6 +12,7 @@ mod ignore;
 mod instruction;
 mod lines;
 mod parse;
+mod stages;
 mod suggest;
 mod words;
 
@@ -23,4 +24,5 @@ pub use ignore::{Ignore, IgnoreError};
 pub use instruction::{Copy, Healthcheck, Instruction, Pair, Run};
 pub use lines::{Directives, Heredoc};
 pub use parse::{Dockerfile, Located, parse, parse_change};
+pub use stages::{Base, Stage, Stages, from_of};
 pub use suggest::closest;
