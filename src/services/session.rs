@@ -45,7 +45,10 @@ pub(super) async fn exec(engine: &Engine, mut input: Incoming<own::ExecRequest>)
     let (streams, ended) = engine.exec(container, command_of(start.clone())?, options).await.map_err(|e| status::of_engine(&e))?;
     let exit: Exit = Box::pin(async move { ended.await.map_err(|e| sessions::failure(&e)) });
     let mut process = streaming::Process { exit: Some(exit), ..sessions::process(streams) };
-    if let (Some(user), Some(exit)) = (user, process.exit.take()) {
+    // Not taken out for nothing: a command whose end nobody waits for is killed.
+    if let Some(user) = user
+        && let Some(exit) = process.exit.take()
+    {
         let engine = engine.clone();
         process.exit = Some(Box::pin(async move {
             let exit = exit.await;

@@ -113,6 +113,10 @@ pub(crate) fn rpc(what: impl Into<String>) -> impl FnOnce(Status) -> Error {
 
 /// What the daemon says, as docker's users know it.
 pub(crate) fn daemon(status: Status) -> Error {
+    // The daemon has not answered at all: the connection has a cause of its own.
+    if status.source().is_some() {
+        return Error::Rpc { what: "talk to creeld".to_owned(), status: Box::new(status) };
+    }
     Error::Daemon(last(&status_text(&status)).to_owned())
 }
 
