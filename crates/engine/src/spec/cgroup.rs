@@ -47,7 +47,9 @@ fn slice(name: &str) -> Result<String, Error> {
         _ => name,
     };
     if name.starts_with('/') && !unit.ends_with(".slice") {
-        return refuse("is a path, and creel's cgroup driver is systemd, which wants a slice: set the kubelet's driver to the same");
+        return refuse(
+            "is a path, and creel's cgroup driver is systemd, which wants a slice: set the kubelet's driver to the same",
+        );
     }
     let path = systemd::path_of(unit).map_err(|e| Error::CgroupParent { path: cut(name), why: e.why })?;
     if name.starts_with('/') && name.trim_end_matches('/') != path.trim_end_matches('/') {
