@@ -192,7 +192,7 @@ mod tests {
         let slow = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, std::convert::Infallible>>());
         for timeout in ["30m", "1n", "0S"] {
             let request = Request::builder().header("grpc-timeout", timeout).body(Body::empty()).unwrap();
-            let response = EdgeLayer::new(8).layer(slow.clone()).oneshot(request).await.unwrap();
+            let response = EdgeLayer::new(8).layer(slow).oneshot(request).await.unwrap();
             let status = Status::from_header_map(response.headers()).unwrap();
             assert_eq!(status.code(), Code::DeadlineExceeded, "{timeout}");
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use api::{
     FILE_DESCRIPTOR_SET, MAX_MESSAGE,
     creel::{
-        containers_server::ContainersServer, creel_server::CreelServer, images_server::ImagesServer, networks_server::NetworksServer, system_server::SystemServer,
-        volumes_server::VolumesServer,
+        containers_server::ContainersServer, creel_server::CreelServer, images_server::ImagesServer,
+        networks_server::NetworksServer, system_server::SystemServer, volumes_server::VolumesServer,
     },
     runtime::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };

@@ -366,7 +366,7 @@ async fn handlers_that_are_not_there_or_do_not_work() {
     let context = userns.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     let ids = cri::IdMapping { host_id: 1 << 20, container_id: 0, length: 1 << 16 };
     context.namespace_options.as_mut().unwrap().userns_options =
-        Some(cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: vec![ids.clone()], gids: vec![ids] });
+        Some(cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: vec![ids], gids: vec![ids] });
     for (handler, words) in [
         ("failing", "need the built-in handler: creel joins none with \"failing 1.0\""),
         ("mute", "need the built-in handler: \"mute 2.0\" does not say that it has idmapped mounts"),

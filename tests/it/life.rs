@@ -538,7 +538,7 @@ async fn its_image_is_in_use() {
     world.wait("web", Condition::NotRunning).await;
     let mut images = api::creel::images_client::ImagesClient::new(world.daemon.channel().await.unwrap());
     let id = world.summary("web").await.image_id;
-    let remove = |image: &str, force| own::RemoveImageRequest { image: image.into(), force, ..Default::default() };
+    let remove = |image: &str, force| own::RemoveImageRequest { image: image.into(), force };
     refused(images.remove(remove(BUSYBOX, false)).await, Code::FailedPrecondition, "is using its referenced image");
     refused(images.remove(remove(&id, false)).await, Code::FailedPrecondition, "image is being used by stopped container");
     images.remove(remove(&id, true)).await.unwrap();

@@ -27,9 +27,9 @@ mod schema;
 mod state;
 mod store;
 mod sweeper;
-mod volume;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 pub use container::ContainerDir;
 pub use error::Error;

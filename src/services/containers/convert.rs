@@ -122,11 +122,7 @@ fn pod(config: &own::ContainerConfig, host: &own::HostConfig) -> Result<PodSpec>
         run_as_group: None,
         userns,
         selinux: None,
-        own: Some(OwnPod {
-            hosts,
-            shm_size: Some(host.shm_size).filter(|size| *size > 0).or(Some(SHM_SIZE)),
-            ..OwnPod::default()
-        }),
+        own: Some(OwnPod { hosts, shm_size: Some(host.shm_size).filter(|size| *size > 0).or(Some(SHM_SIZE)), ..OwnPod::default() }),
     })
 }
 

@@ -10,6 +10,8 @@ use super::convert::{invalid, shown};
 const PERIOD: i64 = 100_000;
 /// The least memory that docker gives.
 const LEAST_MEMORY: i64 = 6 << 20;
+/// Least share of the CPUs, in billionths of one.
+const LEAST_CPUS: i64 = 10_000_000;
 
 /// Names of setrlimit(2), at the place of their numbers on Linux.
 const RLIMITS: [&str; 16] = [
@@ -64,7 +66,7 @@ pub(super) fn resources(asked: Option<&own::Limits>) -> Result<Resources, Status
         Some(cpus) => (Some(PERIOD), Some(cpus.saturating_mul(PERIOD) / 1_000_000_000)),
         None => (asked.cpu_period, asked.cpu_quota),
     };
-    if asked.nano_cpus.is_some_and(|cpus| cpus < 0) || quota.is_some_and(|quota| (1..1000).contains(&quota)) {
+    if asked.nano_cpus.is_some_and(|cpus| cpus != 0 && cpus < LEAST_CPUS) || quota.is_some_and(|quota| (1..1000).contains(&quota)) {
         return Err(invalid("Range of CPUs is from 0.01 on"));
     }
     Ok(Resources {

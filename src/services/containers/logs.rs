@@ -95,7 +95,7 @@ async fn read(whose: &Whose, path: std::path::PathBuf, query: LogQuery, follow: 
                 break;
             }
             for line in lines {
-                let entry = own::LogEntry { time: line.time, stderr: line.stderr, data: line.data.into() };
+                let entry = own::LogEntry { time: line.time, stderr: line.stderr, data: line.data };
                 if to.send(Ok(entry)).await.is_err() {
                     return Ok(());
                 }

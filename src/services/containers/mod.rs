@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use api::creel::{self as own, containers_server::Containers, wait_container_request::Condition};
 use engine::{
     Engine,
-    user::{Anonymous, Force, Pause, UserCommit, Patience, Stop, UserContainer, UserStatus, WaitFor},
+    user::{Anonymous, Force, Patience, Pause, Stop, UserCommit, UserContainer, UserStatus, WaitFor},
 };
 use model::Signal;
 use prost::Message;

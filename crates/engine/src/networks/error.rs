@@ -55,7 +55,7 @@ pub enum Error {
         name: String,
         /// What the disk says.
         #[source]
-        source: store::Error,
+        source: Box<store::Error>,
     },
     /// The kernel.
     #[error("{operation} network {name}")]
@@ -88,7 +88,7 @@ impl Error {
     }
 
     pub(super) fn store(operation: &'static str, name: &str) -> impl FnOnce(store::Error) -> Self {
-        move |source| Self::Store { operation, name: name.to_owned(), source }
+        move |source| Self::Store { operation, name: name.to_owned(), source: Box::new(source) }
     }
 
     pub(super) fn net(operation: &'static str, name: &str) -> impl FnOnce(net::Error) -> Self {

@@ -52,10 +52,10 @@ pub enum Error {
     List(#[source] store::Error),
     /// The disk.
     #[error("create volume {0}")]
-    Create(String, #[source] store::Error),
+    Create(String, #[source] Box<store::Error>),
     /// The disk.
     #[error("remove volume {0}")]
-    Remove(String, #[source] store::Error),
+    Remove(String, #[source] Box<store::Error>),
     /// Copying what an image has at a volume's place.
     #[error("copy what the image has at {target} into volume {volume}")]
     Fill {
@@ -89,7 +89,8 @@ impl Error {
             Self::Name(_) | Self::Option { .. } => ErrorKind::InvalidArgument,
             Self::OtherOptions(_) => ErrorKind::AlreadyExists,
             Self::Device { .. } => ErrorKind::FailedPrecondition,
-            Self::List(e) | Self::Create(_, e) | Self::Remove(_, e) => e.kind(),
+            Self::List(e) => e.kind(),
+            Self::Create(_, e) | Self::Remove(_, e) => e.kind(),
             Self::Fill { source, .. } => crate::error::Kinded::kind(source),
             Self::Image(e) => e.kind(),
             Self::Failpoint(e) => e.kind(),

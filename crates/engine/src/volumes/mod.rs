@@ -129,7 +129,7 @@ impl Volumes {
         let NewVolume { options, labels, .. } = new;
         let record = VolumeRecord { created_at: clock::now(), anonymous, options, labels };
         failpoint::hit("volume.create", crate::About::Engine).map_err(Error::Failpoint)?;
-        let failed = |e| Error::Create(name.to_string(), e);
+        let failed = |e| Error::Create(name.to_string(), Box::new(e));
         if self.shared.store.create_volume(&name, &crate::record::encode(&record)).map_err(failed)? {
             lock(&self.shared.entries).insert(name.clone(), Entry::new(record));
             self.tell("create", &name);
@@ -200,7 +200,7 @@ impl Volumes {
             return Err(Error::in_use(&volume));
         }
         failpoint::hit("volume.remove", crate::About::Engine).map_err(Error::Failpoint)?;
-        self.shared.store.remove_volume(&volume.name).map_err(|e| Error::Remove(volume.name.to_string(), e))?;
+        self.shared.store.remove_volume(&volume.name).map_err(|e| Error::Remove(volume.name.to_string(), Box::new(e)))?;
         lock(&self.shared.entries).remove(&volume.name);
         self.tell("destroy", &volume.name);
         Ok(volume)

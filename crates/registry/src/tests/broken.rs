@@ -12,9 +12,9 @@ use bytes::Bytes;
 use model::{Descriptor, ErrorKind, MediaType};
 
 use super::{
-    bare, config, impatient,
+    bare, config,
     farm::{Farm, Piece, Reply, Seen, Store, digest, noise},
-    hosts, layers, name, resolve, told,
+    hosts, impatient, layers, name, resolve, told,
 };
 use crate::{Credentials, Error, Registry, Source};
 
