@@ -33,6 +33,7 @@ mod registry;
 mod rollback;
 mod security;
 mod sessions;
+mod sharing;
 mod stats;
 mod streaming;
 mod userns;
