@@ -202,9 +202,10 @@ fn st_06_only_root_is_heard() {
     for path in [pod.dir.path(), &pod.run_dir(), &pod.run_dir().join("shim.sock")] {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     }
-    // A copy that nobody can read and run.
+    // A copy that nobody can read and run. A process of its own makes it: a descriptor of ours that may write to it could be in
+    // the child of another thread's fork, and then it cannot be run (execve(2), ETXTBSY).
     let copy = pod.dir.path().join("test");
-    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    assert!(Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&copy).status().unwrap().success());
     let mut command = Command::new(copy);
     command.args(["--exact", "st_06_only_root_is_heard", "--nocapture"]).env("CREEL_TEST_RUN_DIR", pod.run_dir());
     let output = command.current_dir("/").uid(65534).gid(65534).output().unwrap();
