@@ -42,22 +42,27 @@ pub(crate) fn point(text: &str) -> Option<i64> {
     if let Some(time) = parse(text).or_else(|| text.parse().ok()) {
         return Some(time);
     }
+    Some(now() - ago(text)?)
+}
+
+/// Seconds of `1h30m`.
+fn ago(text: &str) -> Option<i64> {
     let mut rest = text;
-    let mut ago = 0;
+    let mut ago: i64 = 0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: i64 = rest[..digits].parse().ok()?;
-        let (unit, after) = rest[digits..].split_at(1);
-        ago += number.checked_mul(match unit {
+        let (unit, after) = rest[digits..].split_at_checked(1)?;
+        ago = ago.checked_add(number.checked_mul(match unit {
             "h" => 3600,
             "m" => 60,
             "s" => 1,
             "d" => 86_400,
             _ => return None,
-        })?;
+        })?)?;
         rest = after;
     }
-    (!text.is_empty()).then(|| now() - ago)
+    (!text.is_empty()).then_some(ago)
 }
 
 /// Nanoseconds since 1970 as RFC 3339 writes them, in UTC, with nine digits after the second.
@@ -85,6 +90,11 @@ pub(crate) fn nanoseconds(text: &str) -> Option<i64> {
     {
         return seconds.checked_mul(1_000_000_000)?.checked_add(format!("{fraction:0<9}").parse().ok()?);
     }
+    if let Some(ago) = ago(text) {
+        // To the nanosecond: what has happened a moment ago was before now.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        return i64::try_from(now.as_nanos()).ok()?.checked_sub(ago.checked_mul(1_000_000_000)?);
+    }
     let seconds = point(text)?.checked_mul(1_000_000_000)?;
     let digits = text.split_once('T').and_then(|(_, clock)| clock.split_once('.')).map_or("", |(_, rest)| rest);
     let digits: String = digits.chars().take_while(char::is_ascii_digit).take(9).collect();
@@ -106,6 +116,16 @@ fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_while_ago_is_to_the_nanosecond() {
+        let before = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+        assert!(nanoseconds("0s").unwrap() >= before);
+        assert!(nanoseconds("1m30s").unwrap() >= before - 90_000_000_000);
+        for bad in ["s", "1x", "9999999999999999999h", "9223372036854775807h", "1\u{fc}"] {
+            assert_eq!(nanoseconds(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn times_are_written() {

@@ -74,6 +74,8 @@ pub(super) struct Now {
     /// Ends so far.
     pub(super) exits: u64,
     pub(super) gone: bool,
+    /// Nothing of it is left.
+    pub(super) removed: bool,
 }
 
 /// A container that a person has made.
@@ -110,7 +112,7 @@ impl UserContainer {
             defaults: record.defaults.clone(),
             platform: record.platform.clone(),
             _pins: pins,
-            now: watch::Sender::new(Now { record, paused: false, turns: 0, exits: 0, gone: false }),
+            now: watch::Sender::new(Now { record, paused: false, turns: 0, exits: 0, gone: false, removed: false }),
             ops: tokio::sync::Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             removing: AtomicBool::new(false),
@@ -249,5 +251,10 @@ impl UserContainer {
         blocking(move || store.store.remove_user(id)).await.step(id, "remove the container's record")?;
         self.now.send_modify(|now| now.gone = true);
         Ok(())
+    }
+
+    /// Nothing of it is left: its name is free, and so are its volumes.
+    pub(super) fn removed(&self) {
+        self.now.send_modify(|now| now.removed = true);
     }
 }

@@ -449,6 +449,13 @@ impl Inner {
         // Without its record it never was: the rest is swept at the next start, if it has to be.
         user.forget(self).await?;
         self.users.remove(user);
+        let cleared = self.clear_away(user, anonymous).await;
+        user.removed();
+        cleared
+    }
+
+    async fn clear_away(self: &Arc<Self>, user: &Arc<UserContainer>, anonymous: Anonymous) -> Result<(), Error> {
+        let id = user.id;
         failpoint::hit("user.removed", id)?;
         let (inner, logs) = (self.clone(), self.config.logs().join(id.to_string()));
         let removed = blocking(move || {

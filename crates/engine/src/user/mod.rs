@@ -175,7 +175,7 @@ impl Engine {
         let there = |now: &container::Now| match what {
             WaitFor::NotRunning => now.gone || matches!(now.record.phase, record::Phase::Created | record::Phase::Exited),
             WaitFor::NextExit => now.gone || now.exits != exits,
-            WaitFor::Removed => now.gone,
+            WaitFor::Removed => now.removed,
         };
         // The sender is in the container, which the caller holds.
         now.wait_for(there).await.map_or(0, |now| now.record.last.code)
