@@ -131,15 +131,18 @@ fn creel(daemon: &Daemon, args: &[&str]) -> Command {
 async fn exec_on_a_terminal() {
     let (daemon, mut runtime, _, id) = ground("person", |_| {}, "sleep 1000").await;
     let mut person = Person::runs(&daemon, 31, 97, &["exec", "-it", &id, "sh"]);
-    person.types("stty size\n");
-    person.sees("31 97");
+    person.types("until stty size | grep '31 97'; do sleep 0.1; done; echo sized$((1+1))\n");
+    person.sees("sized2");
     // The terminal grows, and the container's with it.
-    person.types("while sleep 0.1; do stty size; done\n");
-    person.sees("31 97");
     resize(&person.master, 40, 120);
-    person.sees("40 120");
-    // Keys go to the container: this one interrupts its command and not creel.
+    person.types("until stty size | grep '40 120'; do sleep 0.1; done; echo resized$((1+2))\n");
+    person.sees("resized3");
+    // Keys go to the container: this one interrupts its command and not creel. Only what is in the foreground, and has said so,
+    // is sure to be hit.
+    person.types("sh -c 'trap \"echo hit\\$((5+5)); exit\" INT; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
+    person.sees("ready");
     person.types("\u{3}");
+    person.sees("hit10");
     person.types("echo still$((2+2))\n");
     person.sees("still4");
     person.types("exit 42\n");

@@ -81,13 +81,24 @@ async fn exec_has_stdin_outputs_exit_codes_and_a_terminal() {
             format!("{:?}", exec(&["-it"], "read x; test -t 0 && test -t 1 && echo got $x; until stty size; do sleep 0.1; done"));
         // The shell on the way is not the one that is to know x.
         let line = format!("stty rows 33 cols 77; {}", line.replace('$', "\\$"));
-        let mut terminal = Command::new("script");
-        terminal.args(["-qec", &line, "/dev/null"]);
-        let output = text(&with_stdin(terminal, b"typed\n").stdout);
+        let output = typed_into(&line, b"typed\n");
         assert!(output.contains("got typed"), "{transport}: {output}");
         assert!(output.contains("33 77"), "{transport}: {output}");
     }
     daemon.finish().await;
+}
+
+/// What a command says on a terminal. Nothing more is typed, and the end of typing comes after the command's.
+fn typed_into(line: &str, typed: &[u8]) -> String {
+    let mut terminal = Command::new("timeout");
+    terminal.args(["--foreground", "100", "script", "-qec", line, "/dev/null"]);
+    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(typed).unwrap();
+    let mut output = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut output).unwrap();
+    child.wait().unwrap();
+    text(&output)
 }
 
 /// A client that is killed takes its command with it: nobody can reach it any more.
