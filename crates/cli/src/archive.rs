@@ -13,6 +13,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use crate::{
     args::{Import, Load, Save},
@@ -27,31 +28,42 @@ const PIECE: usize = 1 << 20;
 /// Writes images to a file, or to standard output if that is no terminal.
 pub(crate) async fn save(client: &mut Client, args: Save) -> Result<Exit, Error> {
     let Save { output: out, images } = args;
-    if out.is_none() && std::io::stdout().is_terminal() {
-        return Err(Error::Refused {
-            name: "save".into(),
-            why: "cowardly refusing to save to a terminal. Use the -o flag or redirect",
-        });
-    }
-    let file = out.as_deref().map(Temporary::create).transpose()?;
-    let mut pieces = client.images.save(SaveImagesRequest { images }).await.map_err(error::daemon)?.into_inner();
-    let mut sink: Box<dyn Write> = match &file {
-        Some(file) => Box::new(file.writer()),
-        None => Box::new(std::io::stdout().lock()),
-    };
-    while let Some(piece) = pieces.message().await.map_err(error::daemon)? {
-        sink.write_all(&piece.data).map_err(error::io("write the archive"))?;
-    }
-    sink.flush().map_err(error::io("write the archive"))?;
-    drop(sink);
-    if let Some(file) = file {
-        file.keep()?;
-    }
+    let target = Target::open("save", out.as_deref())?;
+    let pieces = client.images.save(SaveImagesRequest { images }).await.map_err(error::daemon)?.into_inner();
+    target.take(pieces, |piece| piece.data).await?;
     Ok(Exit(0))
 }
 
+/// Where an archive goes: a file, or standard output.
+pub(crate) struct Target(Option<Temporary>);
+
+impl Target {
+    /// Standard output is taken if it is no terminal.
+    pub(crate) fn open(command: &str, file: Option<&Path>) -> Result<Self, Error> {
+        if file.is_none() && std::io::stdout().is_terminal() {
+            let why = "cowardly refusing to save to a terminal. Use the -o flag or redirect";
+            return Err(Error::Refused { name: command.into(), why });
+        }
+        file.map(Temporary::create).transpose().map(Self)
+    }
+
+    /// Writes all of it.
+    pub(crate) async fn take<T>(self, mut pieces: Streaming<T>, data: impl Fn(T) -> Vec<u8>) -> Result<(), Error> {
+        let mut sink: Box<dyn Write> = match &self.0 {
+            Some(file) => Box::new(&file.file),
+            None => Box::new(std::io::stdout().lock()),
+        };
+        while let Some(piece) = pieces.message().await.map_err(error::daemon)? {
+            sink.write_all(&data(piece)).map_err(error::io("write the archive"))?;
+        }
+        sink.flush().map_err(error::io("write the archive"))?;
+        drop(sink);
+        self.0.map_or(Ok(()), Temporary::keep)
+    }
+}
+
 /// A file that has its name only when it is whole.
-pub(crate) struct Temporary {
+struct Temporary {
     file: std::fs::File,
     path: PathBuf,
     wanted: PathBuf,
@@ -59,7 +71,7 @@ pub(crate) struct Temporary {
 }
 
 impl Temporary {
-    pub(crate) fn create(wanted: &Path) -> Result<Self, Error> {
+    fn create(wanted: &Path) -> Result<Self, Error> {
         let name = wanted
             .file_name()
             .ok_or_else(|| Error::Refused { name: wanted.display().to_string(), why: "not the name of a file" })?;
@@ -69,12 +81,7 @@ impl Temporary {
         Ok(Self { file, path, wanted: wanted.to_owned(), kept: false })
     }
 
-    /// The file itself.
-    pub(crate) fn writer(&self) -> &std::fs::File {
-        &self.file
-    }
-
-    pub(crate) fn keep(mut self) -> Result<(), Error> {
+    fn keep(mut self) -> Result<(), Error> {
         std::fs::rename(&self.path, &self.wanted).map_err(error::io(format!("create {}", self.wanted.display())))?;
         self.kept = true;
         Ok(())

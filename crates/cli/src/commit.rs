@@ -1,15 +1,12 @@
 //! `creel commit` and `creel export`: what a container has, as an image or as files.
 
-use std::{
-    io::{IsTerminal as _, Write},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use api::creel::{CommitRequest, ContainerRef};
 use clap::{ArgAction, Args};
 
 use crate::{
-    archive::Temporary,
+    archive::Target,
     client::Client,
     container::complete,
     error::{self, Error, Exit},
@@ -65,23 +62,8 @@ pub(crate) async fn commit(client: &mut Client, args: Commit) -> Result<Exit, Er
 /// Writes all files of a container as one tar.
 pub(crate) async fn export(client: &mut Client, args: Export) -> Result<Exit, Error> {
     let Export { output: out, container } = args;
-    if out.is_none() && std::io::stdout().is_terminal() {
-        let why = "cowardly refusing to save to a terminal. Use the -o flag or redirect";
-        return Err(Error::Refused { name: "export".into(), why });
-    }
-    let file = out.as_deref().map(Temporary::create).transpose()?;
-    let mut pieces = client.containers.export(ContainerRef { container }).await.map_err(error::daemon)?.into_inner();
-    let mut sink: Box<dyn Write> = match &file {
-        Some(file) => Box::new(file.writer()),
-        None => Box::new(std::io::stdout().lock()),
-    };
-    while let Some(piece) = pieces.message().await.map_err(error::daemon)? {
-        sink.write_all(&piece.data).map_err(error::io("write the archive"))?;
-    }
-    sink.flush().map_err(error::io("write the archive"))?;
-    drop(sink);
-    if let Some(file) = file {
-        file.keep()?;
-    }
+    let target = Target::open("export", out.as_deref())?;
+    let pieces = client.containers.export(ContainerRef { container }).await.map_err(error::daemon)?.into_inner();
+    target.take(pieces, |piece| piece.data).await?;
     Ok(Exit(0))
 }

@@ -18,9 +18,6 @@ use crate::{
     terminal::{self, Keys},
 };
 
-/// Inputs on their way.
-const AHEAD: usize = 4;
-
 /// Runs it and passes input, output and exit code on.
 pub(crate) async fn exec(client: &mut Client, args: Exec) -> Result<Exit, Error> {
     let what = format!("exec in {}", args.container);
@@ -29,7 +26,7 @@ pub(crate) async fn exec(client: &mut Client, args: Exec) -> Result<Exit, Error>
         return Err(Error::NoTerminal);
     }
     let start = start(client, &args).await?;
-    let (to, typed) = mpsc::channel(AHEAD);
+    let (to, typed) = mpsc::channel(session::AHEAD);
     let first = tokio_stream::once(Message::Start(start));
     let detached = args.detach.then_some(Message::Detach(true));
     let rest = tokio_stream::iter(detached).chain(ReceiverStream::new(typed).map(message));

@@ -5,18 +5,22 @@ use std::{
     time::Duration,
 };
 
-use api::creel::{ProcessOutput, TerminalSize, process_output::Message};
+use api::creel::{AttachRequest, AttachStart, ProcessOutput, TerminalSize, attach_request, process_output::Message};
 use tokio::{
     io::AsyncReadExt,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
     error::{self, Error},
     terminal::{self, Keys, Raw, Watcher},
 };
+
+/// Inputs on their way.
+pub(crate) const AHEAD: usize = 4;
 
 /// What a person does.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +53,39 @@ pub(crate) struct Inputs {
     pub(crate) tty: bool,
     /// Leave it with these.
     pub(crate) keys: Keys,
+}
+
+/// What a container is attached to with: whose streams they are, and then what the person does.
+pub(crate) fn attaching(start: AttachStart, typed: mpsc::Receiver<Input>) -> impl Stream<Item = AttachRequest> {
+    let typed = ReceiverStream::new(typed).filter_map(|input| match input {
+        Input::Stdin(bytes) => Some(attach_request::Message::Stdin(bytes)),
+        Input::End => Some(attach_request::Message::StdinEnd(true)),
+        Input::Size(size) => Some(attach_request::Message::Size(size)),
+        Input::Detach => None,
+    });
+    let all = tokio_stream::once(attach_request::Message::Start(start)).chain(typed);
+    all.map(|message| AttachRequest { message: Some(message) })
+}
+
+/// Talks to a container that has been attached to. It stays when the person leaves: there is nothing to wait for then.
+pub(crate) async fn converse(
+    from: Streaming<ProcessOutput>,
+    inputs: Inputs,
+    to: mpsc::Sender<Input>,
+    what: &str,
+) -> Result<Outcome, Error> {
+    let raw = raw(inputs.tty && inputs.stdin)?;
+    let (leave, mut left) = mpsc::channel(1);
+    let (gone, never) = mpsc::channel(1);
+    let speaking = tokio::spawn(speak(inputs, to, leave));
+    let outcome = tokio::select! {
+        outcome = listen(from, never, what) => outcome,
+        Some(()) = left.recv() => Ok(Outcome::Detached),
+    };
+    drop(gone);
+    speaking.abort();
+    drop(raw);
+    outcome
 }
 
 /// Sends what is typed, and the terminal's size as it changes, into `to`, until nobody takes it any more. `left` is told

@@ -25,10 +25,7 @@ pub(crate) fn parse(text: &str) -> Option<i64> {
         }
         None => 0,
     };
-    // Days since 1970 with years that begin in March, so that leap days come last.
-    let (y, m) = if *month > 2 { (*year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + day - 1 - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second - offset)
+    Some(model::time::days(*year, *month, *day) * 86_400 + hour * 3600 + minute * 60 + second - offset)
 }
 
 /// How long ago an RFC 3339 time was; `N/A` for what is none.
@@ -67,18 +64,7 @@ fn ago(text: &str) -> Option<i64> {
 
 /// Nanoseconds since 1970 as RFC 3339 writes them, in UTC, with nine digits after the second.
 pub(crate) fn rfc3339(nanoseconds: i64) -> String {
-    let (seconds, nanoseconds) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days since 0000-03-01, in eras of 400 years: leap days come last in such years.
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = era * 400 + year + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanoseconds:09}Z")
+    model::time::rfc3339(nanoseconds).to_string()
 }
 
 /// A filter's time in nanoseconds since 1970, with the fraction of a second that it may have.

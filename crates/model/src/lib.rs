@@ -16,6 +16,7 @@ pub mod pod;
 mod reference;
 pub mod resources;
 mod signal;
+pub mod time;
 pub mod user;
 mod volume;
 

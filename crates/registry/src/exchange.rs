@@ -343,10 +343,8 @@ fn parse_http_date(text: &str) -> Option<u64> {
     let (day, year) = (number(day, 31).filter(|d| *d > 0)?, number(year, 9999).filter(|y| *y >= 1970)?);
     let clock: Vec<u64> = clock.split(':').map(|part| number(part, 60)).collect::<Option<_>>()?;
     let [hour, minute, second] = clock.as_slice() else { return None };
-    // Days since 1970 with years that begin in March, so that leap days come last.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
+    let days = model::time::days(year.cast_signed(), month.cast_signed(), day.cast_signed());
+    Some(u64::try_from(days).ok()? * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 #[cfg(test)]

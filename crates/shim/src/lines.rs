@@ -79,7 +79,7 @@ impl Lines {
     }
 
     fn emit(&mut self, tag: &[u8], text: &[u8], sink: &mut impl Sink) {
-        sink.put(&time::rfc3339(time::now()));
+        sink.put(model::time::rfc3339(time::now()).as_bytes());
         sink.put(self.stream.name());
         sink.put(tag);
         sink.put(&self.open);
@@ -107,8 +107,8 @@ mod tests {
         let mut out = Vec::new();
         for line in log.split_inclusive(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\n").expect("every line ends");
-            let (head, text) = line.split_at(time::LENGTH + b" stderr F ".len());
-            assert_eq!(&head[time::LENGTH..time::LENGTH + 8], b" stderr ");
+            let (head, text) = line.split_at(model::time::LENGTH + b" stderr F ".len());
+            assert_eq!(&head[model::time::LENGTH..model::time::LENGTH + 8], b" stderr ");
             out.push((char::from(head[head.len() - 2]), text.to_vec()));
         }
         out

@@ -86,9 +86,9 @@ fn take_listener() -> Result<OwnedFd, Error> {
 
 /// Says what went wrong where the daemon may find it.
 pub(crate) fn complain(what: &str) {
-    let at = time::rfc3339(time::now());
+    let at = model::time::rfc3339(time::now());
     // Nowhere to say that this failed.
-    let _ = writeln!(std::io::stderr(), "{} {what}", String::from_utf8_lossy(&at));
+    let _ = writeln!(std::io::stderr(), "{at} {what}");
 }
 
 #[cfg(test)]

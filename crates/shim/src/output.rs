@@ -277,7 +277,7 @@ mod tests {
     }
 
     fn time_and_tags() -> usize {
-        crate::time::LENGTH + " stdout F ".len()
+        model::time::LENGTH + " stdout F ".len()
     }
 
     #[test]

@@ -1,24 +1,20 @@
 //! A container's streams on this terminal: what is typed, signals, the terminal's size, and what it says.
 
-use api::creel::{self as own, attach_request::Message, process_output::Message as Output};
+use api::creel::{self as own, process_output::Message as Output};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     task::JoinSet,
 };
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Status};
 
 use crate::{
     client::Client,
     error::Error,
     output,
-    session::{self, Input, Inputs, Outcome},
+    session::{self, Inputs, Outcome},
     terminal::{self, Keys},
 };
-
-/// Inputs on their way.
-const AHEAD: usize = 4;
 
 /// How a container is talked to.
 #[derive(Clone, Debug)]
@@ -42,9 +38,8 @@ pub(super) enum Entry {
 pub(super) async fn talk(client: &mut Client, talk: Talk, entry: Entry) -> Result<Outcome, Refusal> {
     let Talk { container, inputs, proxy } = talk;
     let start = own::AttachStart { container_id: container.clone(), stdin: inputs.stdin };
-    let (to, typed) = mpsc::channel(AHEAD);
-    let requests = tokio_stream::once(Message::Start(start)).chain(ReceiverStream::new(typed).filter_map(message));
-    let requests = requests.map(|message| own::AttachRequest { message: Some(message) });
+    let (to, typed) = mpsc::channel(session::AHEAD);
+    let requests = session::attaching(start, typed);
     let proxies = if proxy && !inputs.tty { signals(client, &container) } else { Ok(JoinSet::new()) };
     let _proxies = proxies?;
     let answer = match entry {
@@ -57,18 +52,7 @@ pub(super) async fn talk(client: &mut Client, talk: Talk, entry: Entry) -> Resul
         return Ok(Outcome::Exit(code));
     }
     let tty = matches!(first, Some(Output::Started(own::ProcessStarted { tty: true })));
-    let raw = session::raw(tty && inputs.stdin)?;
-    let (leave, mut left) = mpsc::channel(1);
-    let (gone, never) = mpsc::channel(1);
-    let speaking = tokio::spawn(session::speak(Inputs { tty, ..inputs }, to, leave));
-    // The container stays when we leave: there is nothing to wait for.
-    let outcome = tokio::select! {
-        outcome = session::listen(from, never, "talk to the container") => outcome,
-        Some(()) = left.recv() => Ok(Outcome::Detached),
-    };
-    drop(gone);
-    speaking.abort();
-    drop(raw);
+    let outcome = session::converse(from, Inputs { tty, ..inputs }, to, "talk to the container").await;
     outcome.map_err(|error| match error {
         Error::Rpc { status, .. } => Refusal::Daemon(status),
         other => Refusal::Here(other),
@@ -99,15 +83,6 @@ impl From<Refusal> for Error {
             Refusal::Daemon(status) => crate::error::daemon(*status),
             Refusal::Here(error) => error,
         }
-    }
-}
-
-fn message(input: Input) -> Option<Message> {
-    match input {
-        Input::Stdin(bytes) => Some(Message::Stdin(bytes)),
-        Input::End => Some(Message::StdinEnd(true)),
-        Input::Size(size) => Some(Message::Size(size)),
-        Input::Detach => None,
     }
 }
 

@@ -454,8 +454,8 @@ fn config(container: &Container, dump: &Dump) -> serde_json::Value {
         "rootfsImageRef": container.image.id.to_string(),
         "rootfsImageName": container.image.name,
         "runtime": "creel",
-        "createdTime": clock::rfc3339(container.created_at),
-        "checkpointedTime": clock::rfc3339(dump.at),
+        "createdTime": model::time::rfc3339(container.created_at).to_string(),
+        "checkpointedTime": model::time::rfc3339(dump.at).to_string(),
         "restoredTime": "0001-01-01T00:00:00Z",
         "restored": false,
     })

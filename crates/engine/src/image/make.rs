@@ -129,7 +129,7 @@ impl Shared {
         let mut size = record.size;
         layers.extend(packed.as_ref().map(|(diff, ..)| *diff));
         size += packed.as_ref().map_or(0, |(_, size, _)| *size);
-        let created = clock::rfc3339(clock::now());
+        let created = model::time::rfc3339(clock::now()).to_string();
         let mut entry = json!({"created": created, "created_by": commit.created_by, "comment": commit.comment});
         if !commit.author.is_empty() {
             entry["author"] = Value::String(commit.author.clone());
@@ -164,7 +164,7 @@ impl Shared {
         if !platform.variant.is_empty() {
             document.insert("variant".to_owned(), Value::String(platform.variant));
         }
-        let created = clock::rfc3339(clock::now());
+        let created = model::time::rfc3339(clock::now()).to_string();
         let entry = json!({"created": created, "comment": wanted.comment});
         document.insert("comment".to_owned(), Value::String(wanted.comment));
         self.put(Making { document, config, created, entry, layers: vec![diff], size, name: wanted.name })

@@ -197,7 +197,7 @@ fn parse(entry: &[u8]) -> Option<LogLine> {
     if tag.first() != Some(&b'P') {
         data.push(b'\n');
     }
-    Some(LogLine { time: crate::clock::from_rfc3339(std::str::from_utf8(time).ok()?)?, stderr, data })
+    Some(LogLine { time: model::time::from_rfc3339(std::str::from_utf8(time).ok()?)?, stderr, data })
 }
 
 #[cfg(test)]
