@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::{
     FILE_DESCRIPTOR_SET, MAX_MESSAGE,
     creel::{
-        containers_server::ContainersServer, creel_server::CreelServer, images_server::ImagesServer,
+        builds_server::BuildsServer, containers_server::ContainersServer, creel_server::CreelServer, images_server::ImagesServer,
         networks_server::NetworksServer, system_server::SystemServer, volumes_server::VolumesServer,
     },
     runtime::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
@@ -16,7 +16,10 @@ use tonic::transport::Server;
 
 use crate::{
     edge::EdgeLayer,
-    services::{ContainersService, CreelService, Images, ImagesService, NetworksService, Runtime, SystemService, VolumesService},
+    services::{
+        BuildsService, ContainersService, CreelService, Images, ImagesService, NetworksService, Runtime, SystemService,
+        VolumesService,
+    },
     socket::Socket,
 };
 
@@ -58,6 +61,7 @@ pub(crate) async fn serve(
     health.set_serving::<NetworksServer<NetworksService>>().await;
     health.set_serving::<ContainersServer<ContainersService>>().await;
     health.set_serving::<SystemServer<SystemService>>().await;
+    health.set_serving::<BuildsServer<BuildsService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -92,6 +96,11 @@ pub(crate) async fn serve(
         )
         .add_service(
             ContainersServer::new(ContainersService::new(engine.clone()))
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            BuildsServer::new(BuildsService::new(engine.clone()))
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
         )

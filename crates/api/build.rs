@@ -4,10 +4,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "runtime/v1/api.proto",
     "creel/v1/creel.proto",
     "creel/v1/images.proto",
+    "creel/v1/build.proto",
     "creel/v1/containers.proto",
     "creel/v1/volumes.proto",
     "creel/v1/networks.proto",

@@ -1,6 +1,7 @@
 //! What creeld serves: proto in, engine call, proto out.
 
 mod archive;
+mod builds;
 mod checkpoint;
 mod containers;
 pub(crate) mod convert;
@@ -23,6 +24,7 @@ mod system;
 mod view;
 mod volumes;
 
+pub(crate) use builds::BuildsService;
 pub(crate) use containers::ContainersService;
 pub(crate) use creel::CreelService;
 pub(crate) use image::Images;

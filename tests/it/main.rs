@@ -5,6 +5,7 @@
 
 #![allow(unreachable_pub, clippy::print_stderr, clippy::type_complexity, reason = "a program of tests: nobody else sees its items")]
 
+mod build;
 mod cdi;
 mod cgroup2;
 mod check;

@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Login(Login),
     /// Log out of a registry
     Logout(Logout),
+    /// Make an image out of a Dockerfile
+    Build(crate::build::Build),
     /// Make an image out of a container
     Commit(crate::commit::Commit),
     /// Write the files of a container into a tar

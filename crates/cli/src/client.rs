@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use api::{
     MAX_MESSAGE,
     creel::{
-        containers_client::ContainersClient, creel_client::CreelClient, images_client::ImagesClient,
+        builds_client::BuildsClient, containers_client::ContainersClient, creel_client::CreelClient, images_client::ImagesClient,
         networks_client::NetworksClient, system_client::SystemClient, volumes_client::VolumesClient,
     },
     runtime::runtime_service_client::RuntimeServiceClient,
@@ -22,6 +22,7 @@ pub(crate) struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
     pub(crate) creel: CreelClient<Channel>,
     pub(crate) images: ImagesClient<Channel>,
+    pub(crate) builds: BuildsClient<Channel>,
     pub(crate) containers: ContainersClient<Channel>,
     pub(crate) system: SystemClient<Channel>,
     pub(crate) volumes: VolumesClient<Channel>,
@@ -43,6 +44,7 @@ impl Client {
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             images: ImagesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            builds: BuildsClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             containers: ContainersClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             system: SystemClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             volumes: VolumesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),

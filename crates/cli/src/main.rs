@@ -5,6 +5,7 @@ mod archive;
 mod args;
 mod attach;
 mod auth;
+mod build;
 mod client;
 mod commit;
 mod container;
@@ -105,6 +106,7 @@ async fn command(arguments: Arguments) -> Result<Exit, Error> {
         Command::Import(args) => archive::import(&mut client, args).await,
         Command::Search(args) => inspect::search(&mut client, &format, &args).await,
         Command::Login(args) => login::login(&mut client, args).await,
+        Command::Build(args) => build::build(&mut client, args).await,
         Command::Commit(args) => commit::commit(&mut client, args).await,
         Command::Export(args) => commit::export(&mut client, args).await,
         Command::System(command) => system::system(&mut client, &format, command).await,

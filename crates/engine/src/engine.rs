@@ -69,6 +69,7 @@ pub(crate) struct Inner {
     pub userns: crate::userns::Support,
     pub volumes: crate::volumes::Volumes,
     pub networks: crate::networks::Networks,
+    pub builds: crate::build::cache::Cache,
 }
 
 /// What a person wants to know of an engine.
@@ -354,6 +355,7 @@ impl Inner {
                 images: Images::open(&opened, store.clone())?,
                 networks: crate::networks::Networks::open(store.clone(), &network).step(About::Engine, "open the networks")?,
                 volumes: crate::volumes::Volumes::open(store.clone(), bus.clone()).step(About::Engine, "open the volumes")?,
+                builds: crate::build::cache::Cache::new(store.clone()),
                 config: opened,
                 store,
                 network,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod blocking;
+pub mod build;
 pub mod checkpoint;
 mod clock;
 mod config;

@@ -84,6 +84,8 @@ id!(/// A process run in a container beside its main one.
     ExecId);
 id!(/// A network of people's containers.
     NetworkId);
+id!(/// A step of a build: the digest of everything that goes into it.
+    StepId);
 
 #[cfg(test)]
 mod tests {

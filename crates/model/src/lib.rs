@@ -23,7 +23,7 @@ mod volume;
 pub use descriptor::{Descriptor, MediaType};
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
 pub use error::ErrorKind;
-pub use id::{ContainerId, ExecId, IdError, NetworkId, PodId};
+pub use id::{ContainerId, ExecId, IdError, NetworkId, PodId, StepId};
 pub use reference::{At, Host, ImageRef, ReferenceError, Repository, Tag};
 pub use resources::{BlockDevice, BlockIo, Resources};
 pub use signal::{Signal, SignalError};

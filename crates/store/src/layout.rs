@@ -39,6 +39,7 @@ pub(crate) const DIRECTORIES: &[&str] = &[
     "records/users",
     "volumes",
     "records/networks",
+    "records/builds",
 ];
 
 impl Layout {

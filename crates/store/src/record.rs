@@ -3,7 +3,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use model::{ContainerId, NetworkId, PodId};
+use model::{ContainerId, NetworkId, PodId, StepId};
 
 use crate::{
     Error, Store,
@@ -42,6 +42,7 @@ const PODS: &str = "records/pods";
 const CONTAINERS: &str = "records/containers";
 const USERS: &str = "records/users";
 const NETWORKS: &str = "records/networks";
+const BUILDS: &str = "records/builds";
 
 impl Store {
     /// Writes a pod's record, without waiting for the disk.
@@ -174,6 +175,30 @@ impl Store {
     /// What rename(2) says.
     pub fn quarantine_network(&self, id: NetworkId) -> Result<PathBuf, Error> {
         self.put_aside(NETWORKS, &id.to_string())
+    }
+
+    /// Writes what a step of a build has made, without waiting for the disk: a lost one is built again.
+    ///
+    /// # Errors
+    /// As [`Store::put_pod`].
+    pub fn put_step(&self, id: StepId, payload: &[u8]) -> Result<(), Error> {
+        self.put(BUILDS, &id.to_string(), payload, Sync::Later)
+    }
+
+    /// Removes the record of a step; not there is fine.
+    ///
+    /// # Errors
+    /// What unlink(2) says.
+    pub fn remove_step(&self, id: StepId) -> Result<(), Error> {
+        disk::unlink(&self.shared.layout.at(BUILDS).join(id.to_string()))
+    }
+
+    /// All records of steps. Damaged ones are put aside and reported.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn load_steps(&self) -> Result<Loaded<StepId>, Error> {
+        self.load(BUILDS)
     }
 
     /// Puts a pod's record aside that was read and not understood. Says where it is now.

@@ -1,5 +1,7 @@
 //! A config that is changed as a Dockerfile's instructions say (`commit --change`, `import --change`): docker's rules.
 
+use std::collections::BTreeMap;
+
 use dockerfile::{Command, Expander, Healthcheck, Instruction, Pair, Problem};
 use serde_json::{Map, Value, json};
 
@@ -20,11 +22,15 @@ pub(crate) enum Unchangeable {
 }
 
 /// The `config` of an image (OCI image spec, config.md) on its way to another one.
-#[derive(Debug)]
-pub(super) struct Changed {
-    config: Map<String, Value>,
+#[derive(Clone, Debug)]
+pub(crate) struct Changed {
+    pub(crate) config: Map<String, Value>,
     /// CMD was among the changes, so that an ENTRYPOINT does not take it away.
     command_set: bool,
+    /// Variables beside those of ENV, which win over them.
+    pub(crate) arguments: BTreeMap<String, String>,
+    /// The Dockerfile's escape character.
+    pub(crate) escape: char,
 }
 
 /// Carries changes out, one after the other.
@@ -32,7 +38,7 @@ pub(super) fn change(config: Map<String, Value>, changes: &[String]) -> Result<M
     if changes.len() > MOST {
         return Err(Unchangeable::TooMany);
     }
-    let mut changed = Changed { config, command_set: false };
+    let mut changed = Changed::new(config);
     for text in changes {
         let shown = || text.chars().take(200).collect::<String>();
         let instruction = dockerfile::parse_change(text).map_err(|e| Unchangeable::Instruction(shown(), e))?;
@@ -44,8 +50,12 @@ pub(super) fn change(config: Map<String, Value>, changes: &[String]) -> Result<M
     Ok(changed.config)
 }
 
-enum Wrong {
+/// Why an instruction does not change a config.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Wrong {
+    #[error(transparent)]
     Problem(Problem),
+    #[error("{0}")]
     Value(String),
 }
 
@@ -56,14 +66,23 @@ impl From<Problem> for Wrong {
 }
 
 impl Changed {
-    fn apply(&mut self, instruction: Instruction) -> Result<(), Wrong> {
+    pub(crate) fn new(config: Map<String, Value>) -> Self {
+        Self { config, command_set: false, arguments: BTreeMap::new(), escape: '\\' }
+    }
+
+    /// The same for a stage that begins here.
+    pub(crate) fn begin(&self, escape: char) -> Self {
+        Self { config: self.config.clone(), command_set: false, arguments: BTreeMap::new(), escape }
+    }
+
+    pub(crate) fn apply(&mut self, instruction: Instruction) -> Result<(), Wrong> {
         match instruction {
             Instruction::Cmd(command) => {
-                self.set("Cmd", json!(self.arguments(&command)));
+                self.set("Cmd", json!(self.command_line(&command)));
                 self.command_set = true;
             }
             Instruction::Entrypoint(command) => {
-                self.set("Entrypoint", json!(self.arguments(&command)));
+                self.set("Entrypoint", json!(self.command_line(&command)));
                 // What was the old entrypoint's argument means nothing to the new one.
                 if !self.command_set {
                     self.config.remove("Cmd");
@@ -94,6 +113,7 @@ impl Changed {
             Instruction::User(user) => self.text("User", &user)?,
             Instruction::StopSignal(signal) => self.text("StopSignal", &signal)?,
             Instruction::Workdir(path) => self.working_dir(&path)?,
+            Instruction::Shell(words) => self.set("Shell", json!(words)),
             Instruction::OnBuild(trigger) => self.list("OnBuild").push(Value::String(trigger)),
             Instruction::Healthcheck(check) => self.set("Healthcheck", healthcheck(&check)),
             other => return Err(Wrong::Value(format!("{} changes more than the config", other.keyword()))),
@@ -103,6 +123,11 @@ impl Changed {
 
     fn set(&mut self, key: &str, value: Value) {
         self.config.insert(key.to_owned(), value);
+    }
+
+    /// A value that is a text; empty if there is none.
+    pub(crate) fn of(&self, key: &str) -> &str {
+        self.config.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
     fn text(&mut self, key: &str, text: &str) -> Result<(), Wrong> {
@@ -127,16 +152,19 @@ impl Changed {
         entry.as_array_mut().expect("made an array above")
     }
 
-    fn variables(&self) -> Vec<(String, String)> {
+    /// Its variables, as ENV has set them.
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
         let list = self.config.get("Env").and_then(Value::as_array).into_iter().flatten();
         let pair = |text: &str| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
         list.filter_map(Value::as_str).filter_map(pair).collect()
     }
 
-    fn word(&self, text: &str) -> Result<String, Problem> {
+    /// A word with its variables' values.
+    pub(crate) fn word(&self, text: &str) -> Result<String, Problem> {
         let known = self.variables();
-        let get = |name: &str| known.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        Expander::new(&get, '\\').word(text)
+        let set = |name: &str| known.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let get = |name: &str| set(name).or_else(|| self.arguments.get(name).cloned());
+        Expander::new(&get, self.escape).word(text)
     }
 
     /// All of one instruction see what was before it.
@@ -175,7 +203,8 @@ impl Changed {
         Ok(())
     }
 
-    fn arguments(&self, command: &Command) -> Vec<String> {
+    /// The argument vector of a command, by the shell that is in force.
+    pub(crate) fn command_line(&self, command: &Command) -> Vec<String> {
         let own = self.config.get("Shell").and_then(Value::as_array);
         let own: Vec<String> = own.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         let shell = if own.is_empty() { SHELL.map(str::to_owned).to_vec() } else { own };

@@ -171,7 +171,7 @@ impl Shared {
     }
 
     /// What is in a writable layer as a layer of its own; `None`: nothing.
-    fn pack(&self, upper: OwnedFd, mounted: &BTreeSet<Vec<u8>>) -> Result<Option<(DiffId, u64, store::LayerPins)>, Unmakable> {
+    pub(super) fn pack(&self, upper: OwnedFd, mounted: &BTreeSet<Vec<u8>>) -> Result<Option<Packed>, Unmakable> {
         let (reader, writer) = io::pipe()?;
         std::thread::scope(|scope| {
             let packing = scope.spawn(move || {
@@ -193,23 +193,34 @@ impl Shared {
         })
     }
 
-    /// Writes the config and makes the image visible.
+    /// Writes the config with one more line of history, and makes the image visible.
     fn put(&self, making: Making) -> Result<ImageId, Unmakable> {
         let Making { mut document, config, created, entry, layers, size, name } = making;
-        let _pins = self.store.pin(&layers);
         document.insert("created".to_owned(), Value::String(created));
         document.insert("config".to_owned(), Value::Object(config));
-        let ids: Vec<String> = layers.iter().map(ToString::to_string).collect();
-        document.insert("rootfs".to_owned(), json!({"type": "layers", "diff_ids": ids}));
         match document.entry("history").or_insert_with(|| json!([])) {
             Value::Array(history) => history.push(entry),
             other => *other = json!([entry]),
         }
+        self.keep(document, &layers, size, name.into_iter().collect())
+    }
+
+    /// Writes the config, whose layers it is told here, and makes the image visible. `size`: bytes of its layers.
+    pub(super) fn keep(
+        &self,
+        mut document: Map<String, Value>,
+        layers: &[DiffId],
+        size: u64,
+        names: Vec<ImageRef>,
+    ) -> Result<ImageId, Unmakable> {
+        let _pins = self.store.pin(layers);
+        let ids: Vec<String> = layers.iter().map(ToString::to_string).collect();
+        document.insert("rootfs".to_owned(), json!({"type": "layers", "diff_ids": ids}));
         let bytes = serde_json::to_vec(&document).map_err(|e| Unmakable::Config(Some(e)))?;
         let digest = Digest::Sha256(sha2::Sha256::digest(&bytes).into());
         let id = ImageId::new(digest);
         let record = config::parse(&bytes, layers.len())?.into_record(id, size + bytes.len() as u64);
-        let names: Vec<Name> = name.into_iter().map(|name| Name { name, target: None }).collect();
+        let names: Vec<Name> = names.into_iter().map(|name| Name { name, target: None }).collect();
         point("image.layers")?;
         self.store.put_image(&record, &names, &[Document { digest, bytes: &bytes }])?;
         point("image.put")?;
@@ -217,6 +228,9 @@ impl Shared {
         Ok(id)
     }
 }
+
+/// A layer that was made: its digest, the bytes of its tar, and what keeps it.
+pub(crate) type Packed = (DiffId, u64, store::LayerPins);
 
 /// An image whose layers are there.
 struct Making {
@@ -231,7 +245,7 @@ struct Making {
     name: Option<ImageRef>,
 }
 
-fn object(bytes: &[u8]) -> Result<Map<String, Value>, Unmakable> {
+pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Unmakable> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Unmakable::Config(None)),

@@ -1,5 +1,6 @@
 //! Images: pull, import, list, find, remove, and root file systems made of them.
 
+mod built;
 mod changes;
 mod config;
 mod describe;
@@ -34,9 +35,11 @@ pub use remove::{Gone, PruneImages, Pruned};
 pub use rootfs::Durability;
 pub use view::ImageInfo;
 
+pub(crate) use built::{Basis, Pull};
+pub(crate) use changes::Changed;
 pub(crate) use config::Unusable as UnusableConfig;
 pub(crate) use idmap::Idmap;
-pub(crate) use make::Unmakable;
+pub(crate) use make::{Packed, Unmakable};
 pub(crate) use pull::Unpack as PullError;
 pub(crate) use rootfs::Error as RootfsError;
 pub(crate) use volume::Error as VolumeError;

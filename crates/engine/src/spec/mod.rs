@@ -24,7 +24,7 @@ mod resources;
 mod sysctls;
 #[cfg(test)]
 pub(crate) mod tests;
-mod user;
+pub(crate) mod user;
 pub(crate) mod volumes;
 
 use std::{os::fd::BorrowedFd, path::Path};

@@ -20,7 +20,7 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks at a freezer.
 const GLANCE: Duration = Duration::from_millis(5);
 /// Where the engine mounts something in every container.
-const OURS: [&str; 6] = ["dev", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "sys"];
+pub(super) const OURS: [&str; 6] = ["dev", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "sys"];
 
 /// What an image out of a container is to be.
 #[derive(Clone, Debug)]

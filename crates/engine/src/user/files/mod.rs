@@ -17,8 +17,10 @@ use sys::{
 };
 
 pub use changes::{Change, ChangeKind};
+pub(crate) use read::entry;
 pub use read::{FileStat, FoundFile, Last};
 pub use write::{Owners, Replace, Unpack};
+pub(crate) use write::{Place, bring};
 
 use super::UserContainer;
 use crate::{

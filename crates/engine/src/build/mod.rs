@@ -1,0 +1,248 @@
+//! Builds: a Dockerfile and its context become an image of the store.
+//!
+//! A state is a list of layers and a config. FROM begins one, instructions change its config, and RUN, COPY, ADD and WORKDIR add a
+//! layer: of what a container, or a copy, has written. Contexts, stages and images are all lists of layers, mounted read-only where
+//! something is copied from them. What a step has made is kept under the digest of everything that went into it ([`cache`]).
+
+pub(crate) mod cache;
+mod copy;
+mod key;
+mod stages;
+mod state;
+mod steps;
+
+use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use model::{DiffId, ErrorKind, ImageId, ImageRef, container::ImageDefaults};
+use rustix::fs::OFlags;
+use sys::path::{Links, Root};
+use tokio::sync::mpsc;
+
+use crate::{
+    Engine, Inner,
+    blocking::blocking,
+    error::{About, Error, Step},
+    image::{ImageInfo, Packed},
+};
+
+/// The largest Dockerfile.
+const DOCKERFILE: u64 = 8 << 20;
+/// Lines before and after the one that is wrong.
+const AROUND: usize = 3;
+
+/// The network of RUN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BuildNetwork {
+    /// A namespace of its own, on the built-in bridge.
+    #[default]
+    Default,
+    /// A namespace with nothing but loopback.
+    None,
+    /// The machine's.
+    Host,
+}
+
+/// What is to be built.
+#[derive(Debug)]
+pub struct BuildRequest {
+    /// The Dockerfile; `None`: it is in the context.
+    pub dockerfile: Option<Vec<u8>>,
+    /// Its name in the context, or what it is called in errors.
+    pub file: String,
+    /// Everything that can be copied: a plain tar.
+    pub context: File,
+    /// Names of the image.
+    pub names: Vec<ImageRef>,
+    /// Values for ARGs.
+    pub args: BTreeMap<String, String>,
+    /// A stage; empty: the last one.
+    pub target: String,
+    /// Nothing is taken from earlier builds.
+    pub no_cache: bool,
+    /// Images of FROM are asked for at their registries again.
+    pub pull: bool,
+    /// Labels of the image, over those of the Dockerfile.
+    pub labels: BTreeMap<String, String>,
+    /// The network of RUN.
+    pub network: BuildNetwork,
+}
+
+/// What happens in a build. Steps are numbered from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildEvent {
+    /// A step begins.
+    Begun {
+        /// Its number.
+        step: u32,
+        /// `[2/4] RUN make`
+        title: String,
+    },
+    /// It says something.
+    Output {
+        /// Its number.
+        step: u32,
+        /// What.
+        data: Vec<u8>,
+    },
+    /// It is over.
+    Done {
+        /// Its number.
+        step: u32,
+        /// How long it took.
+        took: Duration,
+        /// It was there from an earlier build.
+        cached: bool,
+    },
+}
+
+/// Why there is no image.
+#[derive(Clone, Debug)]
+pub struct BuildFailure {
+    /// Why.
+    pub error: Error,
+    /// The lines of the Dockerfile around, as docker shows them; may be empty.
+    pub excerpt: String,
+}
+
+/// An error about the Dockerfile, and where it is.
+#[derive(Debug)]
+struct Failed {
+    error: Error,
+    /// First and last line, from 1.
+    lines: Option<(usize, usize)>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, lines: None }
+    }
+}
+
+/// An error that says everything itself.
+fn refuse(kind: ErrorKind, why: impl Into<String>) -> Error {
+    Error::new(kind, About::Words, why)
+}
+
+/// The components of a path, without `.`, and without `..` that would lead above its beginning.
+fn clean(path: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts
+}
+
+impl Engine {
+    /// Builds an image, or none at all: names are given to it in the end and all at once. If nobody listens to `events` any more,
+    /// the build ends.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile, what a step ends with, the registry's and the disk's.
+    pub async fn build(&self, request: BuildRequest, events: mpsc::Sender<BuildEvent>) -> Result<ImageId, BuildFailure> {
+        let inner = self.inner().clone();
+        let crashed =
+            || BuildFailure { error: refuse(ErrorKind::Internal, "the build crashed; see the log"), excerpt: String::new() };
+        // Whoever asked may go away; what was begun is taken down in any case.
+        let building = tokio::spawn(async move { inner.build(request, events).await });
+        building.await.unwrap_or_else(|_| Err(crashed()))
+    }
+
+    /// Forgets what earlier builds have made. Answers how many bytes were kept for them; what images need stays.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn forget_builds(&self) -> Result<u64, Error> {
+        let inner = self.inner().clone();
+        blocking(move || inner.builds.clear()).await.step(About::Engine, "forget earlier builds")
+    }
+}
+
+impl Inner {
+    async fn build(self: Arc<Self>, request: BuildRequest, events: mpsc::Sender<BuildEvent>) -> Result<ImageId, BuildFailure> {
+        let bare = |error: Error| BuildFailure { error, excerpt: String::new() };
+        let archive = request.context.try_clone().map_err(|e| bare(refuse(ErrorKind::Internal, format!("context: {e}"))))?;
+        let inner = self.clone();
+        let context = blocking(move || inner.images.loose_layer(archive)).await;
+        let context = Arc::new(context.step(About::Words, "unpack the context").map_err(bare)?);
+        let text = match &request.dockerfile {
+            Some(text) => text.clone(),
+            None => self.dockerfile(&context, &request.file).await.map_err(bare)?,
+        };
+        let name = request.file.clone();
+        let built = stages::build(self, request, &text, context, events).await;
+        built.map_err(|failed| {
+            let excerpt = failed.lines.map(|lines| excerpt(&name, &String::from_utf8_lossy(&text), lines)).unwrap_or_default();
+            BuildFailure { error: failed.error, excerpt }
+        })
+    }
+
+    /// The Dockerfile of a context.
+    async fn dockerfile(self: &Arc<Self>, context: &Arc<Packed>, file: &str) -> Result<Vec<u8>, Error> {
+        let root = self.mounted(vec![context.0]).await?;
+        let wanted = format!("/{}", clean(file).join("/"));
+        let why = format!("failed to read dockerfile: open {file}: no such file or directory");
+        blocking(move || {
+            use std::io::Read as _;
+            let missing = || refuse(ErrorKind::NotFound, why.clone());
+            // Not opened before it is known to be a file.
+            let found = root.resolve(&wanted, Links::Follow).map_err(|_| missing())?;
+            let stat = rustix::fs::fstat(&found).map_err(|_| missing())?;
+            if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+                return Err(refuse(ErrorKind::InvalidArgument, format!("failed to read dockerfile: {wanted} is no file")));
+            }
+            let file = root.open(&wanted, OFlags::RDONLY | OFlags::NONBLOCK, Links::Follow).map_err(|_| missing())?;
+            let mut text = Vec::new();
+            File::from(file).take(DOCKERFILE + 1).read_to_end(&mut text).map_err(|_| missing())?;
+            Ok(text)
+        })
+        .await
+    }
+
+    /// Layers on each other, to read; they are pinned by the caller.
+    async fn mounted(self: &Arc<Self>, layers: Vec<DiffId>) -> Result<Root, Error> {
+        let inner = self.clone();
+        let mount: OwnedFd = blocking(move || {
+            let image = ImageInfo::loose(layers, ImageDefaults::default());
+            inner.images.volume(&image, "", None).step(About::Words, "mount what is copied from")
+        })
+        .await?;
+        Ok(Root::from(mount))
+    }
+}
+
+/// The lines around, with marks at those that are meant.
+fn excerpt(name: &str, text: &str, (first, last): (usize, usize)) -> String {
+    let rule = "-".repeat(20);
+    let (from, to) = (first.saturating_sub(AROUND).max(1), last + AROUND);
+    let line = |(number, line): (usize, &str)| {
+        let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
+        let shown: String = line.chars().take(500).collect();
+        format!("{number:4} | {mark} {shown}\n")
+    };
+    let numbered = text.lines().enumerate().map(|(at, line)| (at + 1, line));
+    let lines: String = numbered.filter(|(number, _)| (from..=to).contains(number)).map(line).collect();
+    format!("{name}:{first}\n{rule}\n{lines}{rule}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_marked() {
+        let text = "FROM a\n\nRUN false \\\n  && true\nCMD x\n";
+        let wanted = "D:3\n--------------------\n   1 |     FROM a\n   2 |     \n   3 | >>> RUN false \\\n   4 | >>>   && true\n   5 |     CMD x\n--------------------\n";
+        assert_eq!(excerpt("D", text, (3, 4)), wanted);
+        assert_eq!(excerpt("D", "", (1, 1)), "D:1\n--------------------\n--------------------\n");
+    }
+
+    #[test]
+    fn paths_stay_inside() {
+        assert_eq!(clean("/a/../../b/./c/"), ["b", "c"]);
+        assert_eq!(clean("../.."), Vec::<&str>::new());
+    }
+}

@@ -1,0 +1,213 @@
+//! What a stage is so far: layers, a config and its history.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dockerfile::Instruction;
+use model::DiffId;
+use registry::Platform;
+use serde_json::{Map, Value, json};
+use store::LayerPins;
+
+use super::cache::Made;
+use crate::image::{Basis, Changed};
+
+/// What RUN looks for programs in if the image does not say, as docker has it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// When something was made that has no time of its own.
+const EPOCH: &str = "1970-01-01T00:00:00Z";
+/// What is about another container in a config, or says it all once more.
+const STALE: [&str; 6] = ["container", "container_config", "docker_version", "id", "parent", "parent_id"];
+
+/// A stage between two instructions.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    /// The config's fields beside `config`.
+    document: Map<String, Value>,
+    pub(super) changed: Changed,
+    pub(super) layers: Vec<DiffId>,
+    /// Bytes of the layers.
+    size: u64,
+    /// When the last of it was made. It is the same when nothing had to be done.
+    created: String,
+    /// ARGs that have a value, in the order in which they were declared.
+    args: Vec<(String, String)>,
+    pins: Vec<Arc<LayerPins>>,
+}
+
+impl State {
+    /// FROM scratch.
+    pub(super) fn scratch(escape: char) -> Self {
+        let host = Platform::host();
+        let mut document = Map::new();
+        document.insert("architecture".to_owned(), Value::String(host.architecture));
+        document.insert("os".to_owned(), Value::String(host.os));
+        if !host.variant.is_empty() {
+            document.insert("variant".to_owned(), Value::String(host.variant));
+        }
+        let mut changed = Changed::new(Map::new()).begin(escape);
+        changed.config.insert("Env".to_owned(), json!([format!("PATH={PATH}")]));
+        changed.config.insert("WorkingDir".to_owned(), json!("/"));
+        Self { document, changed, layers: Vec::new(), size: 0, created: EPOCH.to_owned(), args: Vec::new(), pins: Vec::new() }
+    }
+
+    /// FROM an image.
+    pub(super) fn of_image(basis: Basis, escape: char) -> Self {
+        let Basis { mut document, layers, size, pins, .. } = basis;
+        let config = match document.remove("config") {
+            Some(Value::Object(config)) => config,
+            _ => Map::new(),
+        };
+        for key in STALE {
+            document.remove(key);
+        }
+        let created = document.get("created").and_then(Value::as_str).unwrap_or(EPOCH).to_owned();
+        let changed = Changed::new(config).begin(escape);
+        Self { document, changed, layers, size, created, args: Vec::new(), pins: vec![Arc::new(pins)] }
+    }
+
+    /// FROM a stage.
+    pub(super) fn of_stage(&self, escape: char) -> Self {
+        Self { changed: self.changed.begin(escape), args: Vec::new(), ..self.clone() }
+    }
+
+    /// Triggers that the base image has left, which it then has no longer.
+    pub(super) fn triggers(&mut self) -> Vec<String> {
+        let found = self.changed.config.remove("OnBuild");
+        let list = found.as_ref().and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// ARG has given a value.
+    pub(super) fn declare(&mut self, name: &str, value: String) {
+        self.changed.arguments.insert(name.to_owned(), value.clone());
+        self.args.retain(|(known, _)| known != name);
+        self.args.push((name.to_owned(), value));
+    }
+
+    /// ARGs that a program sees: those that ENV does not hide.
+    pub(super) fn args(&self) -> Vec<(String, String)> {
+        let set: BTreeMap<String, String> = self.changed.variables().into_iter().collect();
+        self.args.iter().filter(|(name, _)| !set.contains_key(name)).cloned().collect()
+    }
+
+    /// Everything that a program has in its environment.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        let mut all = self.changed.variables();
+        if !all.iter().any(|(name, _)| name == "PATH") {
+            all.insert(0, ("PATH".to_owned(), PATH.to_owned()));
+        }
+        all.extend(self.args());
+        all
+    }
+
+    /// Where relative paths begin.
+    pub(super) fn working_dir(&self) -> &str {
+        match self.changed.of("WorkingDir") {
+            "" => "/",
+            dir => dir,
+        }
+    }
+
+    /// An instruction has changed nothing but the config.
+    pub(super) fn said(&mut self, text: &str) {
+        self.remember(text, true);
+    }
+
+    /// A step has been done.
+    pub(super) fn done(&mut self, text: &str, made: &Made, pins: LayerPins) {
+        if made.created > self.created {
+            self.created.clone_from(&made.created);
+        }
+        self.layers.extend(made.layer);
+        self.size += made.size;
+        self.pins.push(Arc::new(pins));
+        self.remember(text, made.layer.is_none());
+    }
+
+    fn remember(&mut self, text: &str, empty: bool) {
+        let mut entry = json!({"created": self.created, "created_by": text});
+        if empty {
+            entry["empty_layer"] = Value::Bool(true);
+        }
+        match self.document.entry("history").or_insert_with(|| json!([])) {
+            Value::Array(history) => history.push(entry),
+            other => *other = json!([entry]),
+        }
+    }
+
+    /// MAINTAINER.
+    pub(super) fn author(&mut self, name: &str) {
+        self.document.insert("author".to_owned(), Value::String(name.to_owned()));
+    }
+
+    /// The config of the image that it is, and the bytes of its layers.
+    pub(super) fn finish(&self, labels: &BTreeMap<String, String>) -> (Map<String, Value>, u64) {
+        let mut document = self.document.clone();
+        let mut config = self.changed.config.clone();
+        if !labels.is_empty() {
+            let entry = config.entry("Labels").or_insert_with(|| json!({}));
+            if !entry.is_object() {
+                *entry = json!({});
+            }
+            if let Some(known) = entry.as_object_mut() {
+                known.extend(labels.iter().map(|(key, value)| (key.clone(), json!(value))));
+            }
+        }
+        document.insert("created".to_owned(), Value::String(self.created.clone()));
+        document.insert("config".to_owned(), Value::Object(config));
+        (document, self.size)
+    }
+}
+
+/// Whether an instruction changes the config and nothing else.
+pub(super) fn is_config(instruction: &Instruction) -> bool {
+    use Instruction as I;
+    matches!(
+        instruction,
+        I::Env(_)
+            | I::Label(_)
+            | I::Cmd(_)
+            | I::Entrypoint(_)
+            | I::User(_)
+            | I::Expose(_)
+            | I::Volume(_)
+            | I::StopSignal(_)
+            | I::Shell(_)
+            | I::OnBuild(_)
+            | I::Healthcheck(_)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_hide_arguments() {
+        let mut state = State::scratch('\\');
+        state.declare("A", "arg".into());
+        state.declare("B", "arg".into());
+        state.changed.apply(Instruction::Env(vec![("A".into(), "env-$B".into())])).unwrap();
+        let seen: BTreeMap<_, _> = state.environment().into_iter().collect();
+        assert_eq!((seen["A"].as_str(), seen["B"].as_str()), ("env-arg", "arg"));
+        assert_eq!(state.args(), [("B".to_owned(), "arg".to_owned())]);
+        assert!(state.of_stage('\\').args().is_empty(), "arguments end with their stage");
+    }
+
+    #[test]
+    fn history_says_what_has_a_layer() {
+        let mut state = State::scratch('\\');
+        state.said("ENV A=1");
+        let (document, _) = state.finish(&BTreeMap::from([("k".to_owned(), "v".to_owned())]));
+        assert_eq!(document["history"], json!([{"created": EPOCH, "created_by": "ENV A=1", "empty_layer": true}]));
+        assert_eq!((&document["config"]["Labels"], &document["created"]), (&json!({"k": "v"}), &json!(EPOCH)));
+    }
+
+    #[test]
+    fn triggers_are_taken_once() {
+        let mut state = State::scratch('\\');
+        state.changed.apply(Instruction::OnBuild("RUN true".into())).unwrap();
+        assert_eq!(state.triggers(), ["RUN true"]);
+        assert!(state.triggers().is_empty());
+    }
+}

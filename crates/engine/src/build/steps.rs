@@ -1,0 +1,358 @@
+//! The steps that make a layer: RUN, COPY and ADD, WORKDIR.
+
+use std::{os::fd::AsFd as _, sync::Arc};
+
+use dockerfile::{Command, Copy, Flag, Instruction, Run, from_of};
+use model::{ContainerId, DiffId, ErrorKind, container::ImageDefaults};
+use rustix::fs::Mode;
+use sys::path::{Links, Root};
+
+use super::{
+    BuildNetwork,
+    cache::Made,
+    clean,
+    copy::{self, Source, Target},
+    key::{Key, Ownership},
+    refuse,
+    stages::{Build, PREDEFINED, Progress, Spot},
+    state::State,
+};
+use crate::{
+    Inner,
+    blocking::blocking,
+    error::{About, Error, Step as _},
+    image::{Durability, ImageInfo, Packed},
+    user::{Once, Owners, owner_of},
+};
+
+/// Where files are copied from.
+struct From {
+    layers: Vec<DiffId>,
+    /// What goes into the key instead of the files themselves; `None`: the files do.
+    known: Option<Vec<DiffId>>,
+    owners: Owners,
+    _pins: Option<store::LayerPins>,
+}
+
+impl Build<'_> {
+    pub(super) async fn run(&mut self, state: &mut State, run: &Run, spot: Spot<'_>) -> Result<(), Error> {
+        let network = self.network(&run.flags)?;
+        let command = state.changed.command_line(&script(run)?);
+        if command.is_empty() {
+            return Err(refuse(ErrorKind::InvalidArgument, "RUN without a command"));
+        }
+        let mut env = state.environment();
+        let key = Key::new("RUN", &state.layers)
+            .list(&command)
+            .list(env.iter().flat_map(|(name, value)| [name, value]))
+            .part(state.working_dir())
+            .part(state.changed.of("User"))
+            .part(network);
+        let given = PREDEFINED.iter().filter_map(|name| Some(((*name).to_owned(), self.request.args.get(*name)?.clone())));
+        let hidden: Vec<_> = given.filter(|(name, _)| !env.iter().any(|(known, _)| known == name)).collect();
+        env.extend(hidden);
+        let shown = shown(run, &command);
+        let progress = self.begun(format!("{} RUN {shown}", self.place(spot))).await?;
+        let said = history(&state.args(), &command);
+        let Some(key) = self.unless_made(state, key, &said, progress).await? else { return Ok(()) };
+        let once = Once {
+            layers: state.layers.clone(),
+            command,
+            working_dir: state.working_dir().to_owned(),
+            env,
+            user: state.changed.of("User").to_owned(),
+            network: network.to_owned(),
+        };
+        let (output, passed) = self.output(progress.number);
+        let ran = self.inner.run_once(once, output).await;
+        passed.await.ok();
+        let ran = ran?;
+        if ran.code != 0 {
+            let why = if ran.message.is_empty() { String::new() } else { format!(": {}", ran.message) };
+            let text = format!("process {shown:?} did not complete successfully: exit code: {}{why}", ran.code);
+            return Err(refuse(ErrorKind::FailedPrecondition, text));
+        }
+        self.made(state, key, ran.layer, &said).await?;
+        self.done(progress, false).await
+    }
+
+    fn network(&self, flags: &[Flag]) -> Result<&'static str, Error> {
+        let asked = match self.request.network {
+            BuildNetwork::Default => "default",
+            BuildNetwork::None => "none",
+            BuildNetwork::Host => "host",
+        };
+        let mut network = asked;
+        for flag in flags {
+            network = match (flag.name.as_str(), flag.value.as_deref()) {
+                ("network", Some("default")) => asked,
+                ("network", Some("none")) => "none",
+                ("network", Some("host")) if asked == "host" => "host",
+                ("network", Some("host")) => {
+                    let why = "RUN --network=host: the build itself was not started with --network host";
+                    return Err(refuse(ErrorKind::PermissionDenied, why));
+                }
+                ("network", value) => {
+                    let why = format!("RUN --network={}: use default, none or host", value.unwrap_or_default());
+                    return Err(refuse(ErrorKind::InvalidArgument, why));
+                }
+                (name, _) => return Err(not_yet(&format!("RUN --{name}"))),
+            };
+        }
+        Ok(network)
+    }
+
+    /// Takes what an earlier build has made of the same; else the key to keep it under.
+    async fn unless_made(
+        &self,
+        state: &mut State,
+        key: Key,
+        text: &str,
+        progress: Progress,
+    ) -> Result<Option<model::StepId>, Error> {
+        let id = key.id();
+        let found = if self.request.no_cache { None } else { self.inner.builds.find(id) };
+        let Some((made, pins)) = found else { return Ok(Some(id)) };
+        state.done(text, &made, pins);
+        self.done(progress, true).await?;
+        Ok(None)
+    }
+
+    async fn made(&self, state: &mut State, key: model::StepId, layer: Option<Packed>, text: &str) -> Result<(), Error> {
+        let made = Made::now(layer.as_ref().map(|(diff, size, _)| (*diff, *size)));
+        let (inner, kept) = (self.inner.clone(), made.clone());
+        crate::failpoint::hit("build.step", About::Engine)?;
+        let pins = layer.map_or_else(|| self.inner.store.pin(&[]), |(_, _, pins)| pins);
+        blocking(move || inner.builds.put(key, kept)).await.step(About::Words, "remember the step")?;
+        state.done(text, &made, pins);
+        Ok(())
+    }
+
+    pub(super) async fn working_dir(&mut self, state: &mut State, spot: Spot<'_>) -> Result<(), Error> {
+        let path = state.working_dir().to_owned();
+        let text = format!("WORKDIR {path}");
+        let progress = self.begun(format!("{} {text}", self.place(spot))).await?;
+        let key = Key::new("WORKDIR", &state.layers).part(&path);
+        let Some(key) = self.unless_made(state, key, &text, progress).await? else { return Ok(()) };
+        let work = move |root: &Root| match root.make_directories(&path, Links::Follow) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(refuse(sys::kind_of(e), format!("WORKDIR {path}: {e}"))),
+        };
+        let layer = self.inner.write_layer(state.layers.clone(), work).await?;
+        self.made(state, key, layer, &text).await?;
+        self.done(progress, false).await
+    }
+
+    pub(super) async fn copy(&mut self, state: &mut State, copy: &Copy, spot: Spot<'_>) -> Result<(), Error> {
+        let add = matches!(spot.located.instruction, Instruction::Add(_));
+        let keyword = spot.located.instruction.keyword();
+        check(copy, keyword)?;
+        let expand = |text: &String| state.changed.word(text).map_err(|e| refuse(ErrorKind::InvalidArgument, e.to_string()));
+        let sources = copy.sources.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
+        let destination = expand(&copy.destination)?;
+        if add && let Some(url) = sources.iter().find(|source| source.contains("://") || source.starts_with("git@")) {
+            return Err(not_yet(&format!("ADD of a URL ({url})")));
+        }
+        let progress = self.begun(format!("{} {}", self.place(spot), spot.located.text)).await?;
+        let from = self.source(copy, spot.stage).await?;
+        let target = Target {
+            path: absolute(state.working_dir(), &destination),
+            directory: is_directory(&destination, sources.len())?,
+            owners: from.owners,
+            mode: flag(copy, "chmod").map(|text| mode(&expand(&text.to_owned())?)).transpose()?,
+        };
+        let chown = flag(copy, "chown").map(|text| expand(&text.to_owned())).transpose()?;
+        let mount = self.inner.mounted(from.layers.clone()).await?;
+        let (ownership, known) = (ownership(from.owners), from.known.clone());
+        let found = blocking(move || {
+            let found = copy::find(&mount, &sources)?;
+            if add && found.iter().any(|source| source.is_archive().unwrap_or(false)) {
+                return Err(not_yet("ADD of an archive, which it would unpack,"));
+            }
+            let digests = match known {
+                None => found.iter().map(|source| source.digest(ownership)).collect::<Result<Vec<_>, _>>()?,
+                Some(_) => Vec::new(),
+            };
+            Ok((found, digests, sources))
+        });
+        let (found, digests, named): (Vec<Source>, _, _) = found.await?;
+        let key = Key::new("COPY", &state.layers)
+            .list(digests)
+            .list(from.known.iter().flatten().map(ToString::to_string))
+            .list(&named)
+            .list([&target.path, &destination])
+            .part(chown.as_deref().unwrap_or_default())
+            .part(format!("{:?} {:?} {}", target.mode, ownership, target.directory));
+        let Some(key) = self.unless_made(state, key, &spot.located.text, progress).await? else { return Ok(()) };
+        let work = move |root: &Root| {
+            let owners = chown.map(|chown| owner(&chown, root)).transpose()?.unwrap_or(target.owners);
+            copy::copy(&found, root, &Target { owners, ..target })
+        };
+        let layer = self.inner.write_layer(state.layers.clone(), work).await?;
+        self.made(state, key, layer, &spot.located.text).await?;
+        self.done(progress, false).await
+    }
+
+    /// What `--from` means. The layers of stages and images say what is in them; of the context only what is copied counts.
+    async fn source(&self, copy: &Copy, stage: usize) -> Result<From, Error> {
+        let Some(from) = from_of(copy) else {
+            return Ok(From { layers: vec![self.context.0], known: None, owners: Owners::Root, _pins: None });
+        };
+        if let Some(stage) = self.stages.from_flag(stage, from) {
+            let state = self.states.get(&stage).ok_or_else(|| refuse(ErrorKind::Internal, "a stage is missing"))?;
+            let layers = state.layers.clone();
+            return Ok(From { known: Some(layers.clone()), layers, owners: Owners::Archive, _pins: None });
+        }
+        let basis = self.inner.images.basis(from, self.pull()).await?;
+        Ok(From { known: Some(basis.layers.clone()), layers: basis.layers, owners: Owners::Archive, _pins: Some(basis.pins) })
+    }
+}
+
+impl Inner {
+    /// What `work` writes on these layers, which the caller has pinned, as a layer; `None`: nothing.
+    async fn write_layer(
+        self: &Arc<Self>,
+        layers: Vec<DiffId>,
+        work: impl FnOnce(&Root) -> Result<(), Error> + Send + 'static,
+    ) -> Result<Option<Packed>, Error> {
+        let id = ContainerId::from_bytes(crate::random_id());
+        let inner = self.clone();
+        let written = blocking(move || {
+            let image = ImageInfo::loose(layers, ImageDefaults::default());
+            let root = inner.images.rootfs(&image, id, Durability::Volatile, (None, None));
+            work(&Root::from(root.step(About::Words, "mount the files so far")?))
+        });
+        let layer = match written.await {
+            Ok(()) => self.written(id).await,
+            Err(error) => Err(error),
+        };
+        let inner = self.clone();
+        let removed = blocking(move || inner.store.remove_container_dir(id)).await.step(id, "remove what was written");
+        layer.and_then(|layer| removed.map(|()| layer))
+    }
+}
+
+fn not_yet(what: &str) -> Error {
+    refuse(ErrorKind::Unsupported, format!("{what} is not supported yet"))
+}
+
+fn flag<'c>(copy: &'c Copy, name: &str) -> Option<&'c str> {
+    copy.flags.iter().find(|flag| flag.name == name).and_then(|flag| flag.value.as_deref())
+}
+
+fn check(copy: &Copy, keyword: &str) -> Result<(), Error> {
+    if !copy.heredocs.is_empty() {
+        return Err(not_yet(&format!("{keyword} of a heredoc")));
+    }
+    let known = |flag: &&Flag| matches!(flag.name.as_str(), "from" | "chown" | "chmod");
+    match copy.flags.iter().find(|flag| !known(flag)) {
+        Some(flag) => Err(not_yet(&format!("{keyword} --{}", flag.name))),
+        None => Ok(()),
+    }
+}
+
+/// What the shell is given, heredocs and all: it knows them.
+fn script(run: &Run) -> Result<Command, Error> {
+    let Command::Shell(text) = &run.command else { return Ok(run.command.clone()) };
+    let [first, ..] = run.heredocs.as_slice() else { return Ok(run.command.clone()) };
+    let bare = text.trim_start_matches(['<', '-']).trim_matches(['"', '\'']);
+    if bare == first.name {
+        if first.content.starts_with("#!") {
+            return Err(not_yet("RUN of a heredoc that begins with #!"));
+        }
+        return Ok(Command::Shell(first.content.clone()));
+    }
+    let documents = run.heredocs.iter().map(|heredoc| format!("{}{}\n", heredoc.content, heredoc.name));
+    Ok(Command::Shell(format!("{text}\n{}", documents.collect::<String>())))
+}
+
+/// A command as it is shown.
+fn shown(run: &Run, command: &[String]) -> String {
+    match &run.command {
+        Command::Shell(text) => text.clone(),
+        Command::Exec(_) => command.join(" "),
+    }
+}
+
+/// As docker's history has it: the arguments that count, and what was run.
+fn history(args: &[(String, String)], command: &[String]) -> String {
+    let command = command.join(" ");
+    if args.is_empty() {
+        return format!("RUN {command}");
+    }
+    let args: Vec<String> = args.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!("RUN |{} {} {command}", args.len(), args.join(" "))
+}
+
+fn absolute(working_dir: &str, path: &str) -> String {
+    let joined = if path.starts_with('/') { path.to_owned() } else { format!("{working_dir}/{path}") };
+    format!("/{}", clean(&joined).join("/"))
+}
+
+fn is_directory(destination: &str, sources: usize) -> Result<bool, Error> {
+    let last = destination.rsplit('/').next().unwrap_or_default();
+    let directory = matches!(last, "" | "." | "..");
+    if sources > 1 && !directory {
+        let why = "when using COPY or ADD with more than one source file, the destination must be a directory and end with a /";
+        return Err(refuse(ErrorKind::InvalidArgument, why));
+    }
+    Ok(directory)
+}
+
+fn mode(text: &str) -> Result<Mode, Error> {
+    let octal = text.chars().all(|c| c.is_digit(8)).then(|| u32::from_str_radix(text, 8).ok()).flatten();
+    match octal.filter(|mode| *mode <= 0o7777) {
+        Some(mode) => Ok(Mode::from_raw_mode(mode)),
+        None if text.contains(['+', '-', '=']) => Err(not_yet(&format!("--chmod={text}, which is no octal number,"))),
+        None => Err(refuse(ErrorKind::InvalidArgument, format!("invalid chmod parameter: '{text}'"))),
+    }
+}
+
+fn ownership(owners: Owners) -> Ownership {
+    if owners == Owners::Archive { Ownership::Counts } else { Ownership::Ignored }
+}
+
+/// `--chown=USER[:GROUP]`, names as the image has them. Without a group it is the user's number, as docker has it.
+fn owner(text: &str, root: &Root) -> Result<Owners, Error> {
+    let found = owner_of(text, root.as_fd()).step(About::Words, "--chown")?;
+    let gid = if text.contains(':') { found.gid } else { found.uid };
+    Ok(Owners::Ids(found.uid, gid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_modes() {
+        assert_eq!(absolute("/srv", "x/../y/"), "/srv/y");
+        assert_eq!(absolute("/srv", "/a//b"), "/a/b");
+        assert_eq!(absolute("/", "."), "/");
+        assert!(is_directory("a/", 1).unwrap() && is_directory(".", 3).unwrap() && !is_directory("a", 1).unwrap());
+        assert!(is_directory("a", 2).is_err());
+        assert_eq!(mode("755").unwrap(), Mode::from_raw_mode(0o755));
+        for bad in ["9", "u+x", "77777", "rwx"] {
+            assert!(mode(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn run(text: &str) -> Result<Command, String> {
+        let file = dockerfile::parse(format!("FROM a\n{text}\n").as_bytes()).unwrap();
+        let Instruction::Run(run) = &file.instructions[1].instruction else { panic!("not RUN") };
+        script(run).map_err(|e| e.chain())
+    }
+
+    #[test]
+    fn heredocs_are_the_shells() {
+        assert_eq!(run("RUN <<EOF\necho $A\necho b\nEOF"), Ok(Command::Shell("echo $A\necho b\n".into())));
+        assert_eq!(run("RUN cat <<A > /x\nhello\nA"), Ok(Command::Shell("cat <<A > /x\nhello\nA\n".into())));
+        assert!(run("RUN <<EOF\n#!/bin/python\nEOF").unwrap_err().contains("not supported yet"));
+    }
+
+    #[test]
+    fn history_has_its_arguments() {
+        let command = ["/bin/sh".to_owned(), "-c".to_owned(), "make".to_owned()];
+        assert_eq!(history(&[], &command), "RUN /bin/sh -c make");
+        assert_eq!(history(&[("A".to_owned(), "1".to_owned())], &command), "RUN |1 A=1 /bin/sh -c make");
+    }
+}

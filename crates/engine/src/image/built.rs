@@ -1,0 +1,111 @@
+//! What a build needs of images: what it begins with, layers of what its steps have written, and the image in the end.
+
+use std::{collections::BTreeSet, io::Read, os::fd::OwnedFd, sync::Arc};
+
+use model::{DiffId, ErrorKind, ImageId, ImageRef, container::ImageDefaults};
+use serde_json::{Map, Value};
+use sha2::Digest as _;
+
+use super::{ImageInfo, Images, Packed, PullRequest, Unmakable, make};
+use crate::{
+    blocking::blocking,
+    error::{About, Error, Step},
+};
+
+/// An image that a stage begins with.
+#[derive(Debug)]
+pub(crate) struct Basis {
+    /// Its whole config.
+    pub(crate) document: Map<String, Value>,
+    pub(crate) layers: Vec<DiffId>,
+    pub(crate) size: u64,
+    pub(crate) pins: store::LayerPins,
+}
+
+impl Images {
+    /// An image by name or id. One that is not here, or, if `pull`, any that has a name, is pulled.
+    ///
+    /// # Errors
+    /// `NotFound`: neither here nor at its registry; what the registry says.
+    pub(crate) async fn basis(&self, name: &str, pull: Pull) -> Result<Basis, Error> {
+        let about = || About::Image(name.to_owned());
+        let here = self.find(name).ok();
+        let reference = name.parse::<ImageRef>();
+        let is_id = here.as_ref().is_some_and(|image| image.id.to_string().contains(name));
+        let id = match (here, reference) {
+            (Some(image), _) if pull == Pull::Missing || is_id => image.id,
+            (_, Ok(reference)) => {
+                let request = PullRequest { reference, credentials: Default::default(), platform: None };
+                self.pull(request).await?
+            }
+            (_, Err(e)) => return Err(Error::new(ErrorKind::InvalidArgument, about(), e.to_string())),
+        };
+        let gone = || Error::new(ErrorKind::NotFound, about(), "it has gone meanwhile");
+        let known = self.shared.store.image(&id).ok_or_else(gone)?;
+        let pins = self.shared.store.pin(&known.record.layers);
+        if self.shared.store.image(&id).is_none() {
+            return Err(gone());
+        }
+        let shared = self.shared.clone();
+        let document = blocking(move || make::object(&shared.store.blob(id.digest())?)).await.step(about(), "read its config")?;
+        Ok(Basis { document, layers: known.record.layers, size: known.record.size, pins })
+    }
+
+    /// Unpacks an archive whose names are nobody's: a layer that no image has. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with the archive; the disk's.
+    pub(crate) fn loose_layer(&self, archive: impl Read + Send) -> Result<Packed, Unmakable> {
+        Ok(self.shared.unpack_new(archive, layer::Compression::None).map_err(Box::new)?)
+    }
+
+    /// What is in a writable layer, as a layer; `None`: nothing. Blocks.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn layer_of(&self, upper: OwnedFd, mounted: &BTreeSet<Vec<u8>>) -> Result<Option<Packed>, Unmakable> {
+        self.shared.pack(upper, mounted)
+    }
+
+    /// Makes an image visible under these names, all at once. Blocks.
+    ///
+    /// # Errors
+    /// A config that is none; the disk's.
+    pub(crate) fn keep_built(
+        &self,
+        document: Map<String, Value>,
+        layers: &[DiffId],
+        size: u64,
+        names: Vec<ImageRef>,
+    ) -> Result<ImageId, Unmakable> {
+        self.shared.keep(document, layers, size, names)
+    }
+}
+
+/// When an image is asked for at its registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pull {
+    /// It is not here.
+    Missing,
+    /// Always.
+    Always,
+}
+
+impl ImageInfo {
+    /// Layers that are no image, or not yet.
+    pub(crate) fn loose(layers: Vec<DiffId>, defaults: ImageDefaults) -> Arc<Self> {
+        let id = ImageId::new(model::Digest::Sha256(sha2::Sha256::digest(b"no image").into()));
+        let host = registry::Platform::host();
+        Arc::new(Self {
+            id,
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            size: 0,
+            layers,
+            defaults,
+            created: String::new(),
+            platform: host.to_string(),
+            architecture: host.architecture,
+        })
+    }
+}
