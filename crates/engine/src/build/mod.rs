@@ -6,6 +6,7 @@
 
 pub(crate) mod cache;
 mod copy;
+mod copying;
 mod key;
 mod stages;
 mod state;
