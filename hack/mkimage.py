@@ -26,7 +26,7 @@ def layer(program):
         for applet in subprocess.run([program, "--list"], check=True, stdout=subprocess.PIPE, text=True).stdout.split():
             if applet != "busybox" and "/" not in applet:
                 info = tarfile.TarInfo("bin/" + applet)
-                info.type, info.linkname = tarfile.LNKTYPE, "bin/busybox"
+                info.type, info.linkname, info.mode = tarfile.LNKTYPE, "bin/busybox", 0o755
                 tar.addfile(info)
     return buffer.getvalue()
 
