@@ -3,14 +3,14 @@
 use api::creel::{self as own, build_event, builds_server::Builds};
 use engine::{
     Engine,
-    build::{BuildEvent, BuildNetwork, BuildRequest},
+    build::{BuildEvent, BuildNetwork, BuildRequest, StepEnd},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
 use super::{
-    creel::receive,
+    archive::receive,
     image::trim_soon,
     images::{new_name, tell},
     status,
@@ -84,7 +84,7 @@ impl Builds for BuildsService {
 
     async fn prune(&self, _: Request<own::PruneBuildsRequest>) -> Answer<own::PruneBuildsResponse> {
         let reclaimed = self.engine.forget_builds().await.map_err(|e| status::of_engine(&e))?;
-        Ok(Response::new(own::PruneBuildsResponse { reclaimed }))
+        Ok(Response::new(own::PruneBuildsResponse { reclaimed, gone: Vec::new() }))
     }
 }
 
@@ -122,9 +122,11 @@ fn said(event: BuildEvent) -> own::BuildEvent {
     let event = match event {
         BuildEvent::Begun { step, title } => build_event::Event::Begun(own::BuildStep { step, title }),
         BuildEvent::Output { step, data } => build_event::Event::Output(own::BuildOutput { step, data }),
-        BuildEvent::Done { step, took, cached } => {
+        BuildEvent::Done { step, took, end } => {
             let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-            build_event::Event::Done(own::BuildDone { step, took, cached })
+            let (cached, canceled) = (end == StepEnd::Cached, end == StepEnd::Canceled);
+            let error = if let StepEnd::Failed(why) = end { why } else { String::new() };
+            build_event::Event::Done(own::BuildDone { step, took, cached, canceled, error })
         }
     };
     own::BuildEvent { event: Some(event) }

@@ -93,6 +93,7 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
         pull: args.pull,
         labels: args.label.iter().map(|label| pair(label)).collect(),
         network: args.network,
+        ..BuildStart::default()
     };
     let (pieces, stream) = mpsc::channel(4);
     let sending = tokio::task::spawn_blocking(move || context.send(start, &pieces));
