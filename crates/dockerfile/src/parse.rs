@@ -6,6 +6,7 @@ use crate::{
     Command, Copy, Directives, Error, Flag, Healthcheck, Heredoc, Instruction, Problem, Run,
     flags::{self, Allowed},
     lines::{self, heredoc_name},
+    mount,
     suggest::closest,
     words,
 };
@@ -186,7 +187,10 @@ fn run(rest: &str, heredocs: Vec<Heredoc>, escape: char) -> Result<Instruction, 
     let allowed = Allowed { instruction: "RUN", once: &["network", "security"], many: &["mount", "device"] };
     let (flags, rest) = flags::take(rest, escape, &allowed)?;
     for flag in &flags {
-        flags::value(flag, "RUN")?;
+        let value = flags::value(flag, "RUN")?;
+        if flag.name == "mount" {
+            mount::check(&value)?;
+        }
     }
     let command = Command::read(rest);
     if command.is_empty() {

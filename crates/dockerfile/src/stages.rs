@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Copy, Dockerfile, Error, Expander, Instruction, Located, Problem, suggest::closest};
+use crate::{Copy, Dockerfile, Error, Expander, Instruction, Located, Problem, mount, suggest::closest};
 
 /// What a stage begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,18 +166,30 @@ fn needed(stages: &[Stage<'_>], target: usize) -> Result<Vec<usize>, Error> {
             todo.push(base);
         }
         for located in stages[at].steps {
-            let Instruction::Copy(copy) = &located.instruction else { continue };
-            let Some(from) = from_of(copy) else { continue };
-            match from_flag(stages, at, from) {
-                Some(stage) => todo.push(stage),
-                None if by_name(&stages[at..], from).is_some() || from.parse::<usize>().is_ok() => {
-                    return Err(wrong(located.first, format!("COPY --from={from}: only an earlier stage can be copied from")));
+            for (how, from) in names(&located.instruction) {
+                match from_flag(stages, at, &from) {
+                    Some(stage) => todo.push(stage),
+                    None if by_name(&stages[at..], &from).is_some() || from.parse::<usize>().is_ok() => {
+                        return Err(wrong(located.first, format!("{how}from={from}: only an earlier stage can be copied from")));
+                    }
+                    None => {}
                 }
-                None => {}
             }
         }
     }
     Ok(found.into_iter().collect())
+}
+
+/// The names of stages or images in an instruction, and what is before them.
+fn names(instruction: &Instruction) -> Vec<(&'static str, String)> {
+    match instruction {
+        Instruction::Copy(copy) => from_of(copy).map(|from| ("COPY --", from.to_owned())).into_iter().collect(),
+        Instruction::Run(run) => {
+            let mounts = run.flags.iter().filter(|flag| flag.name == "mount").filter_map(|flag| flag.value.as_deref());
+            mounts.filter_map(mount::from).map(|from| ("RUN --mount=", from)).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -207,6 +219,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_mounted_is_needed() {
+        let file = "FROM a AS x\nFROM b\nFROM c\nRUN --mount=type=bind,from=x,target=/x --mount=type=ssh true\n";
+        assert_eq!(told(file, ""), Ok((2, vec![0, 2])));
+    }
+
+    #[test]
     fn arguments_before_the_first_stage() {
         let file = parse(b"ARG V=1\nARG IMAGE=r/x:$V-$TARGETARCH\nARG NONE\nFROM ${IMAGE}\n").unwrap();
         let automatic = args(&[("TARGETARCH", "amd64")]);
@@ -225,6 +243,7 @@ mod tests {
             ("FROM a\nCOPY --from=later x y\nFROM b AS later\n", "0", "line 2: COPY --from=later: only an earlier stage"),
             ("FROM a AS me\nCOPY --from=me x y\n", "", "line 2: COPY --from=me"),
             ("FROM a\nCOPY --from=0 x y\n", "", "line 2: COPY --from=0"),
+            ("FROM a\nRUN --mount=from=z,target=/x true\nFROM b AS z\n", "0", "line 2: RUN --mount=from=z: only an earlier"),
         ] {
             let error = told(text, target).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
