@@ -40,9 +40,11 @@ impl Plain {
             }
             Event::Done(done) => {
                 let mut text = numbered(done.step, &self.open.remove(&done.step).unwrap_or_default());
-                let end = match done.cached {
-                    true => format!("#{} CACHED\n\n", done.step),
-                    false => format!("#{} DONE {:.1}s\n\n", done.step, Duration::from_nanos(done.took).as_secs_f64()),
+                let end = match (done.cached, done.canceled, done.error.as_str()) {
+                    (true, ..) => format!("#{} CACHED\n\n", done.step),
+                    (_, true, _) => format!("#{} CANCELED\n\n", done.step),
+                    (.., error) if !error.is_empty() => format!("#{} ERROR: {error}\n\n", done.step),
+                    _ => format!("#{} DONE {:.1}s\n\n", done.step, Duration::from_nanos(done.took).as_secs_f64()),
                 };
                 text.extend(end.into_bytes());
                 text
@@ -72,8 +74,8 @@ mod tests {
             Event::Begun(BuildStep { step: 3, title: "[2/2] RUN make".into() }),
             Event::Output(BuildOutput { step: 3, data: b"one\ntw".to_vec() }),
             Event::Output(BuildOutput { step: 3, data: b"o\nthr".to_vec() }),
-            Event::Done(BuildDone { step: 3, took: 1_500_000_000, cached: false }),
-            Event::Done(BuildDone { step: 4, took: 0, cached: true }),
+            Event::Done(BuildDone { step: 3, took: 1_500_000_000, ..Default::default() }),
+            Event::Done(BuildDone { step: 4, cached: true, ..Default::default() }),
         ] {
             text.extend(plain.lines(&event));
         }

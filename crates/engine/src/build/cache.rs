@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use minicbor::{Decode, Encode};
@@ -44,12 +44,17 @@ struct Entry {
 pub(crate) struct Cache {
     store: Arc<Store>,
     entries: Mutex<HashMap<StepId, Entry>>,
+    /// Steps that are being made, each by one at a time.
+    turns: Mutex<HashMap<StepId, Weak<Turn>>>,
 }
+
+/// Who holds it makes a step.
+pub(super) type Turn = tokio::sync::Mutex<()>;
 
 impl Cache {
     /// An empty one: see [`Cache::load`].
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store, entries: Mutex::default() }
+        Self { store, entries: Mutex::default(), turns: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StepId, Entry>> {
@@ -74,6 +79,18 @@ impl Cache {
             }
         }
         Ok(())
+    }
+
+    /// What is to be held while a step is looked for and made: two builds do not make the same at the same time.
+    pub(super) fn turn(&self, id: StepId) -> Arc<Turn> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get(&id).and_then(Weak::upgrade) {
+            return turn;
+        }
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::default();
+        turns.insert(id, Arc::downgrade(&turn));
+        turn
     }
 
     fn is_there(&self, made: &Made) -> bool {

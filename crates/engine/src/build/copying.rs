@@ -10,9 +10,10 @@ use sys::path::Root;
 use super::{
     clean,
     copy::{self, Source, Target},
+    graph::Build,
     key::{Key, Ownership},
     refuse,
-    stages::{Build, Spot},
+    stages::Spot,
     state::State,
     steps::not_yet,
 };
@@ -32,7 +33,7 @@ struct From {
 }
 
 impl Build<'_> {
-    pub(super) async fn copy(&mut self, state: &mut State, copy: &Copy, spot: Spot<'_>) -> Result<(), Error> {
+    pub(super) async fn copy(&self, state: &mut State, copy: &Copy, spot: Spot<'_>) -> Result<(), Error> {
         let add = matches!(spot.located.instruction, Instruction::Add(_));
         let keyword = spot.located.instruction.keyword();
         check(copy, keyword)?;
@@ -42,7 +43,6 @@ impl Build<'_> {
         if add && let Some(url) = sources.iter().find(|source| source.contains("://") || source.starts_with("git@")) {
             return Err(not_yet(&format!("ADD of a URL ({url})")));
         }
-        let progress = self.begun(format!("{} {}", self.place(spot), spot.located.text)).await?;
         let from = self.source(copy, spot.stage).await?;
         let target = Target {
             path: absolute(state.working_dir(), &destination),
@@ -51,35 +51,37 @@ impl Build<'_> {
             mode: flag(copy, "chmod").map(|text| mode(&expand(&text.to_owned())?)).transpose()?,
         };
         let chown = flag(copy, "chown").map(|text| expand(&text.to_owned())).transpose()?;
-        let mount = self.inner.mounted(from.layers.clone()).await?;
-        let (ownership, known) = (ownership(from.owners), from.known.clone());
-        let found = blocking(move || {
-            let found = copy::find(&mount, &sources)?;
-            if add && found.iter().any(|source| source.is_archive().unwrap_or(false)) {
-                return Err(not_yet("ADD of an archive, which it would unpack,"));
-            }
-            let digests = match known {
-                None => found.iter().map(|source| source.digest(ownership)).collect::<Result<Vec<_>, _>>()?,
-                Some(_) => Vec::new(),
+        let progress = self.begun(format!("{} {}", self.place(spot), spot.located.text)).await?;
+        let copied = async {
+            let mount = self.inner.mounted(from.layers.clone()).await?;
+            let (ownership, known) = (ownership(from.owners), from.known.clone());
+            let found = blocking(move || {
+                let found = copy::find(&mount, &sources)?;
+                if add && found.iter().any(|source| source.is_archive().unwrap_or(false)) {
+                    return Err(not_yet("ADD of an archive, which it would unpack,"));
+                }
+                let digests = match known {
+                    None => found.iter().map(|source| source.digest(ownership)).collect::<Result<Vec<_>, _>>()?,
+                    Some(_) => Vec::new(),
+                };
+                Ok((found, digests, sources))
+            });
+            let (found, digests, named): (Vec<Source>, _, _) = found.await?;
+            let key = Key::new("COPY", &state.layers)
+                .list(digests)
+                .list(from.known.iter().flatten().map(ToString::to_string))
+                .list(&named)
+                .list([&target.path, &destination])
+                .part(chown.as_deref().unwrap_or_default())
+                .part(format!("{:?} {:?} {}", target.mode, ownership, target.directory));
+            let work = move |root: &Root| {
+                let owners = chown.map(|chown| owner(&chown, root)).transpose()?.unwrap_or(target.owners);
+                copy::copy(&found, root, &Target { owners, ..target })
             };
-            Ok((found, digests, sources))
-        });
-        let (found, digests, named): (Vec<Source>, _, _) = found.await?;
-        let key = Key::new("COPY", &state.layers)
-            .list(digests)
-            .list(from.known.iter().flatten().map(ToString::to_string))
-            .list(&named)
-            .list([&target.path, &destination])
-            .part(chown.as_deref().unwrap_or_default())
-            .part(format!("{:?} {:?} {}", target.mode, ownership, target.directory));
-        let Some(key) = self.unless_made(state, key, &spot.located.text, progress).await? else { return Ok(()) };
-        let work = move |root: &Root| {
-            let owners = chown.map(|chown| owner(&chown, root)).transpose()?.unwrap_or(target.owners);
-            copy::copy(&found, root, &Target { owners, ..target })
+            let work = self.inner.write_layer(state.layers.clone(), work);
+            self.make(state, key, &spot.located.text, work).await
         };
-        let layer = self.inner.write_layer(state.layers.clone(), work).await?;
-        self.made(state, key, layer, &spot.located.text).await?;
-        self.done(progress, false).await
+        self.ended(progress, copied).await
     }
 
     /// What `--from` means. The layers of stages and images say what is in them; of the context only what is copied counts.
@@ -88,8 +90,7 @@ impl Build<'_> {
             return Ok(From { layers: vec![self.context.0], known: None, owners: Owners::Root, _pins: None });
         };
         if let Some(stage) = self.stages.from_flag(stage, from) {
-            let state = self.states.get(&stage).ok_or_else(|| refuse(ErrorKind::Internal, "a stage is missing"))?;
-            let layers = state.layers.clone();
+            let layers = self.finished(stage).await?.layers.clone();
             return Ok(From { known: Some(layers.clone()), layers, owners: Owners::Archive, _pins: None });
         }
         let basis = self.inner.images.basis(from, self.pull()).await?;

@@ -7,7 +7,9 @@
 pub(crate) mod cache;
 mod copy;
 mod copying;
+mod graph;
 mod key;
+mod shown;
 mod stages;
 mod state;
 mod steps;
@@ -91,9 +93,22 @@ pub enum BuildEvent {
         step: u32,
         /// How long it took.
         took: Duration,
-        /// It was there from an earlier build.
-        cached: bool,
+        /// How.
+        end: StepEnd,
     },
+}
+
+/// How a step has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepEnd {
+    /// It was done.
+    Made,
+    /// It was there, from an earlier build or from one that did the same.
+    Cached,
+    /// Another one has failed, or the client has gone.
+    Canceled,
+    /// Why it has failed.
+    Failed(String),
 }
 
 /// Why there is no image.
@@ -174,7 +189,7 @@ impl Inner {
             None => self.dockerfile(&context, &request.file).await.map_err(bare)?,
         };
         let name = request.file.clone();
-        let built = stages::build(self, request, &text, context, events).await;
+        let built = graph::build(self, request, &text, context, events).await;
         built.map_err(|failed| {
             let excerpt = failed.lines.map(|lines| excerpt(&name, &String::from_utf8_lossy(&text), lines)).unwrap_or_default();
             BuildFailure { error: failed.error, excerpt }

@@ -1,25 +1,21 @@
-//! The stages that a target needs, one after the other, and the image of the last one.
+//! A stage from its FROM to its end, instruction by instruction, and the image of the last one.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Instant,
-};
+use std::collections::BTreeMap;
 
-use dockerfile::{Base, Dockerfile, Instruction, Located, Stages};
+use dockerfile::{Base, Instruction, Located};
 use model::{ErrorKind, ImageId};
 use registry::Platform;
-use tokio::sync::mpsc;
 
 use super::{
-    BuildEvent, BuildRequest, Failed, refuse,
+    BuildEvent, Failed, StepEnd,
+    graph::{Build, canceled},
+    refuse,
     state::{self, State},
 };
 use crate::{
-    Inner,
     blocking::blocking,
     error::{About, Error, Step},
-    image::{Packed, Pull},
+    image::Pull,
 };
 
 /// ARGs that are there without a declaration, and count for nothing (docker's list).
@@ -36,71 +32,22 @@ pub(super) const PREDEFINED: [&str; 10] = [
     "all_proxy",
 ];
 
-/// A build.
-pub(super) struct Build<'d> {
-    pub(super) inner: Arc<Inner>,
-    pub(super) request: BuildRequest,
-    pub(super) file: &'d Dockerfile,
-    pub(super) stages: Stages<'d>,
-    pub(super) context: Arc<Packed>,
-    automatic: BTreeMap<String, String>,
-    events: mpsc::Sender<BuildEvent>,
-    /// Stages that are finished.
-    pub(super) states: HashMap<usize, State>,
-    begun: u32,
-}
-
-/// A step that is under way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
-    pub(super) number: u32,
-    since: Instant,
-}
-
 /// Where an instruction is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot<'s> {
     pub(super) stage: usize,
     pub(super) located: &'s Located,
     /// Which of the stage's steps that do something it is, and how many there are.
-    of: (usize, usize),
-}
-
-/// Builds what a Dockerfile says.
-pub(super) async fn build(
-    inner: Arc<Inner>,
-    request: BuildRequest,
-    text: &[u8],
-    context: Arc<Packed>,
-    events: mpsc::Sender<BuildEvent>,
-) -> Result<ImageId, Failed> {
-    let wrong = |e: dockerfile::Error| Failed {
-        lines: Some((e.line, e.line)),
-        error: refuse(ErrorKind::InvalidArgument, format!("dockerfile parse error on {e}")),
-    };
-    let file = dockerfile::parse(text).map_err(wrong)?;
-    if let Some(syntax) = file.directives.syntax.as_deref().filter(|syntax| !is_known_syntax(syntax)) {
-        let why = format!("# syntax={syntax}: frontends of others are not run, only docker/dockerfile:1 is understood");
-        return Err(refuse(ErrorKind::Unsupported, why).into());
-    }
-    let automatic = automatic(&request.target);
-    let stages = Stages::find(&file, &request.args, &automatic, &request.target).map_err(wrong)?;
-    let states = HashMap::new();
-    let mut build = Build { inner, request, file: &file, stages, context, automatic, events, states, begun: 0 };
-    for stage in build.stages.needed.clone() {
-        let state = build.stage(stage).await?;
-        build.states.insert(stage, state);
-    }
-    build.finish().await.map_err(Failed::from)
+    pub(super) of: (usize, usize),
 }
 
 /// The stable frontend under its own name, whatever its version.
-fn is_known_syntax(syntax: &str) -> bool {
+pub(super) fn is_known_syntax(syntax: &str) -> bool {
     let name = syntax.strip_prefix("docker.io/").unwrap_or(syntax);
     name.split([':', '@']).next() == Some("docker/dockerfile") && !name.contains("labs")
 }
 
-fn automatic(target: &str) -> BTreeMap<String, String> {
+pub(super) fn automatic(target: &str) -> BTreeMap<String, String> {
     let host = Platform::host();
     let mut known = BTreeMap::new();
     for which in ["BUILD", "TARGET"] {
@@ -119,7 +66,7 @@ fn is_step(instruction: &Instruction) -> bool {
 }
 
 impl Build<'_> {
-    async fn stage(&mut self, number: usize) -> Result<State, Failed> {
+    pub(super) async fn stage(&self, number: usize) -> Result<State, Failed> {
         let stage = self.stages.stages[number].clone();
         let total = 1 + stage.steps.iter().filter(|located| is_step(&located.instruction)).count();
         let from = Spot { stage: number, located: stage.from, of: (1, total) };
@@ -138,7 +85,7 @@ impl Build<'_> {
         Ok(state)
     }
 
-    async fn begin(&mut self, stage: &dockerfile::Stage<'_>, spot: Spot<'_>) -> Result<State, Error> {
+    async fn begin(&self, stage: &dockerfile::Stage<'_>, spot: Spot<'_>) -> Result<State, Error> {
         let host = Platform::host().to_string();
         if let Some(platform) = stage.platform.as_ref().filter(|platform| **platform != host) {
             let why = format!("FROM --platform={platform}: only {host}, this machine's, can be built for");
@@ -147,15 +94,17 @@ impl Build<'_> {
         let escape = self.file.escape();
         match &stage.base {
             Base::Scratch => Ok(State::scratch(escape)),
-            Base::Stage(before) => {
-                let before = self.states.get(before).ok_or_else(|| refuse(ErrorKind::Internal, "a stage is missing"))?;
-                Ok(before.of_stage(escape))
-            }
+            Base::Stage(before) => Ok(self.finished(*before).await?.of_stage(escape)),
             Base::Image(name) => {
                 let progress = self.begun(format!("{} FROM {name}", self.place(spot))).await?;
-                let basis = self.inner.images.basis(name, self.pull()).await?;
-                self.done(progress, false).await?;
-                Ok(State::of_image(basis, escape))
+                let mut state = None;
+                let pulled = async {
+                    let basis = self.unless_canceled(self.inner.images.basis(name, self.pull())).await??;
+                    state = Some(State::of_image(basis, escape));
+                    Ok(StepEnd::Made)
+                };
+                self.ended(progress, pulled).await?;
+                state.ok_or_else(canceled)
             }
         }
     }
@@ -164,7 +113,7 @@ impl Build<'_> {
         if self.request.pull { Pull::Always } else { Pull::Missing }
     }
 
-    async fn instruction(&mut self, state: &mut State, spot: Spot<'_>) -> Result<(), Error> {
+    async fn instruction(&self, state: &mut State, spot: Spot<'_>) -> Result<(), Error> {
         let Located { instruction, text, .. } = spot.located;
         match instruction {
             Instruction::Arg(args) => {
@@ -207,69 +156,23 @@ impl Build<'_> {
         Ok(self.stages.globals.get(name).or_else(|| self.automatic.get(name)).cloned())
     }
 
-    async fn finish(mut self) -> Result<ImageId, Error> {
+    pub(super) async fn finish(&self) -> Result<ImageId, Error> {
+        let target = self.finished(self.stages.target).await?;
         let progress = self.begun("exporting to image".to_owned()).await?;
-        let target = self.states.get(&self.stages.target).ok_or_else(|| refuse(ErrorKind::Internal, "a stage is missing"))?;
-        let (document, size) = target.finish(&self.request.labels);
-        let (inner, layers, names) = (self.inner.clone(), target.layers.clone(), self.request.names.clone());
-        let id = blocking(move || inner.images.keep_built(document, &layers, size, names)).await;
-        let id = id.step(About::Words, "keep the image")?;
-        let mut text = format!("writing image {id} done\n");
-        for name in &self.request.names {
-            text.push_str(&format!("naming to {name} done\n"));
-        }
-        self.tell(BuildEvent::Output { step: progress.number, data: text.into_bytes() }).await.ok();
-        self.done(progress, false).await.ok();
-        Ok(id)
-    }
-}
-
-/// Progress.
-impl Build<'_> {
-    /// `[name 2/5]`, or `[2/5]` if there is only one stage.
-    pub(super) fn place(&self, spot: Spot<'_>) -> String {
-        let (at, total) = spot.of;
-        let stage = &self.stages.stages[spot.stage];
-        match stage.name {
-            _ if self.stages.stages.len() == 1 => format!("[{at}/{total}]"),
-            Some(name) => format!("[{name} {at}/{total}]"),
-            None => format!("[stage-{} {at}/{total}]", spot.stage),
-        }
-    }
-
-    pub(super) async fn begun(&mut self, title: String) -> Result<Progress, Error> {
-        self.begun += 1;
-        let progress = Progress { number: self.begun, since: Instant::now() };
-        self.tell(BuildEvent::Begun { step: progress.number, title }).await?;
-        Ok(progress)
-    }
-
-    pub(super) async fn done(&self, progress: Progress, cached: bool) -> Result<(), Error> {
-        self.tell(BuildEvent::Done { step: progress.number, took: progress.since.elapsed(), cached }).await
-    }
-
-    /// A listener that has gone ends the build.
-    pub(super) async fn tell(&self, event: BuildEvent) -> Result<(), Error> {
-        self.events.send(event).await.map_err(|_| refuse(ErrorKind::Cancelled, "canceled"))
-    }
-
-    /// Where a step's output goes, and when all of it has gone there.
-    pub(super) fn output(&self, step: u32) -> (mpsc::Sender<Vec<u8>>, tokio::task::JoinHandle<()>) {
-        let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(16);
-        let events = self.events.clone();
-        let passing = tokio::spawn(async move {
-            loop {
-                let data = tokio::select! {
-                    data = pieces.recv() => data,
-                    () = events.closed() => None,
-                };
-                let Some(data) = data else { return };
-                if events.send(BuildEvent::Output { step, data }).await.is_err() {
-                    return;
-                }
-            }
-        });
-        (sender, passing)
+        let (number, mut kept) = (progress.number, None);
+        let exported = async {
+            let (document, size) = target.finish(&self.request.labels);
+            let (inner, layers, names) = (self.inner.clone(), target.layers.clone(), self.request.names.clone());
+            let id = blocking(move || inner.images.keep_built(document, &layers, size, names)).await;
+            let id = *kept.insert(id.step(About::Words, "keep the image")?);
+            let named = self.request.names.iter().map(|name| format!("naming to {name} done\n"));
+            let text = format!("writing image {id} done\n{}", named.collect::<String>());
+            self.tell(BuildEvent::Output { step: number, data: text.into_bytes() }).await.ok();
+            Ok(StepEnd::Made)
+        };
+        let ended = self.ended(progress, exported).await;
+        // It is there, whether anybody hears of it or not.
+        kept.map_or_else(|| ended.and(Err(canceled())), Ok)
     }
 }
 

@@ -8,10 +8,10 @@ use sys::path::{Links, Root};
 
 use super::{
     BuildNetwork,
-    cache::Made,
+    graph::Build,
     key::Key,
     refuse,
-    stages::{Build, PREDEFINED, Progress, Spot},
+    stages::{PREDEFINED, Spot},
     state::State,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl Build<'_> {
-    pub(super) async fn run(&mut self, state: &mut State, run: &Run, spot: Spot<'_>) -> Result<(), Error> {
+    pub(super) async fn run(&self, state: &mut State, run: &Run, spot: Spot<'_>) -> Result<(), Error> {
         let network = self.network(&run.flags)?;
         let command = state.changed.command_line(&script(run)?);
         if command.is_empty() {
@@ -42,7 +42,6 @@ impl Build<'_> {
         let shown = shown(run, &command);
         let progress = self.begun(format!("{} RUN {shown}", self.place(spot))).await?;
         let said = history(&state.args(), &command);
-        let Some(key) = self.unless_made(state, key, &said, progress).await? else { return Ok(()) };
         let once = Once {
             layers: state.layers.clone(),
             command,
@@ -51,17 +50,22 @@ impl Build<'_> {
             user: state.changed.of("User").to_owned(),
             network: network.to_owned(),
         };
-        let (output, passed) = self.output(progress.number);
+        let work = self.ran(once, progress.number, &shown);
+        self.ended(progress, self.make(state, key, &said, work)).await
+    }
+
+    /// What a container has written.
+    async fn ran(&self, once: Once, step: u32, shown: &str) -> Result<Option<Packed>, Error> {
+        let (output, passed) = self.output(step);
         let ran = self.inner.run_once(once, output).await;
         passed.await.ok();
         let ran = ran?;
-        if ran.code != 0 {
-            let why = if ran.message.is_empty() { String::new() } else { format!(": {}", ran.message) };
-            let text = format!("process {shown:?} did not complete successfully: exit code: {}{why}", ran.code);
-            return Err(refuse(ErrorKind::FailedPrecondition, text));
+        if ran.code == 0 {
+            return Ok(ran.layer);
         }
-        self.made(state, key, ran.layer, &said).await?;
-        self.done(progress, false).await
+        let why = if ran.message.is_empty() { String::new() } else { format!(": {}", ran.message) };
+        let text = format!("process {shown:?} did not complete successfully: exit code: {}{why}", ran.code);
+        Err(refuse(ErrorKind::FailedPrecondition, text))
     }
 
     fn network(&self, flags: &[Flag]) -> Result<&'static str, Error> {
@@ -90,45 +94,17 @@ impl Build<'_> {
         Ok(network)
     }
 
-    /// Takes what an earlier build has made of the same; else the key to keep it under.
-    pub(super) async fn unless_made(
-        &self,
-        state: &mut State,
-        key: Key,
-        text: &str,
-        progress: Progress,
-    ) -> Result<Option<model::StepId>, Error> {
-        let id = key.id();
-        let found = if self.request.no_cache { None } else { self.inner.builds.find(id) };
-        let Some((made, pins)) = found else { return Ok(Some(id)) };
-        state.done(text, &made, pins);
-        self.done(progress, true).await?;
-        Ok(None)
-    }
-
-    pub(super) async fn made(&self, state: &mut State, key: model::StepId, layer: Option<Packed>, text: &str) -> Result<(), Error> {
-        let made = Made::now(layer.as_ref().map(|(diff, size, _)| (*diff, *size)));
-        let (inner, kept) = (self.inner.clone(), made.clone());
-        crate::failpoint::hit("build.step", About::Engine)?;
-        let pins = layer.map_or_else(|| self.inner.store.pin(&[]), |(_, _, pins)| pins);
-        blocking(move || inner.builds.put(key, kept)).await.step(About::Words, "remember the step")?;
-        state.done(text, &made, pins);
-        Ok(())
-    }
-
-    pub(super) async fn working_dir(&mut self, state: &mut State, spot: Spot<'_>) -> Result<(), Error> {
+    pub(super) async fn working_dir(&self, state: &mut State, spot: Spot<'_>) -> Result<(), Error> {
         let path = state.working_dir().to_owned();
         let text = format!("WORKDIR {path}");
         let progress = self.begun(format!("{} {text}", self.place(spot))).await?;
         let key = Key::new("WORKDIR", &state.layers).part(&path);
-        let Some(key) = self.unless_made(state, key, &text, progress).await? else { return Ok(()) };
         let work = move |root: &Root| match root.make_directories(&path, Links::Follow) {
             Ok(_) => Ok(()),
             Err(e) => Err(refuse(sys::kind_of(e), format!("WORKDIR {path}: {e}"))),
         };
-        let layer = self.inner.write_layer(state.layers.clone(), work).await?;
-        self.made(state, key, layer, &text).await?;
-        self.done(progress, false).await
+        let work = self.inner.write_layer(state.layers.clone(), work);
+        self.ended(progress, self.make(state, key, &text, work)).await
     }
 }
 

@@ -1,0 +1,178 @@
+//! A build is a graph of stages that run side by side. A stage is one task that owns its state; where it needs another one, as its
+//! base or to copy from, it waits for it, so that everything before that goes on at the same time. What they share never changes.
+//! The first failure, and a client that has gone, end everything else that is under way.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+};
+
+use dockerfile::{Dockerfile, Stages};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use model::{ErrorKind, ImageId, StepId};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BuildEvent, BuildRequest, Failed, StepEnd,
+    cache::Made,
+    key::Key,
+    refuse,
+    stages::{self, is_known_syntax},
+    state::State,
+};
+use crate::{
+    Inner,
+    blocking::blocking,
+    error::{About, Error, Step as _},
+    image::Packed,
+};
+
+/// Steps of one build that run at the same time, on a machine with fewer cores: they wait for networks too.
+const FEWEST: usize = 4;
+
+/// A build: everything that its stages share.
+pub(super) struct Build<'d> {
+    pub(super) inner: Arc<Inner>,
+    pub(super) request: BuildRequest,
+    pub(super) file: &'d Dockerfile,
+    pub(super) stages: Stages<'d>,
+    pub(super) context: Arc<Packed>,
+    pub(super) automatic: BTreeMap<String, String>,
+    pub(super) events: mpsc::Sender<BuildEvent>,
+    /// Steps that have begun.
+    pub(super) begun: AtomicU32,
+    /// How many more may.
+    pub(super) room: Semaphore,
+    pub(super) cancelled: CancellationToken,
+    /// Stages, once they are finished.
+    finished: Vec<watch::Sender<Option<Arc<State>>>>,
+    /// Steps that this build has made itself.
+    own: Mutex<HashSet<StepId>>,
+}
+
+/// Builds what a Dockerfile says.
+pub(super) async fn build(
+    inner: Arc<Inner>,
+    request: BuildRequest,
+    text: &[u8],
+    context: Arc<Packed>,
+    events: mpsc::Sender<BuildEvent>,
+) -> Result<ImageId, Failed> {
+    let wrong = |e: dockerfile::Error| Failed {
+        lines: Some((e.line, e.line)),
+        error: refuse(ErrorKind::InvalidArgument, format!("dockerfile parse error on {e}")),
+    };
+    let file = dockerfile::parse(text).map_err(wrong)?;
+    if let Some(syntax) = file.directives.syntax.as_deref().filter(|syntax| !is_known_syntax(syntax)) {
+        let why = format!("# syntax={syntax}: frontends of others are not run, only docker/dockerfile:1 is understood");
+        return Err(refuse(ErrorKind::Unsupported, why).into());
+    }
+    let automatic = stages::automatic(&request.target);
+    let stages = Stages::find(&file, &request.args, &automatic, &request.target).map_err(wrong)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let build = Build {
+        inner,
+        request,
+        file: &file,
+        finished: stages.stages.iter().map(|_| watch::Sender::new(None)).collect(),
+        stages,
+        context,
+        automatic,
+        events,
+        begun: AtomicU32::new(0),
+        room: Semaphore::new(cores.max(FEWEST)),
+        cancelled: CancellationToken::new(),
+        own: Mutex::default(),
+    };
+    let deserted = async {
+        build.events.closed().await;
+        build.cancelled.cancel();
+        // What is under way ends by itself, and everything with it.
+        std::future::pending().await
+    };
+    tokio::select! {
+        built = build.everything() => built,
+        () = deserted => Err(canceled().into()),
+    }
+}
+
+pub(super) fn canceled() -> Error {
+    refuse(ErrorKind::Cancelled, "canceled")
+}
+
+impl Build<'_> {
+    async fn everything(&self) -> Result<ImageId, Failed> {
+        let mut running: FuturesUnordered<_> = self.stages.needed.iter().map(|number| self.to_its_end(*number)).collect();
+        let mut first = None;
+        // Nothing is dropped while it runs: what a step has begun it takes down.
+        while let Some(ended) = running.next().await {
+            if let Err(failed) = ended {
+                self.cancelled.cancel();
+                first.get_or_insert(failed);
+            }
+        }
+        match first {
+            Some(failed) => Err(failed),
+            None => self.finish().await.map_err(Failed::from),
+        }
+    }
+
+    async fn to_its_end(&self, number: usize) -> Result<(), Failed> {
+        let state = self.stage(number).await?;
+        self.finished[number].send_replace(Some(Arc::new(state)));
+        Ok(())
+    }
+
+    /// What another stage is in the end. Not to be waited for between a step's beginning and its end, which others may need.
+    ///
+    /// # Errors
+    /// `Cancelled`: it will not be finished.
+    pub(super) async fn finished(&self, stage: usize) -> Result<Arc<State>, Error> {
+        let mut finished = self.finished[stage].subscribe();
+        let state = self.unless_canceled(finished.wait_for(Option::is_some)).await?;
+        state.ok().and_then(|state| (*state).clone()).ok_or_else(canceled)
+    }
+
+    /// # Errors
+    /// `Cancelled`: the build has ended first.
+    pub(super) async fn unless_canceled<T>(&self, wait: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => Err(canceled()),
+            done = wait => Ok(done),
+        }
+    }
+
+    /// Takes what was made of the same before, or lets `work` make it: alone, whoever else is to make the same. Who waited takes
+    /// what has come of it, or makes it if nothing has.
+    pub(super) async fn make(
+        &self,
+        state: &mut State,
+        key: Key,
+        text: &str,
+        work: impl Future<Output = Result<Option<Packed>, Error>>,
+    ) -> Result<StepEnd, Error> {
+        let id = key.id();
+        let turn = self.inner.builds.turn(id);
+        let _turn = self.unless_canceled(turn.lock()).await?;
+        let usable = !self.request.no_cache || self.own().contains(&id);
+        if let Some((made, pins)) = usable.then(|| self.inner.builds.find(id)).flatten() {
+            state.done(text, &made, pins);
+            return Ok(StepEnd::Cached);
+        }
+        let layer = work.await?;
+        let made = Made::now(layer.as_ref().map(|(diff, size, _)| (*diff, *size)));
+        let (inner, kept) = (self.inner.clone(), made.clone());
+        crate::failpoint::hit("build.step", About::Engine)?;
+        let pins = layer.map_or_else(|| self.inner.store.pin(&[]), |(_, _, pins)| pins);
+        blocking(move || inner.builds.put(id, kept)).await.step(About::Words, "remember the step")?;
+        self.own().insert(id);
+        state.done(text, &made, pins);
+        Ok(StepEnd::Made)
+    }
+
+    fn own(&self) -> std::sync::MutexGuard<'_, HashSet<StepId>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
