@@ -1,6 +1,6 @@
 //! creel's own API: what CRI cannot say.
 
-use std::{collections::VecDeque, fs::File, io, path::Path, pin::Pin};
+use std::{collections::VecDeque, pin::Pin};
 
 use api::creel::{self as own, creel_server::Creel, pull_image_event::Event};
 use engine::{
@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
-use super::{archive::Archive, features, image, images, session, status, stream::Streaming};
+use super::{archive::receive, features, image, images, session, status, stream::Streaming};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -247,18 +247,4 @@ fn to_proto(layer: &LayerProgress) -> own::LayerProgress {
         Phase::Exists => own::layer_progress::Phase::Exists,
     };
     own::LayerProgress { digest: layer.digest.to_string(), phase: phase.into(), current: layer.current, total: layer.total }
-}
-
-/// Writes an archive, unpacked, to a file that is gone with the request.
-pub(super) async fn receive(mut next: impl AsyncFnMut() -> Result<Option<Vec<u8>>, Status>, dir: &Path) -> Result<File, Status> {
-    let mut archive = Archive::new(dir).map_err(|e| status::of_archive(&e))?;
-    while let Some(piece) = next().await? {
-        archive = blocking(move || archive.write(&piece)).await?;
-    }
-    blocking(move || archive.finish()).await
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|_| status::panicked())?;
-    done.map_err(|e| status::of_archive(&e))
 }

@@ -17,7 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
 use super::{
-    creel::{credentials, platform, receive},
+    archive::receive,
+    creel::{credentials, platform},
     image::trim_soon,
     status,
     stream::Streaming,

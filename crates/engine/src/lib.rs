@@ -35,6 +35,7 @@ pub mod spec;
 mod stats;
 mod table;
 mod undo;
+mod unpack;
 pub mod user;
 mod userns;
 pub mod volumes;
@@ -56,6 +57,7 @@ pub use security::SecurityInfo;
 pub use stats::{
     ContainerMetrics, ContainerUsage, Disk, InterfaceUsage, PodMetrics, PodUsage, Processes, Traffic, Writable, device_name,
 };
+pub use unpack::{nameless, unpacked};
 
 pub(crate) use engine::{Inner, chain, random_id};
 pub(crate) use files::{make_private_dir, remove_pod_dir, remove_tree};

@@ -20,6 +20,10 @@ pub enum Compression {
     Gzip,
     /// zstd, one or more frames.
     Zstd,
+    /// bzip2, one or more streams. No layer's media type names it: archives of people are so.
+    Bzip2,
+    /// xz, one or more streams. No layer's media type names it: archives of people are so.
+    Xz,
 }
 
 impl Compression {
@@ -39,11 +43,15 @@ impl Compression {
         }
     }
 
-    /// The compression that a stream's first bytes show (for archives of `load` and `import`, which name none).
+    /// The compression that a stream's first bytes show (for archives of `load`, `import` and ADD, which name none). Six bytes
+    /// are enough.
     pub fn detect(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // Its level, and the first bytes of a block's or the end's magic: a tar may begin with a file called BZh9.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, ..] => Self::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             _ => Self::None,
         }
     }
@@ -55,6 +63,8 @@ impl fmt::Display for Compression {
             Self::None => "plain tar",
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Bzip2 => "bzip2",
+            Self::Xz => "xz",
         })
     }
 }
@@ -83,19 +93,30 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
+/// The bytes behind a compression, under the limits of size, ratio and window; a stream that is damaged or exceeds them is an error
+/// whose source is an [`Error`].
+///
+/// # Errors
+/// The decoder cannot be made.
+pub fn decompress<'a>(reader: impl Read + 'a, compression: Compression, limits: &Limits) -> Result<impl Read + 'a, Error> {
+    Decoder::new(reader, compression, limits)
+}
+
 /// Decompresses under the limits of size and ratio.
 pub(crate) struct Decoder<'a> {
     reader: Box<dyn Read + 'a>,
     compression: Compression,
     state: Rc<State>,
-    limits: &'a Limits,
+    limits: Limits,
     produced: u64,
 }
 
 const INPUT_BUFFER: usize = 128 << 10;
+/// KiB that an xz decoder takes beside its dictionary, and some more.
+const XZ_OVERHEAD: u32 = 1 << 10;
 
 impl<'a> Decoder<'a> {
-    pub(crate) fn new(reader: impl Read + 'a, compression: Compression, limits: &'a Limits) -> Result<Self, Error> {
+    pub(crate) fn new(reader: impl Read + 'a, compression: Compression, limits: &Limits) -> Result<Self, Error> {
         let state = Rc::new(State::default());
         let counted = Counted { inner: reader, state: Rc::clone(&state) };
         let reader: Box<dyn Read + 'a> = match compression {
@@ -105,11 +126,17 @@ impl<'a> Decoder<'a> {
                 let failed = |source| Error::Decompress { compression, source };
                 let buffered = BufReader::with_capacity(INPUT_BUFFER, counted);
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered).map_err(failed)?;
-                decoder.window_log_max(limits.zstd_window_log).map_err(failed)?;
+                decoder.window_log_max(limits.window_log).map_err(failed)?;
                 Box::new(decoder)
             }
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(BufReader::with_capacity(INPUT_BUFFER, counted))),
+            Compression::Xz => {
+                let most = 1_u32.checked_shl(limits.window_log).map_or(u32::MAX, |dictionary| (dictionary >> 10) + XZ_OVERHEAD);
+                let buffered = BufReader::with_capacity(INPUT_BUFFER, counted);
+                Box::new(lzma_rust2::XzReader::new_mem_limit(buffered, true, most))
+            }
         };
-        Ok(Self { reader, compression, state, limits, produced: 0 })
+        Ok(Self { reader, compression, state, limits: *limits, produced: 0 })
     }
 
     /// Fills `buf` up to its capacity; left empty at the end of the stream.
@@ -118,16 +145,25 @@ impl<'a> Decoder<'a> {
         buf.resize(capacity, 0);
         let mut filled = 0;
         while filled < capacity {
-            match self.reader.read(&mut buf[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
+            match self.some(&mut buf[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        buf.truncate(filled);
+        Ok(())
+    }
+
+    /// Some of the next bytes; none at the end of the stream.
+    fn some(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            match self.reader.read(buf) {
+                Ok(n) => return self.account(n as u64).map(|()| n),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) if self.state.failed.get() => return Err(Error::Read(source)),
                 Err(source) => return Err(Error::Decompress { compression: self.compression, source }),
             }
         }
-        buf.truncate(filled);
-        self.account(filled as u64)
     }
 
     fn account(&mut self, more: u64) -> Result<(), Error> {
@@ -145,5 +181,11 @@ impl<'a> Decoder<'a> {
     /// Compressed bytes read so far.
     pub(crate) fn consumed(&self) -> u64 {
         self.state.bytes.get()
+    }
+}
+
+impl Read for Decoder<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.some(buf).map_err(io::Error::other)
     }
 }

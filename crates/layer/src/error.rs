@@ -15,7 +15,7 @@ pub enum Error {
     #[error("read the layer")]
     Read(#[source] io::Error),
     /// The bytes are not what their compression promises.
-    #[error("decompress the layer as {compression}")]
+    #[error("decompress as {compression}")]
     Decompress {
         /// What the layer was said to be.
         compression: Compression,

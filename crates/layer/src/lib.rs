@@ -27,8 +27,8 @@ mod xattr;
 
 pub use apply::{Applied, Target, apply};
 pub use archive::ArchiveWriter;
-pub use compression::Compression;
-pub use diff::{Diffed, diff, diff_without, pack};
+pub use compression::{Compression, decompress};
+pub use diff::{Choice, Diffed, diff, diff_without, pack, pick};
 pub use erofs::{TarReader, tar_reader};
 pub use error::{Error, Malformed, Refusal};
 pub use fuzz::fuzz_tar;

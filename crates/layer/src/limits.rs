@@ -23,8 +23,8 @@ pub struct Limits {
     pub ratio: u64,
     /// Uncompressed bytes up to which any ratio is fine.
     pub ratio_from: u64,
-    /// log2 of the largest zstd window in bytes.
-    pub zstd_window_log: u32,
+    /// log2 of the largest zstd window or xz dictionary in bytes.
+    pub window_log: u32,
 }
 
 impl Default for Limits {
@@ -40,7 +40,7 @@ impl Default for Limits {
             link_steps: 64 << 20,
             ratio: 1000,
             ratio_from: 64 << 20,
-            zstd_window_log: 27,
+            window_log: 27,
         }
     }
 }

@@ -243,7 +243,7 @@ fn a_full_disk_is_an_error() {
 fn told(directory: &Path, mounted: &[&str]) -> (Vec<String>, u64) {
     let mounted = mounted.iter().map(|path| path.as_bytes().to_vec()).collect();
     let mut bytes = Vec::new();
-    let diffed = diff_without(File::open(directory).unwrap().as_fd(), &mounted, &mut bytes, &Limits::default()).unwrap();
+    let diffed = diff_without(File::open(directory).unwrap().as_fd(), &mounted, None, &mut bytes, &Limits::default()).unwrap();
     let (mut names, mut at) = (Vec::new(), 0);
     while bytes[at] != 0 || bytes[at + 156] != 0 {
         let field = |range: std::ops::Range<usize>| {

@@ -431,6 +431,10 @@ fn compressions_give_the_same_layer() {
         (Compression::Gzip, [gzip(start), gzip(rest)].concat()),
         (Compression::Zstd, zstd(&tar)),
         (Compression::Zstd, [zstd(start), zstd(rest)].concat()),
+        (Compression::Bzip2, common::bzip2(&tar[..])),
+        (Compression::Bzip2, [common::bzip2(start), common::bzip2(rest)].concat()),
+        (Compression::Xz, common::xz(&tar[..], 6)),
+        (Compression::Xz, [common::xz(start, 1), common::xz(rest, 1)].concat()),
     ];
     for format in formats() {
         let plain = apply_as(*format, &tar).unwrap().applied;
@@ -462,7 +466,8 @@ fn the_callers_own_errors_come_through() {
             Ok(buf.len().min(512))
         }
     }
-    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+    let compressed = [Compression::Gzip, Compression::Zstd, Compression::Bzip2, Compression::Xz];
+    for compression in compressed.into_iter().chain([Compression::None]) {
         let dir = tempfile::tempdir().unwrap();
         let file = image(&dir.path().join("image"));
         let error = apply(Failing(0), compression, Target::Erofs(&file), &Limits::default()).unwrap_err();

@@ -400,14 +400,18 @@ fn bomb(compression: Compression, size: u64) -> Vec<u8> {
             out
         }
         Compression::Zstd => zstd::encode_all(zeros, 3).unwrap(),
+        Compression::Bzip2 => common::bzip2(zeros),
+        Compression::Xz => common::xz(zeros, 1),
         Compression::None => Vec::new(),
     }
 }
 
+const COMPRESSIONS: [Compression; 4] = [Compression::Gzip, Compression::Zstd, Compression::Bzip2, Compression::Xz];
+
 #[test]
 fn im10_bombs() {
     let limits = Limits { ratio_from: 4 << 20, ratio: 200, ..Limits::default() };
-    for compression in [Compression::Gzip, Compression::Zstd] {
+    for compression in COMPRESSIONS {
         let bytes = bomb(compression, 8 << 20);
         for format in formats() {
             let error = apply_with(*format, &bytes, compression, &limits).map(|l| l.applied).unwrap_err();
@@ -431,6 +435,38 @@ fn im10_zstd_windows() {
     assert!(apply_with(formats()[0], &window(27), Compression::Zstd, &Limits::default()).is_ok());
     let error = apply_with(formats()[0], &window(28), Compression::Zstd, &Limits::default()).map(|l| l.applied).unwrap_err();
     assert!(matches!(error, Error::Decompress { .. }), "{error:?}");
+}
+
+/// A dictionary is reserved before a byte of it is written.
+#[test]
+fn im10_xz_dictionaries() {
+    let bytes = common::xz(&[0; 1024][..], 9);
+    assert!(apply_with(formats()[0], &bytes, Compression::Xz, &Limits::default()).is_ok());
+    let limits = Limits { window_log: 25, ..Limits::default() };
+    let error = apply_with(formats()[0], &bytes, Compression::Xz, &limits).map(|l| l.applied).unwrap_err();
+    assert!(matches!(error, Error::Decompress { .. }), "{error:?}");
+}
+
+/// Damaged streams are errors, or what they were: their checksums see to that.
+#[test]
+fn im10_damaged_streams() {
+    let mut random = Random(0xbad);
+    let plain: Vec<u8> = (0..3000u32).flat_map(|n| (n * n).to_le_bytes()).collect();
+    let streams = [(Compression::Bzip2, common::bzip2(&plain[..])), (Compression::Xz, common::xz(&plain[..], 6))];
+    for (compression, good) in streams {
+        for _ in 0..2000 {
+            let mut bytes = good.clone();
+            let at = random.next(bytes.len());
+            match random.next(3) {
+                0 => bytes.truncate(at),
+                1 => bytes[at] ^= 1 << random.next(8),
+                _ => bytes[at] = u8::try_from(random.next(256)).unwrap(),
+            }
+            let mut out = Vec::new();
+            let read = layer::decompress(&bytes[..], compression, &Limits::default()).unwrap().read_to_end(&mut out);
+            assert!(read.is_err() || out == plain || out.is_empty(), "{compression}");
+        }
+    }
 }
 
 /// A small generator, so that a failing seed can be run again.
@@ -502,7 +538,7 @@ fn im10_garbage_is_refused_at_every_length() {
     let mut random = Random(1);
     let noise: Vec<u8> = (0..70_000).map(|_| u8::try_from(random.next(256)).unwrap()).collect();
     for length in (1..noise.len()).step_by(4096) {
-        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        for compression in COMPRESSIONS.into_iter().chain([Compression::None]) {
             assert!(apply_with(formats()[0], &noise[..length], compression, &Limits::default()).is_err());
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming as Incoming};
 
-use super::super::{creel::receive, status, stream::Streaming};
+use super::super::{archive::receive, status, stream::Streaming};
 
 /// Bytes of an archive in one message.
 const PIECE: usize = 1 << 20;

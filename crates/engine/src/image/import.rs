@@ -191,7 +191,7 @@ impl Shared {
             let mut reader = archive.reader(name)?;
             size += reader.limit();
             if self.store.layer(diff).is_none() {
-                let mut start = [0; 4];
+                let mut start = [0; 6];
                 let n = read_start(&mut reader, &mut start)?;
                 let compression = layer::Compression::detect(&start[..n]);
                 let whole = start[..n].chain(reader);

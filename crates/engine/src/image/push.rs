@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Seek as _},
-    os::unix::fs::OpenOptionsExt as _,
     sync::Arc,
 };
 
@@ -22,7 +21,7 @@ use super::{Images, Shared, save};
 use crate::{
     blocking::blocking,
     error::{About, Error, Step},
-    failpoint,
+    failpoint, unpack,
 };
 
 /// What to push.
@@ -246,7 +245,7 @@ impl Push<'_> {
         let credentials = self.sources.get(origin.registry.as_str()).unwrap_or(&anonymous);
         let source = registry.source(origin, credentials).await.step(self.about(), "fetch layer again")?;
         let mut reader = registry.blob(&source, blob).await.step(self.about(), "fetch layer again")?;
-        let mut file = self.shared.nameless().step(self.about(), "make room for a layer")?;
+        let mut file = unpack::nameless(self.shared.store.root()).step(self.about(), "make room for a layer")?;
         while let Some(piece) = reader.next().await {
             let piece = piece.step(self.about(), "fetch layer again")?;
             let written = move || io::Write::write_all(&mut file, &piece).map(|()| file);
@@ -320,16 +319,10 @@ impl Push<'_> {
 }
 
 impl Shared {
-    /// A file below the store's root that is gone with its descriptor.
-    fn nameless(&self) -> io::Result<File> {
-        let flags = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
-        File::options().read(true).write(true).mode(0o600).custom_flags(flags).open(self.store.root())
-    }
-
     /// A layer as the archive that it was made from.
     fn plain(&self, layer: &DiffId) -> Result<File, save::Unsavable> {
         let (mut tar, _) = self.layer_tar(layer)?;
-        let mut file = self.nameless()?;
+        let mut file = unpack::nameless(self.store.root())?;
         io::copy(&mut tar, &mut file)?;
         file.rewind()?;
         Ok(file)
@@ -338,7 +331,7 @@ impl Shared {
     /// A layer as a gzipped blob: the same bytes every time.
     fn compress(&self, layer: &DiffId) -> Result<(Descriptor, File), save::Unsavable> {
         let (tar, _) = self.layer_tar(layer)?;
-        let mut file = self.nameless()?;
+        let mut file = unpack::nameless(self.store.root())?;
         let (digest, size) = layer::gzip(tar, &file)?;
         file.rewind()?;
         Ok((Descriptor { media_type: MediaType::OciLayerGzip, digest, size }, file))

@@ -112,3 +112,17 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         None => error.to_string(),
     }
 }
+
+/// Compressed with bzip2.
+pub fn bzip2(plain: impl std::io::Read) -> Vec<u8> {
+    let mut out = Vec::new();
+    std::io::Read::read_to_end(&mut bzip2::read::BzEncoder::new(plain, bzip2::Compression::best()), &mut out).unwrap();
+    out
+}
+
+/// Compressed with xz, at a level of its program.
+pub fn xz(mut plain: impl std::io::Read, level: u32) -> Vec<u8> {
+    let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(level)).unwrap();
+    std::io::copy(&mut plain, &mut encoder).unwrap();
+    encoder.finish().unwrap()
+}
