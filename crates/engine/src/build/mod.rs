@@ -8,11 +8,15 @@ pub(crate) mod cache;
 mod copy;
 mod copying;
 mod graph;
+pub(crate) mod kept;
 mod key;
+mod run;
 mod shown;
 mod stages;
 mod state;
 mod steps;
+
+pub use kept::{Kept, KeptKind, PruneBuilds};
 
 use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
 
@@ -163,17 +167,12 @@ impl Engine {
         let crashed =
             || BuildFailure { error: refuse(ErrorKind::Internal, "the build crashed; see the log"), excerpt: String::new() };
         // Whoever asked may go away; what was begun is taken down in any case.
-        let building = tokio::spawn(async move { inner.build(request, events).await });
+        let building = tokio::spawn(async move {
+            let built = inner.clone().build(request, events).await;
+            blocking(move || inner.settle_builds()).await;
+            built
+        });
         building.await.unwrap_or_else(|_| Err(crashed()))
-    }
-
-    /// Forgets what earlier builds have made. Answers how many bytes were kept for them; what images need stays.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn forget_builds(&self) -> Result<u64, Error> {
-        let inner = self.inner().clone();
-        blocking(move || inner.builds.clear()).await.step(About::Engine, "forget earlier builds")
     }
 }
 
