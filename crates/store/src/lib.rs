@@ -7,6 +7,7 @@
 
 mod backup;
 mod blob;
+mod cache;
 mod container;
 mod database;
 mod disk;

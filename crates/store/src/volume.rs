@@ -20,7 +20,8 @@ use crate::{
 
 /// A record with labels and options at all their limits is far below this.
 const LIMIT: u64 = 16 << 20;
-const RECORD: &str = "record";
+pub(crate) const RECORD: &str = "record";
+pub(crate) const DATA: &str = "_data";
 
 /// Where a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Store {
     /// Where a volume is or would be.
     pub fn volume_dir(&self, name: &VolumeName) -> VolumeDir {
         let dir = self.volume_path(name);
-        VolumeDir { data: dir.join("_data"), staging: dir.join("staging"), staged: dir.join("staged") }
+        VolumeDir { data: dir.join(DATA), staging: dir.join("staging"), staged: dir.join("staged") }
     }
 
     fn volume_path(&self, name: &VolumeName) -> PathBuf {
@@ -58,10 +59,24 @@ impl Store {
     /// # Errors
     /// If the disk is full or fails; there is no such volume then, or a whole one.
     pub fn create_volume(&self, name: &VolumeName, record: &[u8]) -> Result<bool, Error> {
-        let (path, new) = (self.volume_path(name), self.shared.layout.temporary());
-        let made = self.fill_volume(&new, record).and_then(|()| {
+        let created = self.create_with_record(&self.volume_path(name), record, |_| Ok(()))?;
+        if created {
+            disk::sync_parent(&self.volume_path(name))?;
+        }
+        Ok(created)
+    }
+
+    /// Makes a directory with data and their record, which `fill` finds empty. `false`: there is one.
+    pub(crate) fn create_with_record(
+        &self,
+        path: &std::path::Path,
+        record: &[u8],
+        fill: impl FnOnce(&std::path::Path) -> std::io::Result<()>,
+    ) -> Result<bool, Error> {
+        let new = self.shared.layout.temporary();
+        let made = self.fill_new(&new, record, fill).and_then(|()| {
             let renamed = reach("rename").map_err(|_| Errno::IO);
-            match renamed.and_then(|()| rustix::fs::renameat_with(CWD, &new, CWD, &path, RenameFlags::NOREPLACE)) {
+            match renamed.and_then(|()| rustix::fs::renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE)) {
                 Err(Errno::EXIST) => Ok(false),
                 other => other.map(|()| true).during("rename", &new),
             }
@@ -74,16 +89,19 @@ impl Store {
                 .into_iter()
                 .for_each(|trash| self.shared.broom.delete(trash));
         }
-        if made? {
-            disk::sync_parent(&path)?;
-            return Ok(true);
-        }
-        Ok(false)
+        made
     }
 
-    fn fill_volume(&self, new: &std::path::Path, record: &[u8]) -> Result<(), Error> {
+    fn fill_new(
+        &self,
+        new: &std::path::Path,
+        record: &[u8],
+        fill: impl FnOnce(&std::path::Path) -> std::io::Result<()>,
+    ) -> Result<(), Error> {
         disk::make_dir(new, 0o700)?;
-        disk::make_dir(&new.join("_data"), 0o755)?;
+        let data = new.join(DATA);
+        disk::make_dir(&data, 0o755)?;
+        fill(&data).during("fill", &data)?;
         disk::write(&new.join(RECORD), &self.shared.layout.temporary(), &envelope::seal(record), Sync::Now)
     }
 

@@ -98,3 +98,26 @@ fn removing_one_survives_faults_at_every_step() {
         at_every_step(mode, true, |store| store.remove_volume(&volume()));
     }
 }
+
+#[test]
+fn caches_are_filled_or_not_there_and_what_is_damaged_goes() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let id = |n| model::StepId::from_bytes([n; 32]);
+    let full = |_: &std::path::Path| Err(std::io::Error::from(std::io::ErrorKind::StorageFull));
+    assert!(store.create_cache(id(1), b"one", full).is_err());
+    assert!(!store.cache_data(id(1)).exists());
+    assert!(store.create_cache(id(1), b"one", |data| std::fs::write(data.join("file"), "x")).unwrap());
+    assert!(!store.create_cache(id(1), b"two", |_| Ok(())).unwrap());
+    store.put_cache(id(1), b"three").unwrap();
+    store.create_cache(id(2), b"", |_| Ok(())).unwrap();
+    std::fs::write(dir.root().join(format!("caches/{}/record", id(2))), "torn").unwrap();
+    std::fs::create_dir(dir.root().join("caches/else")).unwrap();
+    assert_eq!(store.load_caches().unwrap(), [(id(1), b"three".to_vec())]);
+    assert!(store.cache_data(id(1)).join("file").exists() && !store.cache_data(id(2)).exists());
+    store.remove_cache(id(1)).unwrap();
+    store.settle();
+    for empty in ["ingest", "trash", "caches"] {
+        assert_eq!(std::fs::read_dir(dir.root().join(empty)).unwrap().count(), 0, "{empty}");
+    }
+}
