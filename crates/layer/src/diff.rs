@@ -54,23 +54,35 @@ pub struct Diffed {
 /// [`Error::Upper`] when something cannot be read or changed while it was, [`Error::Limit`], [`Error::Entry`] for a name that
 /// means a whiteout in an archive, [`Error::Archive`] for the writer.
 pub fn diff(upper: BorrowedFd<'_>, writer: impl Write, limits: &Limits) -> Result<Diffed, Error> {
-    let nothing = BTreeSet::new();
-    write(upper, &Leave { mounted: &nothing, root: Bare::Kept }, writer, limits)
+    write(upper, &Leave::nothing(&BTreeSet::new()), writer, limits)
 }
 
 /// As [`diff`], for the layer of an image: without `mounted` (paths relative to `upper`, without a slash in front), where
 /// something was mounted over an empty file or directory that was made for just that, and without directories that are only there
-/// because these are in them. The root alone is no change: no entries then.
+/// because these are in them. The root alone is no change: no entries then. What is younger than `latest` (seconds since 1970) gets that
+/// time.
 ///
 /// # Errors
 /// As [`diff`].
 pub fn diff_without(
     upper: BorrowedFd<'_>,
     mounted: &BTreeSet<Vec<u8>>,
+    latest: Option<i64>,
     writer: impl Write,
     limits: &Limits,
 ) -> Result<Diffed, Error> {
-    write(upper, &Leave { mounted, root: Bare::LeftOut }, writer, limits)
+    write(upper, &Leave { root: Bare::LeftOut, latest, ..Leave::nothing(mounted) }, writer, limits)
+}
+
+/// What happens to a path that is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// It goes into the archive.
+    Take,
+    /// If it is a directory, it is there for what is taken of it, and not there for nothing.
+    Below,
+    /// Nothing of it goes into the archive.
+    Leave,
 }
 
 /// What is called `name` in a directory, as `shown`: one entry, and for a directory everything below it. Other file systems that
@@ -79,19 +91,43 @@ pub fn diff_without(
 /// # Errors
 /// As [`diff`]; [`Error::Upper`] with `ENOENT` if it is not there.
 pub fn pack(parent: BorrowedFd<'_>, name: &[u8], shown: &[u8], writer: impl Write, limits: &Limits) -> Result<Diffed, Error> {
+    pick((parent, name), shown, &|_| Choice::Take, writer, limits)
+}
+
+/// As [`pack`], and only what is chosen by its path in the archive. With nothing as `shown` it is what is in a directory, and what is
+/// chosen has its path from there.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pick(
+    (parent, name): (BorrowedFd<'_>, &[u8]),
+    shown: &[u8],
+    choose: &dyn Fn(&[u8]) -> Choice,
+    writer: impl Write,
+    limits: &Limits,
+) -> Result<Diffed, Error> {
     let nothing = BTreeSet::new();
     let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| Error::upper("statat", shown, e))?;
-    let leave = Leave { mounted: &nothing, root: Bare::Kept };
+    let leave = Leave { choose, ..Leave::nothing(&nothing) };
     let mut walk = Walk::new(stat.st_dev, &leave, writer, limits);
     walk.entry(parent, name, shown.to_vec())?;
     walk.below()?;
     walk.end()
 }
 
-/// What does not go into the archive.
+/// What does not go into the archive, or not as it is.
 struct Leave<'m> {
     mounted: &'m BTreeSet<Vec<u8>>,
     root: Bare,
+    /// Seconds since 1970.
+    latest: Option<i64>,
+    choose: &'m dyn Fn(&[u8]) -> Choice,
+}
+
+impl<'m> Leave<'m> {
+    fn nothing(mounted: &'m BTreeSet<Vec<u8>>) -> Self {
+        Self { mounted, root: Bare::Kept, latest: None, choose: &|_| Choice::Take }
+    }
 }
 
 /// What happens to a directory that nothing is told of but itself.
@@ -99,6 +135,8 @@ struct Leave<'m> {
 enum Bare {
     Kept,
     LeftOut,
+    /// It was not chosen; its parent stays what it is.
+    NotChosen,
 }
 
 fn write(upper: BorrowedFd<'_>, leave: &Leave<'_>, writer: impl Write, limits: &Limits) -> Result<Diffed, Error> {
@@ -206,7 +244,7 @@ impl<'l, W: Write> Walk<'l, W> {
         if self.levels.last().is_some_and(|level| level.bare == Bare::Kept) {
             self.tell_parents()?;
         }
-        if let Some(Level { pending: Some(_), .. }) = self.levels.pop()
+        if let Some(Level { pending: Some(_), bare: Bare::LeftOut, .. }) = self.levels.pop()
             && let Some(parent) = self.levels.last_mut()
         {
             // Nothing of it was worth telling, so that its parent may be there for it alone.
@@ -261,6 +299,10 @@ impl<'l, W: Write> Walk<'l, W> {
     /// One name; a directory becomes the next level.
     fn entry(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<(), Error> {
         let refused = |reason| Error::Entry { path: shown(&path), reason };
+        let choice = (self.leave.choose)(&path);
+        if choice == Choice::Leave {
+            return Ok(());
+        }
         if name.starts_with(WHITEOUT) {
             return Err(refused(Refusal::Whiteout));
         }
@@ -280,6 +322,9 @@ impl<'l, W: Write> Walk<'l, W> {
             return Ok(());
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
+        if choice == Choice::Below && kind != FileType::Directory {
+            return Ok(());
+        }
         let device = (major(stat.st_rdev), minor(stat.st_rdev));
         if kind == FileType::CharacterDevice && device == (0, 0) {
             let parent = &path[..path.len() - name.len()];
@@ -303,7 +348,11 @@ impl<'l, W: Write> Walk<'l, W> {
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = openat(dir, name, flags, Mode::empty()).map_err(failed("openat"))?;
-                return self.enter(fd, path);
+                self.enter(fd, path)?;
+                if let Some(level) = self.levels.last_mut().filter(|_| choice == Choice::Below) {
+                    level.bare = Bare::NotChosen;
+                }
+                return Ok(());
             }
             FileType::RegularFile => self.file(dir, name, &path)?,
             FileType::Symlink => {
@@ -418,8 +467,11 @@ impl<'l, W: Write> Walk<'l, W> {
             Flag::CharDevice | Flag::BlockDevice => (major(stat.st_rdev), minor(stat.st_rdev)),
             _ => (0, 0),
         };
-        let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
-        let mtime = Time { seconds: stat.st_mtime, nanos };
+        let mtime = Time { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+        let mtime = match self.leave.latest {
+            Some(latest) if mtime.seconds >= latest => Time { seconds: latest, nanos: 0 },
+            _ => mtime,
+        };
         let (mode, uid, gid) = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
         Ok(Head { path, link, flag, mode, uid, gid, size, mtime, device, xattrs: &xattrs }.encode())
     }

@@ -74,9 +74,11 @@ impl Build<'_> {
                 .list([&target.path, &destination])
                 .part(chown.as_deref().unwrap_or_default())
                 .part(format!("{:?} {:?} {}", target.mode, ownership, target.directory));
+            let latest = self.latest(state);
             let work = move |root: &Root| {
                 let owners = chown.map(|chown| owner(&chown, root)).transpose()?.unwrap_or(target.owners);
-                copy::copy(&found, root, &Target { owners, ..target })
+                copy::copy(&found, root, &Target { owners, ..target })?;
+                Ok(latest)
             };
             let work = self.inner.write_layer(state.layers.clone(), work);
             self.make(state, key, &spot.located.text, work).await

@@ -19,7 +19,8 @@ use super::{
     key::Key,
     refuse,
     stages::{self, is_known_syntax},
-    state::State,
+    state::{self, State},
+    steps::Written,
 };
 use crate::{
     Inner,
@@ -30,6 +31,8 @@ use crate::{
 
 /// Steps of one build that run at the same time, on a machine with fewer cores: they wait for networks too.
 const FEWEST: usize = 4;
+/// The end of the year 2261, which nanoseconds since 1970 can still say.
+const LATEST: i64 = 9_214_646_399;
 
 /// A build: everything that its stages share.
 pub(super) struct Build<'d> {
@@ -39,6 +42,8 @@ pub(super) struct Build<'d> {
     pub(super) stages: Stages<'d>,
     pub(super) context: Arc<Packed>,
     pub(super) automatic: BTreeMap<String, String>,
+    /// SOURCE_DATE_EPOCH: when everything is said to be made that is.
+    pub(super) epoch: Option<i64>,
     pub(super) events: mpsc::Sender<BuildEvent>,
     /// Steps that have begun.
     pub(super) begun: AtomicU32,
@@ -70,6 +75,7 @@ pub(super) async fn build(
     }
     let automatic = stages::automatic(&request.target);
     let stages = Stages::find(&file, &request.args, &automatic, &request.target).map_err(wrong)?;
+    let epoch = epoch(&request)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let build = Build {
         inner,
@@ -79,6 +85,7 @@ pub(super) async fn build(
         stages,
         context,
         automatic,
+        epoch,
         events,
         begun: AtomicU32::new(0),
         room: Semaphore::new(cores.max(FEWEST)),
@@ -97,11 +104,24 @@ pub(super) async fn build(
     }
 }
 
+/// Seconds since 1970.
+fn epoch(request: &BuildRequest) -> Result<Option<i64>, Error> {
+    let Some(text) = request.args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
+    let seconds = text.parse().ok().filter(|seconds| (0..=LATEST).contains(seconds));
+    let why = || format!("SOURCE_DATE_EPOCH={text}: not a number of seconds since 1970");
+    seconds.map(Some).ok_or_else(|| refuse(ErrorKind::InvalidArgument, why()))
+}
+
 pub(super) fn canceled() -> Error {
     refuse(ErrorKind::Cancelled, "canceled")
 }
 
 impl Build<'_> {
+    /// No file that a step writes is younger, in seconds since 1970: the same from the same is the same, whenever it is done.
+    pub(super) fn latest(&self, state: &State) -> i64 {
+        self.epoch.unwrap_or_else(|| state.newest())
+    }
+
     async fn everything(&self) -> Result<ImageId, Failed> {
         let mut running: FuturesUnordered<_> = self.stages.needed.iter().map(|number| self.to_its_end(*number)).collect();
         let mut first = None;
@@ -151,9 +171,9 @@ impl Build<'_> {
         state: &mut State,
         key: Key,
         text: &str,
-        work: impl Future<Output = Result<Option<Packed>, Error>>,
+        work: impl Future<Output = Result<Written, Error>>,
     ) -> Result<StepEnd, Error> {
-        let id = key.id();
+        let id = self.epoch.iter().fold(key, |key, epoch| key.part(epoch.to_le_bytes())).id();
         let turn = self.inner.builds.turn(id);
         let _turn = self.unless_canceled(turn.lock()).await?;
         let usable = !self.request.no_cache || self.own().contains(&id);
@@ -161,12 +181,12 @@ impl Build<'_> {
             state.done(text, &made, pins);
             return Ok(StepEnd::Cached);
         }
-        let layer = work.await?;
-        let made = Made::now(layer.as_ref().map(|(diff, size, _)| (*diff, *size)));
+        let Written { layer, newest } = work.await?;
+        let mut made = Made::now(layer.as_ref().map(|(diff, size, _)| (*diff, *size))).by(text);
+        made.created = state::rfc3339(newest);
         let (inner, kept) = (self.inner.clone(), made.clone());
         crate::failpoint::hit("build.step", About::Engine)?;
-        let pins = layer.map_or_else(|| self.inner.store.pin(&[]), |(_, _, pins)| pins);
-        blocking(move || inner.builds.put(id, kept)).await.step(About::Words, "remember the step")?;
+        let pins = blocking(move || inner.builds.put(id, kept)).await.step(About::Words, "remember the step")?;
         self.own().insert(id);
         state.done(text, &made, pins);
         Ok(StepEnd::Made)

@@ -10,9 +10,9 @@ use super::{
     refuse,
     stages::{PREDEFINED, Spot},
     state::State,
-    steps::not_yet,
+    steps::{Written, not_yet},
 };
-use crate::{error::Error, image::Packed, user::Once};
+use crate::{error::Error, user::Once};
 
 impl Build<'_> {
     pub(super) async fn run(&self, state: &mut State, run: &Run, spot: Spot<'_>) -> Result<(), Error> {
@@ -41,19 +41,21 @@ impl Build<'_> {
             env,
             user: state.changed.of("User").to_owned(),
             network: network.to_owned(),
+            latest: self.latest(state),
         };
         let work = self.ran(once, progress.number, &shown);
         self.ended(progress, self.make(state, key, &said, work)).await
     }
 
     /// What a container has written.
-    async fn ran(&self, once: Once, step: u32, shown: &str) -> Result<Option<Packed>, Error> {
+    async fn ran(&self, once: Once, step: u32, shown: &str) -> Result<Written, Error> {
         let (output, passed) = self.output(step);
+        let latest = once.latest;
         let ran = self.inner.run_once(once, output).await;
         passed.await.ok();
         let ran = ran?;
         if ran.code == 0 {
-            return Ok(ran.layer);
+            return Ok(Written { layer: ran.layer, newest: latest });
         }
         let why = if ran.message.is_empty() { String::new() } else { format!(": {}", ran.message) };
         let text = format!("process {shown:?} did not complete successfully: exit code: {}{why}", ran.code);

@@ -70,7 +70,7 @@ impl Build<'_> {
         let stage = self.stages.stages[number].clone();
         let total = 1 + stage.steps.iter().filter(|located| is_step(&located.instruction)).count();
         let from = Spot { stage: number, located: stage.from, of: (1, total) };
-        let mut state = self.begin(&stage, from).await.map_err(|e| at(stage.from, e))?;
+        let mut state = self.begin(&stage, from).await.map_err(|e| at(stage.from, e))?.dated(self.epoch);
         for trigger in state.triggers() {
             let located = trigger_of(&trigger, stage.from).map_err(|e| at(stage.from, e))?;
             let spot = Spot { stage: number, located: &located, of: (1, total) };

@@ -27,7 +27,7 @@ pub(super) struct State {
     pub(super) layers: Vec<DiffId>,
     /// Bytes of the layers.
     size: u64,
-    /// When the last of it was made. It is the same when nothing had to be done.
+    /// When the newest thing was made that has gone into it: the same from the same is the same, whenever it is built.
     created: String,
     /// ARGs that have a value, in the order in which they were declared.
     args: Vec<(String, String)>,
@@ -68,6 +68,17 @@ impl State {
     /// FROM a stage.
     pub(super) fn of_stage(&self, escape: char) -> Self {
         Self { changed: self.changed.begin(escape), args: Vec::new(), ..self.clone() }
+    }
+
+    /// It and all that comes after it are said to be of this time.
+    pub(super) fn dated(self, epoch: Option<i64>) -> Self {
+        let created = epoch.map_or_else(|| self.created.clone(), rfc3339);
+        Self { created, ..self }
+    }
+
+    /// When the newest thing was made that has gone into it, in seconds since 1970.
+    pub(super) fn newest(&self) -> i64 {
+        model::time::from_rfc3339(&self.created).map_or(0, |at| at.div_euclid(1_000_000_000))
     }
 
     /// Triggers that the base image has left, which it then has no longer.
@@ -114,13 +125,13 @@ impl State {
     }
 
     /// A step has been done.
-    pub(super) fn done(&mut self, text: &str, made: &Made, pins: LayerPins) {
+    pub(super) fn done(&mut self, text: &str, made: &Made, pins: Arc<LayerPins>) {
         if made.created > self.created {
             self.created.clone_from(&made.created);
         }
         self.layers.extend(made.layer);
         self.size += made.size;
-        self.pins.push(Arc::new(pins));
+        self.pins.push(pins);
         self.remember(text, made.layer.is_none());
     }
 
@@ -157,6 +168,11 @@ impl State {
         document.insert("config".to_owned(), Value::Object(config));
         (document, self.size)
     }
+}
+
+/// Seconds since 1970, as images say it.
+pub(super) fn rfc3339(seconds: i64) -> String {
+    model::time::rfc3339(seconds.saturating_mul(1_000_000_000)).to_string()
 }
 
 /// Whether an instruction changes the config and nothing else.

@@ -19,8 +19,9 @@ impl Build<'_> {
         let text = format!("WORKDIR {path}");
         let progress = self.begun(format!("{} {text}", self.place(spot))).await?;
         let key = Key::new("WORKDIR", &state.layers).part(&path);
+        let latest = self.latest(state);
         let work = move |root: &Root| match root.make_directories(&path, Links::Follow) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(latest),
             Err(e) => Err(refuse(sys::kind_of(e), format!("WORKDIR {path}: {e}"))),
         };
         let work = self.inner.write_layer(state.layers.clone(), work);
@@ -28,13 +29,22 @@ impl Build<'_> {
     }
 }
 
+/// What a step has written.
+pub(super) struct Written {
+    /// `None`: nothing.
+    pub(super) layer: Option<Packed>,
+    /// When the newest of it was made, in seconds since 1970.
+    pub(super) newest: i64,
+}
+
 impl Inner {
-    /// What `work` writes on these layers, which the caller has pinned, as a layer; `None`: nothing.
+    /// What `work` writes on these layers, which the caller has pinned, as a layer. It answers the time, in seconds since 1970, that
+    /// nothing in the layer is younger than.
     pub(super) async fn write_layer(
         self: &Arc<Self>,
         layers: Vec<DiffId>,
-        work: impl FnOnce(&Root) -> Result<(), Error> + Send + 'static,
-    ) -> Result<Option<Packed>, Error> {
+        work: impl FnOnce(&Root) -> Result<i64, Error> + Send + 'static,
+    ) -> Result<Written, Error> {
         let id = ContainerId::from_bytes(crate::random_id());
         let inner = self.clone();
         let written = blocking(move || {
@@ -43,12 +53,12 @@ impl Inner {
             work(&Root::from(root.step(About::Words, "mount the files so far")?))
         });
         let layer = match written.await {
-            Ok(()) => self.written(id).await,
+            Ok(newest) => self.written(id, newest).await.map(|layer| Written { layer, newest }),
             Err(error) => Err(error),
         };
         let inner = self.clone();
         let removed = blocking(move || inner.store.remove_container_dir(id)).await.step(id, "remove what was written");
-        layer.and_then(|layer| removed.map(|()| layer))
+        layer.and_then(|written| removed.map(|()| written))
     }
 }
 

@@ -59,12 +59,18 @@ impl Images {
         Ok(self.shared.unpack_new(archive, layer::Compression::None).map_err(Box::new)?)
     }
 
-    /// What is in a writable layer, as a layer; `None`: nothing. Blocks.
+    /// What is in a writable layer, as a layer; `None`: nothing. What is younger than `latest` (seconds since 1970) gets that time.
+    /// Blocks.
     ///
     /// # Errors
     /// The disk's.
-    pub(crate) fn layer_of(&self, upper: OwnedFd, mounted: &BTreeSet<Vec<u8>>) -> Result<Option<Packed>, Unmakable> {
-        self.shared.pack(upper, mounted)
+    pub(crate) fn layer_of(
+        &self,
+        upper: OwnedFd,
+        mounted: &BTreeSet<Vec<u8>>,
+        latest: Option<i64>,
+    ) -> Result<Option<Packed>, Unmakable> {
+        self.shared.pack(upper, mounted, latest)
     }
 
     /// Makes an image visible under these names, all at once. Blocks.

@@ -124,7 +124,7 @@ impl Shared {
         let mut config = taken(&mut document, "config");
         config.extend(commit.config);
         let config = changes::change(config, &commit.changes)?;
-        let packed = self.pack(commit.upper, &commit.mounted)?;
+        let packed = self.pack(commit.upper, &commit.mounted, None)?;
         let mut layers = record.layers.clone();
         let mut size = record.size;
         layers.extend(packed.as_ref().map(|(diff, ..)| *diff));
@@ -170,13 +170,18 @@ impl Shared {
         self.put(Making { document, config, created, entry, layers: vec![diff], size, name: wanted.name })
     }
 
-    /// What is in a writable layer as a layer of its own; `None`: nothing.
-    pub(super) fn pack(&self, upper: OwnedFd, mounted: &BTreeSet<Vec<u8>>) -> Result<Option<Packed>, Unmakable> {
+    /// What is in a writable layer as a layer of its own, nothing in it younger than `latest`; `None`: nothing.
+    pub(super) fn pack(
+        &self,
+        upper: OwnedFd,
+        mounted: &BTreeSet<Vec<u8>>,
+        latest: Option<i64>,
+    ) -> Result<Option<Packed>, Unmakable> {
         let (reader, writer) = io::pipe()?;
         std::thread::scope(|scope| {
             let packing = scope.spawn(move || {
                 let writer = io::BufWriter::with_capacity(256 << 10, writer);
-                layer::diff_without(upper.as_fd(), mounted, writer, &layer::Limits::default())
+                layer::diff_without(upper.as_fd(), mounted, latest, writer, &layer::Limits::default())
             });
             let unpacked = self.unpack_new(reader, layer::Compression::None);
             let packed = packing.join().map_err(|_| Box::new(Unpack::Crashed))?;

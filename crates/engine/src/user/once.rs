@@ -60,6 +60,8 @@ pub(crate) struct Once {
     pub(crate) user: String,
     /// `default`, `none` or `host`.
     pub(crate) network: String,
+    /// Nothing that it has written is younger: seconds since 1970.
+    pub(crate) latest: i64,
 }
 
 /// What has come of it.
@@ -82,7 +84,7 @@ impl Inner {
         self.detached(About::Words, async move {
             let user = UserContainer::new(record_of(&once), inner.store.pin(&once.layers));
             let ran = tokio::select! {
-                ran = inner.run_to_end(&user, output) => ran,
+                ran = inner.run_to_end(&user, output, once.latest) => ran,
                 () = gone.closed() => Err(Error::new(ErrorKind::Cancelled, About::Words, "canceled")),
             };
             let ended = inner.end_runs(&user).await;
@@ -91,7 +93,12 @@ impl Inner {
         .await
     }
 
-    async fn run_to_end(self: &Arc<Self>, user: &Arc<UserContainer>, output: mpsc::Sender<Vec<u8>>) -> Result<Ran, Error> {
+    async fn run_to_end(
+        self: &Arc<Self>,
+        user: &Arc<UserContainer>,
+        output: mpsc::Sender<Vec<u8>>,
+        latest: i64,
+    ) -> Result<Ran, Error> {
         let id = user.id;
         let record = user.now.borrow().record.clone();
         let mut pod = record.spec.pod.clone();
@@ -117,18 +124,19 @@ impl Inner {
             return Err(Error::new(ErrorKind::Internal, id.into(), "it is neither running nor over"));
         };
         let message = if started_at.is_none() || exit.oom_killed { message } else { String::new() };
-        let layer = if exit.code == 0 { self.written(id).await? } else { None };
+        let layer = if exit.code == 0 { self.written(id, latest).await? } else { None };
         Ok(Ran { code: exit.code, message, layer })
     }
 
-    /// What is in a container's writable layer, without what was mounted in it.
-    pub(crate) async fn written(self: &Arc<Self>, id: ContainerId) -> Result<Option<Packed>, Error> {
+    /// What is in a container's writable layer, without what was mounted in it. What is younger than `latest` (seconds since 1970)
+    /// gets that time.
+    pub(crate) async fn written(self: &Arc<Self>, id: ContainerId, latest: i64) -> Result<Option<Packed>, Error> {
         let inner = self.clone();
         let packed = blocking(move || {
             let dir = inner.store.container_dir(id).step(id, "find what was written")?;
             let upper = File::open(dir.upper).map(OwnedFd::from).step(id, "open what was written")?;
             let mounted: BTreeSet<Vec<u8>> = OURS.iter().map(|path| path.as_bytes().to_vec()).collect();
-            inner.images.layer_of(upper, &mounted).step(id, "keep what was written")
+            inner.images.layer_of(upper, &mounted, Some(latest)).step(id, "keep what was written")
         });
         packed.await
     }
@@ -146,6 +154,7 @@ pub(crate) fn owner_of(text: &str, root: BorrowedFd<'_>) -> Result<ResolvedUser,
         env: Vec::new(),
         user: text.to_owned(),
         network: String::new(),
+        latest: 0,
     };
     spec::user::resolve(&container(ContainerId::from_bytes([0; 32]), &nobody), "", root)
 }
@@ -185,6 +194,7 @@ fn record_of(once: &Once) -> UserRecord {
         by_hand: false,
         warnings: Vec::new(),
         volumes: Vec::new(),
+        health: None,
         spec: UserContainerSpec {
             container: container(id, once),
             pod: pod(once),
@@ -196,6 +206,7 @@ fn record_of(once: &Once) -> UserRecord {
             auto_remove: false,
             stop_timeout: None,
             request: Vec::new().into(),
+            healthcheck: None,
         },
     }
 }
