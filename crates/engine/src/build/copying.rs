@@ -24,12 +24,12 @@ use crate::{
 };
 
 /// Where files are copied from.
-struct From {
-    layers: Vec<DiffId>,
+pub(super) struct From {
+    pub(super) layers: Vec<DiffId>,
     /// What goes into the key instead of the files themselves; `None`: the files do.
-    known: Option<Vec<DiffId>>,
+    pub(super) known: Option<Vec<DiffId>>,
     owners: Owners,
-    _pins: Option<store::LayerPins>,
+    pub(super) _pins: Option<store::LayerPins>,
 }
 
 impl Build<'_> {
@@ -43,7 +43,7 @@ impl Build<'_> {
         if add && let Some(url) = sources.iter().find(|source| source.contains("://") || source.starts_with("git@")) {
             return Err(not_yet(&format!("ADD of a URL ({url})")));
         }
-        let from = self.source(copy, spot.stage).await?;
+        let from = self.source(from_of(copy), spot.stage).await?;
         let target = Target {
             path: absolute(state.working_dir(), &destination),
             directory: is_directory(&destination, sources.len())?,
@@ -87,8 +87,8 @@ impl Build<'_> {
     }
 
     /// What `--from` means. The layers of stages and images say what is in them; of the context only what is copied counts.
-    async fn source(&self, copy: &Copy, stage: usize) -> Result<From, Error> {
-        let Some(from) = from_of(copy) else {
+    pub(super) async fn source(&self, from: Option<&str>, stage: usize) -> Result<From, Error> {
+        let Some(from) = from else {
             return Ok(From { layers: vec![self.context.0], known: None, owners: Owners::Root, _pins: None });
         };
         if let Some(stage) = self.stages.from_flag(stage, from) {
