@@ -52,6 +52,7 @@ pub(crate) struct Config {
     pub(crate) pids_limit: i64,
     pub(crate) shm_size: u64,
     pub(crate) writable_layer_limit: u64,
+    pub(crate) build_cache_limit: u64,
     pub(crate) blockio_config: PathBuf,
     pub(crate) max_requests: usize,
     pub(crate) pinned_images: Vec<String>,

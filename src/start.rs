@@ -140,6 +140,7 @@ fn engine_config(config: &Config) -> Result<engine::Config, Error> {
         nri: config.nri.engine(),
         handlers: config.handlers.iter().map(|(name, handler)| (name.clone(), oci_handler(handler))).collect(),
         writable_layer_limit: Some(config.writable_layer_limit).filter(|bytes| *bytes > 0),
+        build_cache_limit: Some(config.build_cache_limit).filter(|bytes| *bytes > 0),
         block_io: crate::block_io::read(&config.blockio_config)?,
     })
 }

@@ -3,7 +3,7 @@
 use api::creel::{self as own, build_event, builds_server::Builds};
 use engine::{
     Engine,
-    build::{BuildEvent, BuildNetwork, BuildRequest, StepEnd},
+    build::{BuildEvent, BuildNetwork, BuildRequest, Kept, KeptKind, PruneBuilds, StepEnd},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -82,9 +82,15 @@ impl Builds for BuildsService {
         Ok(Response::new(Box::pin(ReceiverStream::new(events))))
     }
 
-    async fn prune(&self, _: Request<own::PruneBuildsRequest>) -> Answer<own::PruneBuildsResponse> {
-        let reclaimed = self.engine.forget_builds().await.map_err(|e| status::of_engine(&e))?;
-        Ok(Response::new(own::PruneBuildsResponse { reclaimed, gone: Vec::new() }))
+    async fn prune(&self, request: Request<own::PruneBuildsRequest>) -> Answer<own::PruneBuildsResponse> {
+        let wanted = prune(request.into_inner())?;
+        let (gone, reclaimed) = self.engine.prune_builds(wanted).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(own::PruneBuildsResponse { reclaimed, gone: gone.into_iter().map(thing).collect() }))
+    }
+
+    async fn kept(&self, _: Request<own::KeptRequest>) -> Answer<own::KeptResponse> {
+        let things = self.engine.kept_of_builds().await.into_iter().map(thing).collect();
+        Ok(Response::new(own::KeptResponse { things }))
     }
 }
 
@@ -130,4 +136,29 @@ fn said(event: BuildEvent) -> own::BuildEvent {
         }
     };
     own::BuildEvent { event: Some(event) }
+}
+
+fn prune(request: own::PruneBuildsRequest) -> Result<PruneBuilds, Status> {
+    let mut wanted = PruneBuilds { all: request.all, keep: request.keep, ..PruneBuilds::default() };
+    for own::Filter { key, value } in request.filters {
+        let wrong = |why: &str| status::bad_field("filters", &format!("{key}={value}: {why}"));
+        match key.as_str() {
+            "id" => wanted.ids.push(value),
+            "type" => {
+                let known = [KeptKind::Step, KeptKind::Context, KeptKind::Mount].into_iter().find(|kind| kind.name() == value);
+                wanted.kinds.push(known.ok_or_else(|| wrong("use regular, source.local or exec.cachemount"))?);
+            }
+            "until" => {
+                wanted.until = Some(value.parse().map_err(|_| wrong("not nanoseconds since 1970"))?);
+            }
+            _ => return Err(wrong("the filters are id, type and until")),
+        }
+    }
+    Ok(wanted)
+}
+
+fn thing(kept: Kept) -> own::KeptThing {
+    let Kept { id, kind, what, size, created, used, uses, in_use, shared } = kept;
+    let (r#type, description) = (kind.name().to_owned(), what);
+    own::KeptThing { id, r#type, description, size, created_at: created, used_at: used, uses, in_use, shared }
 }

@@ -55,8 +55,7 @@ impl System for SystemService {
             images: Some(images_usage(&self.engine)),
             containers: Some(containers_usage(&self.engine).await),
             volumes: Some(volumes_usage(&self.engine).await?),
-            // Nothing is built yet, so nothing is kept of it.
-            build_cache: Some(Usage::default()),
+            build_cache: Some(builds_usage(&self.engine).await),
         }))
     }
 }
@@ -84,6 +83,16 @@ async fn containers_usage(engine: &Engine) -> Usage {
         }
     }
     usage
+}
+
+/// What images have too is theirs.
+async fn builds_usage(engine: &Engine) -> Usage {
+    let kept = engine.kept_of_builds().await;
+    let bytes = |wanted: &dyn Fn(&engine::build::Kept) -> bool| -> u64 {
+        kept.iter().filter(|kept| !kept.shared && wanted(kept)).map(|kept| kept.size).sum()
+    };
+    let active = kept.iter().filter(|kept| kept.in_use).count();
+    Usage { total: kept.len() as u64, active: active as u64, size: bytes(&|_| true), reclaimable: bytes(&|kept| !kept.in_use) }
 }
 
 async fn volumes_usage(engine: &Engine) -> Result<Usage, Status> {

@@ -73,7 +73,10 @@ pub(crate) enum Command {
     /// Log out of a registry
     Logout(Logout),
     /// Make an image out of a Dockerfile
-    Build(crate::build::Build),
+    Build(crate::build::BuildOr),
+    /// Everything about builds
+    #[command(subcommand, visible_alias = "buildx")]
+    Builder(crate::build::Builder),
     /// Make an image out of a container
     Commit(crate::commit::Commit),
     /// Write the files of a container into a tar

@@ -1,8 +1,8 @@
 //! `creel system`: what takes the disk, and what of it can go.
 
 use api::creel::{
-    ContainerSummary, DiskUsageRequest, ImageSummary, ListContainersRequest, ListVolumesRequest, PruneContainersRequest,
-    PruneImagesRequest, PruneNetworksRequest, PruneVolumesRequest, Volume, disk_usage_response::Usage,
+    ContainerSummary, DiskUsageRequest, Filter, ImageSummary, ListContainersRequest, ListVolumesRequest, PruneBuildsRequest,
+    PruneContainersRequest, PruneImagesRequest, PruneNetworksRequest, PruneVolumesRequest, Volume, disk_usage_response::Usage,
 };
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ async fn verbose(client: &mut Client) -> Result<Exit, Error> {
     text.push_str(&format!("Containers space usage:\n\n{}\n", output::table(&header, &rows)));
     let rows: Vec<Vec<String>> = volumes.iter().map(volume_row).collect();
     text.push_str(&format!("Local Volumes space usage:\n\n{}\n", output::table(&["VOLUME NAME", "LINKS", "SIZE"], &rows)));
-    text.push_str("Build cache usage: 0B\n");
+    text.push_str(&crate::build::kept::usage(client).await?);
     output::print(&text)?;
     Ok(Exit(0))
 }
@@ -189,15 +189,27 @@ async fn prune(client: &mut Client, args: &Prune) -> Result<Exit, Error> {
         told("Volumes", &volumes.names)?;
         reclaimed += volumes.reclaimed;
     }
+    let images_until = images.until;
     let pruned = client.images.prune(images).await.map_err(error::daemon)?.into_inner();
     rmi::told(&pruned.removals)?;
     reclaimed += pruned.reclaimed;
+    if prunes_builds(args) {
+        let until = Filter { key: "until".to_owned(), value: images_until.saturating_mul(1_000_000_000).to_string() };
+        let filters = if images_until == 0 { Vec::new() } else { vec![until] };
+        let request = PruneBuildsRequest { all: args.all, filters, keep: 0 };
+        reclaimed += crate::build::kept::forget(client, request).await?;
+    }
     output::print(&format!("Total reclaimed space: {}\n", output::space(reclaimed)))?;
     Ok(Exit(0))
 }
 
 fn told(what: &str, names: &[String]) -> Result<(), Error> {
     if names.is_empty() { Ok(()) } else { output::print(&format!("Deleted {what}:\n{}\n\n", names.join("\n"))) }
+}
+
+/// What builds have left has no labels that it could be chosen by.
+fn prunes_builds(args: &Prune) -> bool {
+    !args.filter.iter().any(|filter| filter.trim_start().to_lowercase().starts_with("label"))
 }
 
 /// What docker says before it asks.
@@ -207,6 +219,9 @@ fn warning(args: &Prune) -> String {
         lines.push("all anonymous volumes not used by at least one container");
     }
     lines.push(if args.all { "all images without at least one container associated to them" } else { "all dangling images" });
+    if prunes_builds(args) {
+        lines.push(if args.all { "all build cache" } else { "unused build cache" });
+    }
     let lines: String = lines.iter().map(|line| format!("  - {line}\n")).collect();
     let filters: String = args.filter.iter().map(|filter| format!("    - {filter}\n")).collect();
     let filters = if filters.is_empty() { filters } else { format!("\n  Items to be pruned will be filtered with:\n{filters}") };

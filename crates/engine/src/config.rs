@@ -39,6 +39,8 @@ pub struct Config {
     pub handlers: std::collections::BTreeMap<String, crate::OciHandler>,
     /// Bytes that a container may write to its root, at most; `None`: as many as fit. Needs project quotas.
     pub writable_layer_limit: Option<u64>,
+    /// Bytes that builds may leave for later ones; `None`: as many as fit.
+    pub build_cache_limit: Option<u64>,
     /// Classes of block I/O that containers can be in.
     pub block_io: crate::spec::BlockIoClasses,
 }

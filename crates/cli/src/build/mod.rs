@@ -1,7 +1,11 @@
 //! `creel build`: a Dockerfile and its context become an image.
 
+mod commands;
 mod context;
+pub(crate) mod kept;
 mod progress;
+
+pub(crate) use commands::{BuildOr, Builder, build_or, builder};
 
 use std::{
     collections::BTreeMap,

@@ -7,9 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use api::creel::{Limits, PortBinding, RestartPolicy, Ulimit};
+use api::creel::{Healthcheck, Limits, PortBinding, RestartPolicy, Ulimit};
 
-use super::flags::LimitFlags;
+use super::flags::{HealthFlags, LimitFlags};
 use crate::error::{self, Error};
 
 /// An option that does not say what it should.
@@ -66,7 +66,7 @@ pub(super) fn labels(files: &[PathBuf], flags: &[String]) -> Result<BTreeMap<Str
 }
 
 /// Bytes with a unit of 1024: b, k, m, g, t, p; without a unit bytes. `1.5g` is fine.
-pub(super) fn bytes(option: &'static str, text: &str) -> Result<u64, Error> {
+pub(crate) fn bytes(option: &'static str, text: &str) -> Result<u64, Error> {
     let bad = || wrong(option, text, "not a number with b, k, m, g, t or p");
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -172,13 +172,38 @@ pub(super) fn restart(text: &str) -> Result<RestartPolicy, Error> {
     }
 }
 
-/// `NAME=VALUE` of --sysctl.
-pub(super) fn sysctls(flags: &[String]) -> Result<BTreeMap<String, String>, Error> {
+/// `NAME=VALUE`.
+pub(super) fn pairs(option: &'static str, flags: &[String]) -> Result<BTreeMap<String, String>, Error> {
     let pair = |text: &String| match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(wrong("--sysctl", text, "not NAME=VALUE")),
+        _ => Err(wrong(option, text, "not NAME=VALUE")),
     };
     flags.iter().map(pair).collect()
+}
+
+/// How it is found out whether it is well; `None`: as the image says.
+pub(super) fn healthcheck(flags: &HealthFlags) -> Result<Option<Healthcheck>, Error> {
+    let time = |option: &'static str, text: &Option<String>| match text {
+        None => Ok(0),
+        Some(text) => match dockerfile::duration(text) {
+            Some(time) => i64::try_from(time.as_nanos()).map_err(|_| wrong(option, text, "too long")),
+            None => Err(wrong(option, text, "not a time like 1m30s")),
+        },
+    };
+    let check = Healthcheck {
+        test: flags.health_cmd.iter().flat_map(|line| ["CMD-SHELL".to_owned(), line.clone()]).collect(),
+        interval: time("--health-interval", &flags.health_interval)?,
+        timeout: time("--health-timeout", &flags.health_timeout)?,
+        start_period: time("--health-start-period", &flags.health_start_period)?,
+        start_interval: time("--health-start-interval", &flags.health_start_interval)?,
+        retries: flags.health_retries.unwrap_or_default(),
+    };
+    match (flags.no_healthcheck, check == Healthcheck::default()) {
+        (true, true) => Ok(Some(Healthcheck { test: vec!["NONE".to_owned()], ..check })),
+        (true, false) => Err(wrong("--no-healthcheck", "", "conflicts with --health-* options")),
+        (false, true) => Ok(None),
+        (false, false) => Ok(Some(check)),
+    }
 }
 
 /// `NAME:ADDRESS` or `NAME=ADDRESS`, an IPv6 address with or without brackets.
@@ -309,7 +334,7 @@ mod tests {
         assert_eq!(host("a=[::1]").unwrap(), "a:::1");
         assert_eq!(host("gw:host-gateway").unwrap(), "gw:host-gateway");
         assert!(host("a").is_err() && host("a:b").is_err() && host(":1.2.3.4").is_err());
-        assert!(sysctls(&["a".into()]).is_err() && sysctls(&["a=b".into()]).is_ok());
+        assert!(pairs("--sysctl", &["a".into()]).is_err() && pairs("--sysctl", &["a=b".into()]).is_ok());
     }
 
     #[test]

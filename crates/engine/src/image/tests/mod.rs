@@ -44,6 +44,7 @@ impl Lab {
             handlers: std::collections::BTreeMap::new(),
             nri: None,
             writable_layer_limit: None,
+            build_cache_limit: None,
             block_io: Default::default(),
             pinned_images: Vec::new(),
             cdi_spec_dirs: Vec::new(),
