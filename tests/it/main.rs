@@ -24,6 +24,7 @@ mod imagevolumes;
 mod isolation;
 mod journeys;
 mod life;
+mod life4;
 mod limits;
 mod network;
 mod networks;

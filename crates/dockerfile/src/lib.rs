@@ -24,6 +24,6 @@ pub use flags::Flag;
 pub use ignore::{Ignore, IgnoreError};
 pub use instruction::{Copy, Healthcheck, Instruction, Pair, Run};
 pub use lines::{Directives, Heredoc};
-pub use parse::{Dockerfile, Located, parse, parse_change};
+pub use parse::{Dockerfile, Located, duration, parse, parse_change};
 pub use stages::{Base, Stage, Stages, from_of};
 pub use suggest::closest;

@@ -163,7 +163,7 @@ fn from(rest: &str, escape: char) -> Result<Instruction, Problem> {
     if let Some(name) = &name {
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
         let first = name.starts_with(|c: char| c.is_ascii_lowercase());
-        if !first || !name.chars().all(legal) || name == "scratch" {
+        if !first || !name.chars().all(legal) {
             return Err(wrong(format!(
                 "invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
             )));
@@ -253,7 +253,7 @@ fn healthcheck(rest: &str, escape: char) -> Result<Healthcheck, Problem> {
             if command.is_empty() {
                 return Err(wrong("missing command after HEALTHCHECK CMD"));
             }
-            let time = |name: &str| flags.iter().find(|flag| flag.name == name).map(duration).transpose();
+            let time = |name: &str| flags.iter().find(|flag| flag.name == name).map(time).transpose();
             Ok(Healthcheck::Command {
                 command,
                 interval: time("interval")?,
@@ -276,15 +276,20 @@ fn retries(flag: &Flag) -> Result<u32, Problem> {
     value.parse().map_err(|_| flag_problem(flag, format!("{value:?} is not a number that is 0 or more")))
 }
 
-/// A duration as Go writes it: `1h2m3.5s`, `300ms`.
-fn duration(flag: &Flag) -> Result<Duration, Problem> {
+fn time(flag: &Flag) -> Result<Duration, Problem> {
     let value = flags::value(flag, "HEALTHCHECK")?;
-    let bad = || flag_problem(flag, format!("{value:?} is not a duration like 1m30s"));
-    let mut rest = value.as_str();
+    let time = duration(&value).ok_or_else(|| flag_problem(flag, format!("{value:?} is not a duration like 1m30s")))?;
+    let short = !time.is_zero() && time < Duration::from_millis(1);
+    if short { Err(flag_problem(flag, "must not be less than 1ms")) } else { Ok(time) }
+}
+
+/// A duration as Go writes it: `1h2m3.5s`, `300ms`. `None`: it is none.
+pub fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
         let unit = &rest[digits..];
         let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
         seconds += number
@@ -295,13 +300,11 @@ fn duration(flag: &Flag) -> Result<Duration, Problem> {
                 "ms" => 1e-3,
                 "us" | "µs" => 1e-6,
                 "ns" => 1e-9,
-                _ => return Err(bad()),
+                _ => return None,
             };
         rest = &unit[end..];
     }
-    let time = Duration::try_from_secs_f64(seconds).map_err(|_| bad())?;
-    let short = !time.is_zero() && time < Duration::from_millis(1);
-    if short || value.is_empty() { Err(flag_problem(flag, "must not be less than 1ms")) } else { Ok(time) }
+    Duration::try_from_secs_f64(seconds).ok().filter(|_| !text.is_empty())
 }
 
 #[cfg(test)]

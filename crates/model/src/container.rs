@@ -521,6 +521,12 @@ pub struct ImageDefaults {
     /// Ports that it says it listens on: `PORT[/PROTOCOL]`.
     #[cbor(n(8), default)]
     pub exposed_ports: Vec<String>,
+    /// How it is found out whether a container of it is well.
+    #[n(9)]
+    pub healthcheck: Option<crate::user::Healthcheck>,
+    /// What runs lines of its health check; empty: `/bin/sh -c`.
+    #[cbor(n(10), default)]
+    pub shell: Vec<String>,
 }
 
 /// Which image a container was made from.

@@ -103,6 +103,26 @@ pub struct ContainerPlan {
     /// Made by an OCI runtime and not by the executor.
     #[n(24)]
     pub oci: Option<OciPlan>,
+    /// How large the log may become; `None`: somebody else rotates it.
+    #[n(32)]
+    pub log_limit: Option<LogLimit>,
+}
+
+/// How much room a log may take: what is oldest goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LogLimit {
+    /// Bytes of one file.
+    #[n(0)]
+    pub file_bytes: u64,
+    /// Files, the one that is written to among them; at least 1.
+    #[n(1)]
+    pub files: u32,
+}
+
+impl Default for LogLimit {
+    fn default() -> Self {
+        Self { file_bytes: 100_000_000, files: 3 }
+    }
 }
 
 /// Hooks of the OCI runtime specification, and what they find.

@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode, bytes::ByteVec};
 
 use crate::{
     container::ContainerSpec,
-    plan::Rlimit,
+    plan::{LogLimit, Rlimit},
     pod::{PodSpec, Protocol},
 };
 
@@ -165,6 +165,102 @@ pub struct UserNetwork {
     pub exposed: Vec<String>,
 }
 
+/// How it is found out whether a container is well. Times are nanoseconds; 0: nothing was said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Healthcheck {
+    /// `NONE`; `CMD` with a command; `CMD-SHELL` with a line for a shell. Empty: nothing was said.
+    #[n(0)]
+    pub test: Vec<String>,
+    /// Between two probes.
+    #[n(1)]
+    pub interval: u64,
+    /// For one probe.
+    #[n(2)]
+    pub timeout: u64,
+    /// From the start: what fails in it does not count.
+    #[n(3)]
+    pub start_period: u64,
+    /// Between two probes of the start period.
+    #[n(4)]
+    pub start_interval: u64,
+    /// How many failures in a row it takes.
+    #[n(5)]
+    pub retries: u32,
+}
+
+impl Healthcheck {
+    /// What is said here, and where nothing is said what `image` says.
+    #[must_use]
+    pub fn over(self, image: &Self) -> Self {
+        let either = |own: u64, image: u64| if own == 0 { image } else { own };
+        Self {
+            test: if self.test.is_empty() { image.test.clone() } else { self.test },
+            interval: either(self.interval, image.interval),
+            timeout: either(self.timeout, image.timeout),
+            start_period: either(self.start_period, image.start_period),
+            start_interval: either(self.start_interval, image.start_interval),
+            retries: if self.retries == 0 { image.retries } else { self.retries },
+        }
+    }
+}
+
+/// How well a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum HealthStatus {
+    /// Not known yet.
+    #[n(0)]
+    Starting,
+    /// The last probe succeeded, or not enough have failed since.
+    #[n(1)]
+    Healthy,
+    /// Enough have failed in a row, or it does not run any more.
+    #[n(2)]
+    Unhealthy,
+}
+
+impl HealthStatus {
+    /// docker's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// One look at a container.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Probe {
+    /// When it began: nanoseconds since 1970.
+    #[n(0)]
+    pub start: i64,
+    /// When it ended.
+    #[n(1)]
+    pub end: i64,
+    /// Its exit code; -1: it did not end in time, or could not be run.
+    #[n(2)]
+    pub code: i32,
+    /// What it said, as far as it is kept.
+    #[n(3)]
+    pub output: String,
+}
+
+/// What is known of how well a container is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Health {
+    /// How well.
+    #[n(0)]
+    pub status: HealthStatus,
+    /// Failures in a row.
+    #[n(1)]
+    pub failing: u32,
+    /// The last probes, oldest first.
+    #[n(2)]
+    pub log: Vec<Probe>,
+}
+
 /// A container as a person asks for it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct UserContainerSpec {
@@ -198,6 +294,9 @@ pub struct UserContainerSpec {
     /// What the client wrote, in its own encoding: never read by the engine, given back as it is.
     #[n(9)]
     pub request: ByteVec,
+    /// How it is found out whether it is well, where it is not as the image says.
+    #[n(10)]
+    pub healthcheck: Option<Healthcheck>,
 }
 
 /// What a container has that CRI cannot say.
@@ -218,6 +317,12 @@ pub struct OwnContainer {
     /// File systems of memory.
     #[n(4)]
     pub tmpfs: Vec<UserMount>,
+    /// How much of what it says is kept; `None`: the default.
+    #[n(5)]
+    pub log_limit: Option<LogLimit>,
+    /// Nothing of what it says is kept.
+    #[cbor(n(6), default)]
+    pub no_log: bool,
 }
 
 /// What a pod has that CRI cannot say.

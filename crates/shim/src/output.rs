@@ -190,7 +190,7 @@ mod tests {
         let dir = directory("log");
         let path = dir.join("0.log");
         let (out, err) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
-        let log = Log::open(path.to_str().unwrap()).unwrap();
+        let log = Log::open(path.to_str().unwrap(), None).unwrap();
         let (mut stdout, mut stderr) = (out.1, err.1);
         let mut output = Output::new(Some(log), out.0.into(), Some(err.0.into())).unwrap();
         let mut scratch = Scratch::new();
@@ -228,14 +228,14 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0)
             .unwrap();
         for name in ["link", "dangling", "hard", "dir", "fifo", "missing/0.log", ".."] {
-            assert!(Log::open(&at(name)).is_err(), "{name}");
+            assert!(Log::open(&at(name), None).is_err(), "{name}");
         }
         for path in ["", "/", "relative.log", "/dev/null", "/tmp/\0"] {
-            assert!(Log::open(path).is_err(), "{path}");
+            assert!(Log::open(path, None).is_err(), "{path}");
         }
         // A directory that becomes a link after the first opening does not lead elsewhere.
         fs::create_dir(at("pod")).unwrap();
-        let mut log = Log::open(&at("pod/0.log")).unwrap();
+        let mut log = Log::open(&at("pod/0.log"), None).unwrap();
         fs::rename(at("pod"), at("gone")).unwrap();
         std::os::unix::fs::symlink("dir", at("pod")).unwrap();
         assert!(log.reopen().is_err());
@@ -249,7 +249,7 @@ mod tests {
         rustix::mount::mount("creel-test", &dir, "tmpfs", rustix::mount::MountFlags::empty(), Some(c"size=64k")).unwrap();
         let path = dir.join("0.log");
         let (out, mut stdout) = std::io::pipe().unwrap();
-        let log = Log::open(path.to_str().unwrap()).unwrap();
+        let log = Log::open(path.to_str().unwrap(), None).unwrap();
         let mut output = Output::new(Some(log), out.into(), None).unwrap();
         let mut scratch = Scratch::new();
         let line = [vec![b'x'; 999], b"\n".to_vec()].concat();

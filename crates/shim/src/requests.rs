@@ -88,7 +88,7 @@ impl Supervisor {
         if self.table.containers.len() >= CONTAINERS {
             return Err(Error::TooMany { what: "containers", limit: CONTAINERS });
         }
-        let log = plan.log_path.as_deref().map(Log::open).transpose()?;
+        let log = plan.log_path.as_deref().map(|path| Log::open(path, plan.log_limit)).transpose()?;
         let oom_before = self.cgroups.oom_before(&plan.cgroup);
         let hooks = hooks::prepare(&plan)?;
         let made = match restore {

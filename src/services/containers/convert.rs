@@ -9,7 +9,11 @@ use model::{
 use prost::Message;
 use tonic::Status;
 
-use super::{devices, limits, mounts, network, security};
+use super::{
+    devices, health, limits,
+    logging::{self, Kept},
+    mounts, network, security,
+};
 
 type Result<T> = std::result::Result<T, Status>;
 
@@ -48,7 +52,8 @@ pub(super) fn spec(config: Option<own::ContainerConfig>, host: Option<own::HostC
         network: network::of(&config, &host)?,
         restart,
         auto_remove: host.auto_remove,
-        stop_timeout: config.stop_timeout,
+        stop_timeout: stop_timeout(config.stop_timeout)?,
+        healthcheck: health::check(config.healthcheck.as_ref())?,
         container: container(config, &host)?,
         request: request.into(),
     })
@@ -58,6 +63,18 @@ pub(super) fn spec(config: Option<own::ContainerConfig>, host: Option<own::HostC
 pub(super) fn request(spec: &UserContainerSpec) -> (own::ContainerConfig, own::HostConfig) {
     let request = own::CreateContainerRequest::decode(spec.request.as_slice()).unwrap_or_default();
     (request.config.unwrap_or_default(), request.host.unwrap_or_default())
+}
+
+/// Seconds to SIGKILL; never is longer than anybody waits.
+fn stop_timeout(seconds: Option<i32>) -> Result<Option<u32>> {
+    match seconds {
+        None => Ok(None),
+        Some(-1) => Ok(Some(u32::MAX)),
+        Some(seconds) => {
+            let seconds = u32::try_from(seconds).map_err(|_| invalid(format!("invalid stop timeout: {seconds}")))?;
+            Ok(Some(seconds))
+        }
+    }
 }
 
 /// When it starts again.
@@ -178,7 +195,13 @@ fn container(config: own::ContainerConfig, host: &own::HostConfig) -> Result<Con
         "" => None,
         text => Some(signal(text)?),
     };
+    let log = logging::of(host)?;
     let own = OwnContainer {
+        log_limit: match log {
+            Kept::Newest(limit) => Some(limit),
+            Kept::Nothing => None,
+        },
+        no_log: log == Kept::Nothing,
         user: config.user.clone(),
         groups: config.groups.clone(),
         no_entrypoint: config.reset_entrypoint && config.entrypoint.is_empty(),
@@ -202,7 +225,7 @@ fn container(config: own::ContainerConfig, host: &own::HostConfig) -> Result<Con
         mounts: Vec::new(),
         devices,
         labels: config.labels.into_iter().collect(),
-        annotations: Default::default(),
+        annotations: host.annotations.clone().into_iter().collect(),
         log_path: String::new(),
         stdin: config.open_stdin,
         stdin_once: config.stdin_once,

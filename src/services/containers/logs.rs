@@ -42,6 +42,9 @@ impl Whose {
 /// Lines as they are read.
 pub(super) fn stream(engine: &Engine, request: &own::LogsRequest) -> Result<Streaming<own::LogEntry>, Status> {
     let (whose, path) = match super::find(engine, &request.container) {
+        Ok(user) if !user.keeps_log() => {
+            return Err(Status::failed_precondition("configured logging driver does not support reading"));
+        }
         Ok(user) => {
             let path = engine.log_of_user(&user);
             (Whose::Users(user), path)

@@ -3,7 +3,9 @@
 mod convert;
 mod devices;
 mod files;
+mod health;
 mod limits;
+mod logging;
 mod logs;
 mod mounts;
 mod network;

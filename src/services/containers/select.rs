@@ -87,7 +87,7 @@ impl<'a> Wanted<'a> {
             && filters.labels(&view::labels(user, &spec.container.labels))
             && filters.any("status", |wanted| wanted == word(state.status))
             && filters.any("exited", |code| state.status == UserStatus::Exited && code.parse() == Ok(state.exit_code))
-            && filters.any("health", |health| health == "none")
+            && filters.any("health", |wanted| wanted == state.health.as_ref().map_or("none", |health| health.status.name()))
             && filters.any("is-task", |task| matches!(task, "false" | "0"))
             && self.before.is_none_or(|before| user.created_at < before)
             && self.since.is_none_or(|since| user.created_at > since)

@@ -13,7 +13,7 @@ use model::{
     user::{UserMount, UserMountKind},
 };
 
-use super::convert;
+use super::{convert, health};
 use crate::services::networks::{built_in_id, mac};
 
 /// What a network is called that nobody named.
@@ -91,6 +91,7 @@ fn state(state: &UserState) -> own::ContainerState {
         started_at: state.started_at.unwrap_or_default(),
         finished_at: state.finished_at.unwrap_or_default(),
         restart_count: state.restarts,
+        health: state.health.as_ref().map(health::state),
     }
 }
 
@@ -179,6 +180,9 @@ fn effective(user: &UserContainer, asked: &own::ContainerConfig) -> own::Contain
             config.volumes.push(volume.clone());
         }
     }
+    let image_check = image.healthcheck.clone().unwrap_or_default();
+    let check = user.spec().healthcheck.unwrap_or_default().over(&image_check);
+    config.healthcheck = Some(health::shown(&check)).filter(|check| *check != own::Healthcheck::default());
     config.labels = labels(user, &asked.labels.clone().into_iter().collect()).into_iter().collect();
     config
 }

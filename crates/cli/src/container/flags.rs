@@ -130,9 +130,9 @@ pub(crate) struct ProgramFlags {
     /// What stops it
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<String>,
-    /// Seconds between the stop signal and the end
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) stop_timeout: Option<u32>,
+    /// Seconds between the stop signal and the end; -1: never
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub(crate) stop_timeout: Option<i32>,
     /// A first process that collects orphans and hands on signals
     #[arg(long)]
     pub(crate) init: bool,
@@ -145,9 +145,46 @@ pub(crate) struct ProgramFlags {
     /// Parent of its cgroup
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<String>,
+    #[command(flatten)]
+    pub(crate) health: HealthFlags,
+    /// What is kept of what it says: json-file or local (files, rotated), none
+    #[arg(long, value_name = "DRIVER")]
+    pub(crate) log_driver: Option<String>,
+    /// max-size=BYTES of one file [default: 100m], max-file=NUMBER of them [default: 3]
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) log_opt: Vec<String>,
+    /// For plugins and runtimes
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) annotation: Vec<String>,
     /// Handler of the configuration that runs it
     #[arg(long, value_name = "NAME")]
     pub(crate) runtime: Option<String>,
+}
+
+/// Whether it is well.
+#[derive(Args, Debug)]
+pub(crate) struct HealthFlags {
+    /// Command that finds out whether it is well
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) health_cmd: Option<String>,
+    /// Time between two of them, for example 1m30s [default: the image's, else 30s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) health_interval: Option<String>,
+    /// Time for one [default: the image's, else 30s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) health_timeout: Option<String>,
+    /// Failures in a row that make it unhealthy [default: the image's, else 3]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) health_retries: Option<i32>,
+    /// Time after the start in which failures do not count
+    #[arg(long, value_name = "TIME")]
+    pub(crate) health_start_period: Option<String>,
+    /// Time between two of them in the start period [default: the image's, else 5s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) health_start_interval: Option<String>,
+    /// Nobody looks whether it is well
+    #[arg(long)]
+    pub(crate) no_healthcheck: bool,
 }
 
 /// Its files.
@@ -241,6 +278,9 @@ pub(crate) struct SecurityFlags {
     /// Processes that it sees: host, container:NAME
     #[arg(long, value_name = "MODE")]
     pub(crate) pid: Option<String>,
+    /// cgroups that it sees: private, host
+    #[arg(long, value_name = "MODE")]
+    pub(crate) cgroupns: Option<String>,
     /// Shared memory and semaphores: private, host, container:NAME
     #[arg(long, value_name = "MODE")]
     pub(crate) ipc: Option<String>,

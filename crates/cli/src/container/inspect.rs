@@ -1,8 +1,9 @@
 //! `creel inspect` and `creel container inspect`: containers in docker's JSON.
 
 use api::creel::{
-    ContainerConfig, ContainerDetails, ContainerState, ContainerSummary, Endpoint, HostConfig, InspectContainerRequest, Limits,
-    Mount, NetworkRef, PublishedPort, VolumeRef, container_state::Status, mount::Kind as MountKind,
+    ContainerConfig, ContainerDetails, ContainerState, ContainerSummary, Endpoint, Health, Healthcheck, HostConfig,
+    InspectContainerRequest, Limits, Mount, NetworkRef, PublishedPort, VolumeRef, container_state::Status, health::Probe,
+    mount::Kind as MountKind,
 };
 use serde_json::{Map, Value, json};
 use tonic::Code;
@@ -148,7 +149,7 @@ fn value(details: &ContainerDetails) -> Value {
 
 fn state(state: &ContainerState) -> Value {
     let instant = |at: i64| if at == 0 { "0001-01-01T00:00:00Z".to_owned() } else { time::rfc3339(at) };
-    json!({
+    let mut value = json!({
         "Status": ps::state_word(state),
         "Running": super::find::runs(state),
         "Paused": state.status() == Status::Paused,
@@ -160,7 +161,42 @@ fn state(state: &ContainerState) -> Value {
         "Error": state.error,
         "StartedAt": instant(state.started_at),
         "FinishedAt": instant(state.finished_at),
+    });
+    if let (Some(health), Value::Object(map)) = (&state.health, &mut value) {
+        map.insert("Health".into(), self::health(health));
+    }
+    value
+}
+
+fn health(health: &Health) -> Value {
+    let probe = |probe: &Probe| {
+        json!({
+            "Start": time::rfc3339(probe.start),
+            "End": time::rfc3339(probe.end),
+            "ExitCode": probe.exit_code,
+            "Output": probe.output,
+        })
+    };
+    json!({
+        "Status": health.status().as_str_name().to_lowercase(),
+        "FailingStreak": health.failing_streak,
+        "Log": health.log.iter().map(probe).collect::<Vec<_>>(),
     })
+}
+
+fn healthcheck(check: &Healthcheck) -> Value {
+    let mut value = json!({"Test": check.test});
+    let numbers = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+        ("Retries", check.retries.into()),
+    ];
+    if let Value::Object(map) = &mut value {
+        map.extend(numbers.into_iter().filter(|(_, number)| *number != 0).map(|(name, number)| (name.to_owned(), number.into())));
+    }
+    value
 }
 
 fn kind_word(kind: MountKind) -> &'static str {
@@ -210,6 +246,7 @@ fn config(config: &ContainerConfig, effective: &ContainerConfig, summary: &Conta
         "Labels": effective.labels,
         "StopSignal": effective.stop_signal,
         "StopTimeout": effective.stop_timeout,
+        "Healthcheck": effective.healthcheck.as_ref().map(healthcheck),
     })
 }
 
@@ -265,6 +302,9 @@ fn host_config(host: &HostConfig) -> Value {
         "CgroupParent": host.cgroup_parent,
         "OomScoreAdj": host.oom_score_adj,
         "Init": host.init,
+        "LogConfig": {"Type": mode(&host.log_driver, "json-file"), "Config": host.log_options},
+        "Annotations": host.annotations,
+        "CgroupnsMode": mode(&host.cgroupns, "private"),
         "Devices": host.devices,
         "DeviceCgroupRules": host.device_cgroup_rules,
         "Ulimits": host.ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect::<Vec<_>>(),

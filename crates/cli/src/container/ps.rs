@@ -1,6 +1,9 @@
 //! `creel ps`: docker's table, and every field of its templates.
 
-use api::creel::{ContainerState, ContainerSummary, Filter, ListContainersRequest, PublishedPort, container_state::Status};
+use api::creel::{
+    ContainerState, ContainerSummary, Filter, Health, ListContainersRequest, PublishedPort, container_state::Status,
+    health::Status as HealthStatus,
+};
 use serde_json::{Value, json};
 
 use super::{args::Ps, options::wrong};
@@ -124,12 +127,22 @@ pub(super) fn status(state: &ContainerState) -> String {
     let (up, down) = (output::age(state.started_at), output::age(state.finished_at));
     match state.status() {
         Status::Created => "Created".to_owned(),
-        Status::Running => format!("Up {up}"),
+        Status::Running => format!("Up {up}{}", health(state)),
         Status::Paused => format!("Up {up} (Paused)"),
         Status::Restarting => format!("Restarting ({}) {down} ago", state.exit_code),
         Status::Exited => format!("Exited ({}) {down} ago", state.exit_code),
         Status::Removing => "Removal In Progress".to_owned(),
         Status::Dead | Status::Unspecified => "Dead".to_owned(),
+    }
+}
+
+/// ` (healthy)`, where somebody looks.
+fn health(state: &ContainerState) -> &'static str {
+    match state.health.as_ref().map(Health::status) {
+        Some(HealthStatus::Starting) => " (health: starting)",
+        Some(HealthStatus::Healthy) => " (healthy)",
+        Some(HealthStatus::Unhealthy) => " (unhealthy)",
+        Some(HealthStatus::Unspecified) | None => "",
     }
 }
 

@@ -54,6 +54,7 @@ fn config(flags: &CreateFlags) -> Result<ContainerConfig, Error> {
         stdin_once: flags.interactive,
         stop_signal: or_empty(stop_signal),
         stop_timeout: *stop_timeout,
+        healthcheck: options::healthcheck(&flags.program.health)?,
         ..ContainerConfig::default()
     })
 }
@@ -94,7 +95,7 @@ fn host(flags: &CreateFlags, here: &Path) -> Result<HostConfig, Error> {
         init: program.init,
         limits: Some(options::limits(&flags.limits)?),
         ulimits: program.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_, _>>()?,
-        sysctls: options::sysctls(&security.sysctl)?,
+        sysctls: options::pairs("--sysctl", &security.sysctl)?,
         shm_size: files.shm_size.as_deref().map(|text| options::bytes("--shm-size", text)).transpose()?.unwrap_or_default(),
         pid: or_empty(&security.pid),
         ipc: or_empty(&security.ipc),
@@ -105,6 +106,10 @@ fn host(flags: &CreateFlags, here: &Path) -> Result<HostConfig, Error> {
         runtime: or_empty(&program.runtime),
         volumes_from: files.volumes_from.clone(),
         device_cgroup_rules: files.device_cgroup_rule.clone(),
+        log_driver: or_empty(&program.log_driver),
+        log_options: options::pairs("--log-opt", &program.log_opt)?,
+        annotations: options::pairs("--annotation", &program.annotation)?,
+        cgroupns: or_empty(&security.cgroupns),
     })
 }
 

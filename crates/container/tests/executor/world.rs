@@ -147,6 +147,7 @@ impl World {
             cgroup,
             own_cgroup_namespace: true,
             log_path: None,
+            log_limit: None,
             stdin: false,
             stdin_once: false,
             root_propagation: Propagation::Private,

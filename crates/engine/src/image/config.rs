@@ -1,7 +1,8 @@
 //! Image configs (OCI image spec, config.md): hostile bytes of at most 4 MiB, already verified by digest.
 
-use model::{DiffId, Digest, ImageId, container::ImageDefaults};
+use model::{DiffId, Digest, ImageId, container::ImageDefaults, user::Healthcheck};
 use oci_spec::image::ImageConfiguration;
+use serde::Deserialize;
 use store::ImageRecord;
 
 use crate::clock;
@@ -61,7 +62,7 @@ pub(super) fn parse(bytes: &[u8], layers: usize) -> Result<Parsed, Unusable> {
     }
     Ok(Parsed {
         diff_ids,
-        defaults: defaults(&config),
+        defaults: defaults(&config, dockers(bytes)),
         created: config.created().clone().unwrap_or_default(),
         os: config.os().to_string(),
         architecture: config.architecture().to_string(),
@@ -69,7 +70,47 @@ pub(super) fn parse(bytes: &[u8], layers: usize) -> Result<Parsed, Unusable> {
     })
 }
 
-fn defaults(config: &ImageConfiguration) -> ImageDefaults {
+/// What docker adds to the specification's configs.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Dockers {
+    healthcheck: Option<DockersCheck>,
+    shell: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct DockersCheck {
+    test: Vec<String>,
+    interval: i64,
+    timeout: i64,
+    start_period: i64,
+    start_interval: i64,
+    retries: i64,
+}
+
+/// One that makes no sense says nothing: it is no part of the specification that a config has to follow.
+fn dockers(bytes: &[u8]) -> Dockers {
+    #[derive(Deserialize)]
+    struct Outer {
+        config: Option<Dockers>,
+    }
+    serde_json::from_slice::<Outer>(bytes).ok().and_then(|outer| outer.config).unwrap_or_default()
+}
+
+fn healthcheck(check: DockersCheck) -> Healthcheck {
+    let time = |nanoseconds: i64| u64::try_from(nanoseconds).unwrap_or_default();
+    Healthcheck {
+        test: check.test,
+        interval: time(check.interval),
+        timeout: time(check.timeout),
+        start_period: time(check.start_period),
+        start_interval: time(check.start_interval),
+        retries: u32::try_from(check.retries).unwrap_or_default(),
+    }
+}
+
+fn defaults(config: &ImageConfiguration, dockers: Dockers) -> ImageDefaults {
     let Some(config) = config.config() else { return ImageDefaults::default() };
     ImageDefaults {
         env: config.env().clone().unwrap_or_default(),
@@ -81,6 +122,8 @@ fn defaults(config: &ImageConfiguration) -> ImageDefaults {
         volumes: config.volumes().clone().unwrap_or_default(),
         labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
         exposed_ports: config.exposed_ports().clone().unwrap_or_default(),
+        healthcheck: dockers.healthcheck.map(healthcheck),
+        shell: dockers.shell,
     }
 }
 
@@ -100,6 +143,21 @@ mod tests {
         let parsed = parse(json(&format!(r#"{{"type":"layers","diff_ids":["{id}"]}}"#)).as_bytes(), 1).unwrap();
         assert_eq!((parsed.diff_ids.len(), parsed.defaults.user.as_str(), parsed.defaults.volumes.len()), (1, "1:2", 1));
         assert_eq!(parse(json(r#"{"type":"layers","diff_ids":[]}"#).as_bytes(), 0).unwrap().diff_ids, []);
+    }
+
+    #[test]
+    fn what_docker_adds_is_read() {
+        let with = |more: &str| {
+            let text = json(r#"{"type":"layers","diff_ids":[]}"#).replace(r#""User":"1:2""#, more);
+            parse(text.as_bytes(), 0).unwrap().defaults
+        };
+        let read = with(r#""Healthcheck":{"Test":["CMD-SHELL","x"],"Interval":5000000000,"Retries":2},"Shell":["/bin/ash","-c"]"#);
+        let check = read.healthcheck.unwrap();
+        assert_eq!((check.test.len(), check.interval, check.timeout, check.retries), (2, 5_000_000_000, 0, 2));
+        assert_eq!(read.shell, ["/bin/ash", "-c"]);
+        let read = with(r#""Healthcheck":{"Interval":-5,"Retries":-1}"#).healthcheck.unwrap();
+        assert_eq!(read, Healthcheck::default());
+        assert_eq!(with(r#""Healthcheck":{"Test":7}"#).healthcheck, None);
     }
 
     #[test]

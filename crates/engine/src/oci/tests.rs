@@ -73,6 +73,7 @@ fn a_plan() -> ContainerPlan {
         cgroup: "/kubepods/pod1/c".into(),
         own_cgroup_namespace: true,
         log_path: None,
+        log_limit: None,
         stdin: false,
         stdin_once: false,
         root_propagation: Propagation::Bidirectional,

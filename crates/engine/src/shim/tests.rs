@@ -106,6 +106,7 @@ impl Place {
             cgroup: self.group_at(&format!("c{number}")),
             own_cgroup_namespace: false,
             log_path: Some(self.dir.join("0.log").to_str().unwrap().into()),
+            log_limit: None,
             stdin: false,
             stdin_once: false,
             root_propagation: Propagation::Private,

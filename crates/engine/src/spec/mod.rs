@@ -48,7 +48,7 @@ pub use error::Error;
 pub(crate) use exec::{ExecWishes, exec_plan_with, exec_user};
 pub use exec::{exec_plan, exec_plan_with_terminal};
 pub use mounts::Volume;
-pub(crate) use mounts::{bind as extra_bind, tmpfs as tmpfs_mount};
+pub(crate) use mounts::{bind as extra_bind, check_target as check_mount_target, tmpfs as tmpfs_mount};
 pub(crate) use profile::compile as seccomp_program;
 pub use profile::document as seccomp_document;
 pub use resources::effective as effective_resources;
@@ -188,6 +188,8 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
         cgroup: cgroup::container(request.pod_cgroup, request.id),
         own_cgroup_namespace: !security.privileged,
         log_path: logs::path(&request.pod.log_directory, &spec.log_path)?,
+        // A kubelet rotates the logs of its containers itself.
+        log_limit: spec.own.as_ref().map(|own| own.log_limit.unwrap_or_default()),
         stdin: spec.stdin,
         stdin_once: spec.stdin_once,
         root_propagation: mounts.root_propagation,

@@ -12,7 +12,7 @@ use model::{
     ContainerId,
     container::{ContainerImage, ImageDefaults},
     pod::Timestamp,
-    user::UserContainerSpec,
+    user::{Health, UserContainerSpec},
 };
 use tokio::sync::watch;
 
@@ -62,6 +62,8 @@ pub struct UserState {
     pub finished_at: Option<Timestamp>,
     /// How often it was started again by its policy.
     pub restarts: u32,
+    /// How well it is; `None`: nobody looks.
+    pub health: Option<Health>,
 }
 
 /// What listeners see.
@@ -172,12 +174,18 @@ impl UserContainer {
             started_at: last.started_at,
             finished_at: last.finished_at,
             restarts: now.record.restarts,
+            health: now.record.health.clone(),
         }
     }
 
     /// Whether its program runs, or stands still.
     pub fn is_running(&self) -> bool {
         self.phase() == Phase::Running
+    }
+
+    /// Whether what it says is kept.
+    pub fn keeps_log(&self) -> bool {
+        !self.now.borrow().record.spec.container.own.as_ref().is_some_and(|own| own.no_log)
     }
 
     /// Its writable layer is still to be made.
@@ -242,6 +250,12 @@ impl UserContainer {
             now.record = newer;
         });
         Ok(())
+    }
+
+    /// Changes what is known of it in memory only: what the next daemon can do without.
+    pub(super) async fn note(&self, change: impl FnOnce(&mut UserRecord)) {
+        let _writing = self.writing.lock().await;
+        self.now.send_modify(|now| change(&mut now.record));
     }
 
     /// Removes the record for good.

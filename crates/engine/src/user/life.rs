@@ -117,6 +117,7 @@ impl Inner {
             by_hand: false,
             warnings: Vec::new(),
             volumes,
+            health: None,
             spec,
         };
         failpoint::hit("user.record", id)?;

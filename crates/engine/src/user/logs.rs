@@ -1,8 +1,7 @@
 //! What a container has written: log files in CRI's format (`TIME stdout|stderr F|P TEXT`), the rotated ones first.
 
 use std::{
-    collections::VecDeque,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, BufRead, BufReader},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -44,14 +43,20 @@ pub struct LogLine {
 pub struct LogReader {
     path: PathBuf,
     query: LogQuery,
-    /// Older files that are still to be read.
-    rotated: VecDeque<PathBuf>,
-    file: Option<BufReader<File>>,
+    file: Option<Reading>,
     /// An entry whose end is not written yet.
     half: Vec<u8>,
-    /// Lines of the tail, once they are known.
-    tail: VecDeque<LogLine>,
+    /// Lines before the tail.
+    skip: u64,
     ended: bool,
+}
+
+/// A file of the log.
+#[derive(Debug)]
+struct Reading {
+    file: BufReader<File>,
+    /// Nothing will be added to it: its name belongs to another one.
+    complete: bool,
 }
 
 impl LogReader {
@@ -60,30 +65,14 @@ impl LogReader {
     /// # Errors
     /// What reading it says.
     pub fn open(path: PathBuf, query: LogQuery) -> io::Result<Self> {
-        let rotated = rotated(&path)?;
-        let mut reader = Self { path, query, rotated, file: None, half: Vec::new(), tail: VecDeque::new(), ended: false };
-        if let Some(lines) = query.tail {
-            reader.find_tail(lines)?;
-        }
-        Ok(reader)
-    }
-
-    /// Reads all that is there, and keeps the last lines of it: parts of one line count as one.
-    fn find_tail(&mut self, lines: u64) -> io::Result<()> {
-        let (mut tail, mut whole) = (VecDeque::new(), 0);
-        while let Some(line) = self.read()? {
+        let new = || Self { path: path.clone(), query, file: None, half: Vec::new(), skip: 0, ended: false };
+        let Some(lines) = query.tail else { return Ok(new()) };
+        // Twice, because a tail may be more than memory. Parts of one line count as one.
+        let (mut counted, mut whole) = (new(), 0_u64);
+        while let Some(line) = counted.read()? {
             whole += u64::from(line.data.ends_with(b"\n"));
-            tail.push_back(line);
-            while whole > lines {
-                let Some(first) = tail.pop_front() else { break };
-                whole -= u64::from(first.data.ends_with(b"\n"));
-            }
         }
-        if lines == 0 {
-            tail.clear();
-        }
-        self.tail = tail;
-        Ok(())
+        Ok(if lines == 0 { counted } else { Self { skip: whole.saturating_sub(lines), ..new() } })
     }
 
     /// The next line that is wanted. `None`: there is nothing more now.
@@ -91,15 +80,19 @@ impl LogReader {
     /// # Errors
     /// What reading it says.
     pub fn next_line(&mut self) -> io::Result<Option<LogLine>> {
-        match self.tail.pop_front() {
-            Some(line) => Ok(Some(line)),
-            None => self.read(),
+        while self.skip > 0 {
+            match self.read()? {
+                Some(line) => self.skip -= u64::from(line.data.ends_with(b"\n")),
+                // Some of it has gone since it was counted.
+                None => self.skip = 0,
+            }
         }
+        self.read()
     }
 
     /// Nothing more will ever be wanted: what comes now is later than that.
     pub fn is_over(&self) -> bool {
-        self.ended && self.tail.is_empty()
+        self.ended
     }
 
     fn read(&mut self) -> io::Result<Option<LogLine>> {
@@ -124,57 +117,77 @@ impl LogReader {
     fn entry(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             if self.file.is_none() {
-                self.file = self.next_file()?;
+                self.file = self.file_after(None)?;
             }
-            let Some(file) = &mut self.file else { return Ok(None) };
+            let Some(reading) = &mut self.file else { return Ok(None) };
             let room = LONGEST.saturating_sub(self.half.len() as u64);
-            io::Read::take(&mut *file, room).read_until(b'\n', &mut self.half)?;
+            io::Read::take(&mut reading.file, room).read_until(b'\n', &mut self.half)?;
             if self.half.ends_with(b"\n") || self.half.len() as u64 >= LONGEST {
                 return Ok(Some(std::mem::take(&mut self.half)));
             }
-            if !self.file_is_done()? {
-                return Ok(None);
+            if !reading.complete {
+                reading.complete = named_otherwise(&reading.file, &self.path)?;
+                if !reading.complete {
+                    return Ok(None);
+                }
+                // Once more: something may have come before it was put aside.
+                continue;
             }
-            self.file = None;
+            let here = identity(&reading.file.get_ref().metadata()?);
+            let Some(next) = self.file_after(Some(here))? else { return Ok(None) };
+            self.file = Some(next);
             self.half.clear();
         }
     }
 
-    fn next_file(&mut self) -> io::Result<Option<BufReader<File>>> {
-        while let Some(path) = self.rotated.pop_front() {
-            match File::open(path) {
-                Ok(file) => return Ok(Some(BufReader::new(file))),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+    /// The file that comes after this one; the oldest where it is not among them any more, or there was none.
+    fn file_after(&self, this: Option<Identity>) -> io::Result<Option<Reading>> {
+        loop {
+            let older = rotated(&self.path)?;
+            let mut files = older.iter().chain([&self.path]);
+            let at = |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|found| Some(identity(&found)) == this);
+            let position = files.clone().position(|path| at(&path));
+            let Some(next) = files.nth(position.map_or(0, |position| position + 1)) else { return Ok(None) };
+            let file = match File::open(next) {
+                Ok(file) => file,
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                Err(_) if *next == self.path => return Ok(None),
+                // Gone meanwhile: the one after it is the next one now.
+                Err(_) => continue,
+            };
+            // Files move up only at their end, so this is the one that was looked for unless the list is another one by now.
+            if rotated(&self.path)? == older {
+                return Ok(Some(Reading { file: BufReader::new(file), complete: false }));
             }
-        }
-        match File::open(&self.path) {
-            Ok(file) => Ok(Some(BufReader::new(file))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Whether nothing will be added to the file that is open: its name belongs to another one by now.
-    fn file_is_done(&self) -> io::Result<bool> {
-        let Some(file) = &self.file else { return Ok(true) };
-        let open = file.get_ref().metadata()?;
-        match std::fs::metadata(&self.path) {
-            Ok(named) => Ok((named.dev(), named.ino()) != (open.dev(), open.ino())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
         }
     }
 }
 
-/// `0.log.*` beside `0.log`, oldest first: their names end with a time. Compressed ones are passed over.
-fn rotated(path: &Path) -> io::Result<VecDeque<PathBuf>> {
+/// Device and number: what a file is whatever its name.
+type Identity = (u64, u64);
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Whether the name belongs to another file by now.
+fn named_otherwise(file: &BufReader<File>, path: &Path) -> io::Result<bool> {
+    let open = file.get_ref().metadata()?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok(identity(&named) != identity(&open)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// `0.log.*` beside `0.log`, oldest first: their names end with a time or a number. Compressed ones are passed over.
+fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Ok(VecDeque::new());
+        return Ok(Vec::new());
     };
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(VecDeque::new()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
     let older = |found: &str| found.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && !rest.ends_with(".gz"));
@@ -268,5 +281,21 @@ mod tests {
         assert_eq!(all(&mut reader), Vec::<String>::new());
         add(&path, &log(&[(4, "stdout", "F", "next")]));
         assert_eq!(all(&mut reader), ["next\n"]);
+        // Twice between two looks, and something that came before the first one.
+        for (number, name) in [(5, "0.log.3"), (6, "0.log.4")] {
+            add(&path, &log(&[(number, "stdout", "F", &number.to_string())]));
+            std::fs::rename(&path, home.path().join(name)).unwrap();
+        }
+        add(&path, &log(&[(7, "stdout", "F", "7")]));
+        assert_eq!(all(&mut reader), ["5\n", "6\n", "7\n"]);
+        let tail = |lines| all(&mut LogReader::open(path.clone(), LogQuery { tail: Some(lines), ..ALL }).unwrap());
+        assert_eq!((tail(2), tail(99).len()), (vec!["6\n".to_owned(), "7\n".to_owned()], 7));
+        // What is read may go while it is read.
+        let mut slow = LogReader::open(path.clone(), ALL).unwrap();
+        assert_eq!(slow.next_line().unwrap().unwrap().data, b"old\n");
+        for name in ["0.log.1", "0.log.2", "0.log.3"] {
+            std::fs::remove_file(home.path().join(name)).unwrap();
+        }
+        assert_eq!(all(&mut slow), ["6\n", "7\n"]);
     }
 }

@@ -9,6 +9,7 @@ mod commit;
 mod container;
 pub(crate) mod events;
 pub(crate) mod files;
+mod health;
 mod life;
 mod logs;
 mod names;

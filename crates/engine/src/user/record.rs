@@ -5,7 +5,7 @@ use model::{
     ContainerId, DiffId,
     container::{ContainerImage, ImageDefaults},
     pod::Timestamp,
-    user::UserContainerSpec,
+    user::{Health, UserContainerSpec},
 };
 
 /// A container of people on disk.
@@ -46,6 +46,9 @@ pub(crate) struct UserRecord {
     /// Volumes that it has, for as long as it is there.
     #[cbor(n(13), default)]
     pub volumes: Vec<VolumeUse>,
+    /// How well it is, if somebody looks; of one that does not run: how well it was.
+    #[n(14)]
+    pub health: Option<Health>,
 }
 
 /// A volume that a container has.

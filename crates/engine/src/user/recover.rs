@@ -74,6 +74,7 @@ impl Inner {
                         record.phase = Phase::Running;
                         record.by_hand = false;
                         record.last = LastRun { started_at, ..LastRun::default() };
+                        record.health = super::health::at_start(&record.spec, &record.defaults);
                     }
                 };
                 if let Err(e) = user.change(self, adopted).await {
@@ -107,6 +108,7 @@ impl Inner {
                 record.last.finished_at = Some(clock::now());
                 record.last.code = 137;
                 record.last.error = "it was lost".to_owned();
+                super::health::at_end(&mut record.health);
                 let ending = Ending { code: 137, by_hand: record.by_hand, restarts: record.restarts };
                 record.phase = if record.spec.restart.again(ending) { Phase::Restarting } else { Phase::Exited };
             };

@@ -12,7 +12,7 @@ use model::{
     user::Ending,
 };
 
-use super::{UserContainer, events::Kind, networks, record::Phase, volumes};
+use super::{UserContainer, events::Kind, health, networks, record::Phase, volumes};
 use crate::{
     Inner,
     blocking::blocking,
@@ -89,6 +89,7 @@ impl Inner {
             record.by_hand = false;
             record.restarts = if by == By::Hand { 0 } else { record.restarts + 1 };
             record.last = super::record::LastRun { started_at: Some(started_at), ..Default::default() };
+            record.health = health::at_start(&record.spec, &record.defaults);
         })
         .await?;
         Ok((container, streams))
@@ -129,7 +130,7 @@ impl Inner {
         let mounts = volumes::resolve(self, &record).await?;
         let mut container = ContainerSpec {
             key: ContainerKey { name: record.name.clone(), attempt: 0 },
-            log_path: LOG.to_owned(),
+            log_path: if user.keeps_log() { LOG.to_owned() } else { String::new() },
             mounts: mounts.binds,
             image_volumes: mounts.images,
             ..record.spec.container.clone()
@@ -160,6 +161,7 @@ impl Inner {
 
     /// Waits for its end in a task of its own.
     pub(super) fn follow_user(self: &Arc<Self>, user: &Arc<UserContainer>, container: Arc<Container>) {
+        self.watch_health(user, &container);
         let (inner, user) = (self.clone(), user.clone());
         tokio::spawn(async move {
             let mut state = container.subscribe();
@@ -186,6 +188,7 @@ impl Inner {
             record.last.code = exit.code;
             record.last.error = message;
             record.last.oom_killed = exit.oom_killed;
+            health::at_end(&mut record.health);
             let ending = Ending { code: exit.code, by_hand: record.by_hand, restarts: record.restarts };
             record.phase = if record.spec.restart.again(ending) { Phase::Restarting } else { Phase::Exited };
         });

@@ -123,6 +123,7 @@ pub(crate) fn container_plan() -> ContainerPlan {
         oci: None,
         hooks: None,
         mount_label: None,
+        log_limit: None,
     }
 }
 

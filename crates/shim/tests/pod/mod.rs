@@ -132,6 +132,7 @@ impl Pod {
             cgroup,
             own_cgroup_namespace: false,
             log_path: Some(self.log().to_str().unwrap().into()),
+            log_limit: None,
             stdin: false,
             stdin_once: false,
             root_propagation: Propagation::Private,
