@@ -95,6 +95,21 @@ impl Ignore {
         self.rules.is_empty()
     }
 
+    /// Whether something that one pattern leaves out is taken in again by another.
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.keep)
+    }
+
+    /// Whether a pattern leaves out whatever there is.
+    pub fn excludes_everything(&self) -> bool {
+        let any = |segment: &Segment| match segment {
+            Segment::Deep => true,
+            Segment::One(tokens) => matches!(tokens[..], [Token::Any]),
+        };
+        let all = |parts: &[Segment]| matches!(parts, [one] | [Segment::Deep, one] if any(one));
+        self.rules.iter().any(|rule| !rule.keep && all(&rule.parts))
+    }
+
     /// Whether a path (relative to the context, without `.` and `..`) is left out. A pattern that matches a directory leaves out
     /// all below it.
     pub fn excludes(&self, path: &str) -> bool {

@@ -11,6 +11,7 @@ mod glob;
 mod ignore;
 mod instruction;
 mod lines;
+pub mod lint;
 pub mod mount;
 mod parse;
 mod stages;

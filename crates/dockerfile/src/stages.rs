@@ -48,7 +48,7 @@ impl<'d> Stages<'d> {
     /// (`TARGETPLATFORM` and its like). `target`: a stage's name or number; empty: the last one.
     ///
     /// # Errors
-    /// A FROM or ARG that cannot be expanded, a name twice, a target that there is not, a COPY from the stage itself or a later
+    /// A FROM or ARG that cannot be expanded, a target that there is not, a COPY from the stage itself or a later
     /// one.
     pub fn find(
         file: &'d Dockerfile,
@@ -101,9 +101,6 @@ impl<'d> Stages<'d> {
             return Err(wrong(from.first, "base name should not be blank: a variable of it has no value".to_owned()));
         }
         let name = name.as_deref();
-        if let Some(name) = name.filter(|name| before.iter().any(|stage| stage.name == Some(*name))) {
-            return Err(wrong(from.first, format!("duplicate stage name {name:?}")));
-        }
         let base = match by_name(before, &image) {
             Some(stage) => Base::Stage(stage),
             None if image == "scratch" => Base::Scratch,
@@ -129,7 +126,8 @@ fn from_flag(stages: &[Stage<'_>], stage: usize, from: &str) -> Option<usize> {
 
 fn by_name(stages: &[Stage<'_>], name: &str) -> Option<usize> {
     let name = name.to_lowercase();
-    stages.iter().position(|stage| stage.name == Some(name.as_str()))
+    // Of several with one name it is the last one.
+    stages.iter().rposition(|stage| stage.name == Some(name.as_str()))
 }
 
 fn wrong(line: usize, why: String) -> Error {
@@ -216,6 +214,7 @@ mod tests {
         assert_eq!(told(FILE, "C"), Ok((2, vec![0, 1, 2])));
         assert_eq!(told(FILE, "0"), Ok((0, vec![0])));
         assert_eq!(told(FILE, "b"), Ok((1, vec![0, 1])));
+        assert_eq!(told("FROM a AS x\nFROM b AS X\nFROM x\n", ""), Ok((2, vec![1, 2])), "the last one of a name");
     }
 
     #[test]
@@ -238,7 +237,6 @@ mod tests {
         for (text, target, part) in [
             (FILE, "builder", "target stage \"builder\" could not be found"),
             ("FROM a AS build\n", "biuld", "did you mean build?"),
-            ("FROM a AS x\nFROM b AS X\n", "", "line 2: duplicate stage name \"x\""),
             ("FROM $NOTHING\n", "", "line 1: base name should not be blank"),
             ("FROM a\nCOPY --from=later x y\nFROM b AS later\n", "0", "line 2: COPY --from=later: only an earlier stage"),
             ("FROM a AS me\nCOPY --from=me x y\n", "", "line 2: COPY --from=me"),
