@@ -4,14 +4,16 @@
 //! archive that is unpacked entry by entry in the other root: nothing of the host is ever named (R31).
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
 use dockerfile::Ignore;
+use layer::{Choice, Compression};
 use model::ErrorKind;
-use rustix::fs::{Dir, FileType, Mode, OFlags, fstat};
+use rustix::fs::{Mode, OFlags};
 use sys::{
     Errno,
     path::{Links, Root},
@@ -22,172 +24,188 @@ use crate::{
     error::{Error, Step as _},
     image::Unmakable,
     user::{
-        Last, Owners, Replace,
-        files::{Place, bring, entry, words},
+        Owners, Replace,
+        files::{Attributes, Chmod, Place, bring, words},
     },
 };
 
-/// Entries of a directory that a pattern is compared with.
-const MOST: usize = 100_000;
-/// What an archive begins with that ADD would unpack: gzip, bzip2, xz, zstd.
-const PACKED: [&[u8]; 4] = [&[0x1f, 0x8b], b"BZh", b"\xfd7zXZ\0", &[0x28, 0xb5, 0x2f, 0xfd]];
-/// Where tar says that it is tar.
-const MAGIC: std::ops::Range<usize> = 257..262;
+/// Bytes of a tar's header.
+const BLOCK: usize = 512;
+/// Bytes of an archive in the pipe's buffers.
+const PIECE: usize = 256 << 10;
 
 /// Something that is copied.
 #[derive(Debug)]
 pub(super) struct Source {
-    what: What,
+    pub(super) what: What,
     /// Its last component, as named.
-    name: String,
+    pub(super) name: String,
+    /// ADD unpacks it.
+    pub(super) packed: Option<Compression>,
 }
 
 #[derive(Debug)]
-enum What {
+pub(super) enum What {
     /// A name in a directory.
     Entry(OwnedFd, Vec<u8>),
     /// What is in a directory.
     Contents(OwnedFd),
+    /// Paths below a directory, with the directories that lead to them.
+    Parents(OwnedFd, BTreeSet<String>),
+    /// A file that is not anywhere yet.
+    Loose(Loose),
 }
 
-/// Finds what is meant: patterns are compared, links at the end followed in the root. Blocks.
-///
-/// # Errors
-/// `NotFound`, and what is wrong with a pattern.
-pub(super) fn find(root: &Root, named: &[String]) -> Result<Vec<Source>, Error> {
-    let mut found = Vec::new();
-    for text in named {
-        let paths = expand(root, text)?;
-        if paths.is_empty() {
-            return Err(missing(text));
-        }
-        for path in paths {
-            found.push(source(root, &path).map_err(|e| call(text, e))?);
-        }
-    }
-    Ok(found)
-}
-
-fn missing(path: &str) -> Error {
-    refuse(ErrorKind::NotFound, format!("\"/{}\": not found", path.trim_start_matches('/')))
-}
-
-fn call(path: &str, errno: Errno) -> Error {
-    match errno {
-        Errno::NOENT | Errno::NOTDIR => missing(path),
-        errno => refuse(sys::kind_of(errno), format!("{path:?}: {errno}")),
-    }
-}
-
-/// Absolute paths in the root; `..` stays inside of it.
-fn expand(root: &Root, pattern: &str) -> Result<Vec<String>, Error> {
-    let mut found = vec![String::new()];
-    for part in super::clean(pattern) {
-        if !part.contains(['*', '?', '[', '\\']) {
-            found.iter_mut().for_each(|path| path.extend(["/", part]));
-            continue;
-        }
-        let wrong = |e: dockerfile::IgnoreError| refuse(ErrorKind::InvalidArgument, format!("{pattern:?}: {e}"));
-        // It begins a list of what is left out there.
-        let part = if part.starts_with('!') { format!("\\{part}") } else { part.to_owned() };
-        let fits = Ignore::of([part.as_str()]).map_err(wrong)?;
-        let mut next = Vec::new();
-        for path in found {
-            let names = match list(root, &path) {
-                Err(Errno::NOTDIR | Errno::NOENT) => Vec::new(),
-                other => other.map_err(|e| call(&path, e))?,
-            };
-            next.extend(names.into_iter().filter(|name| fits.excludes(name)).map(|name| format!("{path}/{name}")));
-        }
-        if next.len() > MOST {
-            return Err(refuse(ErrorKind::ResourceExhausted, format!("{pattern:?}: more than {MOST} files")));
-        }
-        found = next;
-    }
-    Ok(found)
-}
-
-fn list(root: &Root, path: &str) -> Result<Vec<String>, Errno> {
-    let dir = root.open(&format!("{path}/."), OFlags::RDONLY | OFlags::DIRECTORY, Links::Follow)?;
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&dir)? {
-        let entry = entry?;
-        match entry.file_name().to_str() {
-            Ok("." | "..") | Err(_) => {}
-            Ok(name) => names.push(name.to_owned()),
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-fn source(root: &Root, path: &str) -> Result<Source, Errno> {
-    let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-    let there = root.open(&format!("{path}/.").replace("//", "/"), OFlags::RDONLY | OFlags::DIRECTORY, Links::Follow);
-    let what = match there {
-        Ok(directory) => What::Contents(directory),
-        Err(Errno::NOTDIR) => {
-            let (parent, inside) = entry(root, path, Last::Target)?;
-            What::Entry(parent, inside)
-        }
-        Err(errno) => return Err(errno),
-    };
-    Ok(Source { what, name })
+/// A file of a Dockerfile's own or of the network: root's.
+#[derive(Debug)]
+pub(super) struct Loose {
+    pub(super) file: File,
+    pub(super) mode: u32,
+    /// Seconds since 1970; `None`: it says no time, and none is made of it.
+    pub(super) mtime: Option<u64>,
 }
 
 impl Source {
-    /// Whether ADD would unpack it.
-    pub(super) fn is_archive(&self) -> io::Result<bool> {
-        let What::Entry(parent, name) = &self.what else { return Ok(false) };
-        // Not opened before it is known to be a file.
-        let stat = rustix::fs::statat(parent, &name[..], rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Ok(false);
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(parent, &name[..], flags, Mode::empty())?);
+    /// Nothing but a name.
+    pub(super) fn new(what: What, name: &str) -> Self {
+        Self { what, name: name.to_owned(), packed: None }
+    }
+
+    /// Has ADD unpack it if it is an archive.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn look_inside(&mut self) -> Result<(), Error> {
+        let Some(mut file) = self.file().map_err(failed)? else { return Ok(()) };
         let mut start = Vec::new();
-        file.take(MAGIC.end as u64).read_to_end(&mut start)?;
-        Ok(PACKED.iter().any(|magic| start.starts_with(magic)) || start.get(MAGIC) == Some(b"ustar"))
+        file.by_ref().take(6).read_to_end(&mut start).map_err(failed)?;
+        let compression = Compression::detect(&start);
+        // What cannot be read as one is a file like any other.
+        let Ok(mut plain) = layer::decompress(io::Cursor::new(start).chain(file), compression, &layer::Limits::default()) else {
+            return Ok(());
+        };
+        let mut block = [0; BLOCK];
+        if plain.read_exact(&mut block).is_ok() && is_header(&block) {
+            self.packed = Some(compression);
+        }
+        Ok(())
+    }
+
+    /// A regular file, to read from its beginning.
+    fn file(&self) -> io::Result<Option<File>> {
+        match &self.what {
+            What::Contents(_) | What::Parents(..) => Ok(None),
+            What::Loose(loose) => {
+                let own = format!("/proc/self/fd/{}", loose.file.as_raw_fd());
+                File::open(own).map(Some)
+            }
+            What::Entry(parent, name) => {
+                // Not opened before it is known to be a file.
+                let stat = rustix::fs::statat(parent, &name[..], rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+                if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+                    return Ok(None);
+                }
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                Ok(Some(File::from(rustix::fs::openat(parent, &name[..], flags, Mode::empty())?)))
+            }
+        }
     }
 
     /// The digest of what goes over.
     ///
     /// # Errors
     /// The disk's.
-    pub(super) fn digest(&self, ownership: key::Ownership) -> Result<[u8; 32], Error> {
-        self.archived(&self.name, |archive| {
-            key::of_archive(io::BufReader::with_capacity(256 << 10, archive), ownership).map_err(failed)
+    pub(super) fn digest(&self, ownership: key::Ownership, exclude: &Ignore) -> Result<[u8; 32], Error> {
+        self.archived(&self.name, exclude, |archive| {
+            key::of_archive(io::BufReader::with_capacity(PIECE, archive), ownership).map_err(failed)
         })
     }
 
-    /// Lets `read` have it as an archive; a file is called `name` there.
-    fn archived<T>(&self, name: &str, read: impl FnOnce(File) -> Result<T, Error>) -> Result<T, Error> {
-        let (reader, writer) = io::pipe().map_err(failed)?;
+    /// Lets `read` have it as an archive; a file is called `name` there, and so is the directory whose contents it is, unless that
+    /// is empty.
+    fn archived<T>(&self, name: &str, exclude: &Ignore, read: impl FnOnce(&mut dyn Read) -> Result<T, Error>) -> Result<T, Error> {
+        let (mut reader, writer) = io::pipe().map_err(failed)?;
         std::thread::scope(|scope| {
-            let packing = scope.spawn(move || {
-                let writer = io::BufWriter::with_capacity(256 << 10, writer);
-                let limits = layer::Limits::default();
-                match &self.what {
-                    What::Entry(parent, inside) => layer::pack(parent.as_fd(), inside, name.as_bytes(), writer, &limits),
-                    What::Contents(directory) => layer::diff(directory.as_fd(), writer, &limits),
-                }
-            });
-            let read = reader.try_clone().map_err(failed).and_then(|mut rest| {
-                let read = read(File::from(OwnedFd::from(reader)))?;
+            let packing = scope.spawn(move || self.pack(name, exclude, io::BufWriter::with_capacity(PIECE, writer)));
+            let read = read(&mut reader).and_then(|read| {
                 // What stands behind the end of the archive is read too: the writer is not to find its pipe broken.
-                io::copy(&mut rest, &mut io::sink()).map_err(failed)?;
+                io::copy(&mut reader, &mut io::sink()).map_err(failed)?;
                 Ok(read)
             });
+            drop(reader);
             let packed = packing.join().map_err(|_| refuse(ErrorKind::Internal, "the work crashed; see the log"))?;
             match (read, packed) {
-                (Ok(read), Ok(_)) => Ok(read),
+                (Ok(read), Ok(())) => Ok(read),
                 // A reader that fails breaks the pipe of the writer: its own reason is the better one.
-                (Err(error), Err(layer::Error::Archive(_)) | Ok(_)) => Err(error),
+                (Err(error), Err(layer::Error::Archive(_)) | Ok(())) => Err(error),
                 (_, Err(error)) => Err(error).step(crate::About::Words, "read what is copied"),
             }
         })
     }
+
+    fn pack(&self, name: &str, exclude: &Ignore, writer: impl io::Write) -> Result<(), layer::Error> {
+        let limits = layer::Limits::default();
+        let choose = |path: &[u8]| self.choice(path, name, exclude);
+        match &self.what {
+            What::Entry(parent, inside) => layer::pick((parent.as_fd(), inside), name.as_bytes(), &choose, writer, &limits),
+            What::Contents(directory) => layer::pick((directory.as_fd(), b"."), name.as_bytes(), &choose, writer, &limits),
+            What::Parents(pivot, _) => layer::pick((pivot.as_fd(), b"."), b"", &choose, writer, &limits),
+            What::Loose(loose) => return loose.pack(name, writer).map_err(layer::Error::Archive),
+        }
+        .map(drop)
+    }
+
+    /// Patterns are about the path from the directory that is copied, and about the name of a file.
+    fn choice(&self, path: &[u8], name: &str, exclude: &Ignore) -> Choice {
+        let path = String::from_utf8_lossy(path);
+        let path = match &self.what {
+            What::Entry(..) | What::Loose(_) => &self.name,
+            What::Contents(_) => path.strip_prefix(name).unwrap_or(&path).trim_start_matches('/'),
+            What::Parents(_, wanted) => match wanted_below(wanted, &path) {
+                Choice::Take => &path,
+                other => return other,
+            },
+        };
+        match exclude.excludes(path) {
+            true if !path.is_empty() && self.packed.is_none() => match exclude.may_keep_below(path) {
+                true => Choice::Below,
+                false => Choice::Leave,
+            },
+            _ => Choice::Take,
+        }
+    }
+}
+
+impl Loose {
+    fn pack(&self, name: &str, writer: impl io::Write) -> io::Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(self.mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(self.mtime.unwrap_or(0));
+        header.set_size(self.file.metadata()?.len());
+        let mut archive = tar::Builder::new(writer);
+        archive.append_data(&mut header, name, File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?)?;
+        archive.finish()
+    }
+}
+
+/// What --parents takes: paths, all below them, and the directories above.
+fn wanted_below(wanted: &BTreeSet<String>, path: &str) -> Choice {
+    let above = |path: &str| wanted.range(format!("{path}/")..).next().is_some_and(|next| next.starts_with(&format!("{path}/")));
+    let mut cuts = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]);
+    match cuts.any(|cut| wanted.contains(cut)) {
+        true => Choice::Take,
+        false if path.is_empty() || above(path) => Choice::Below,
+        false => Choice::Leave,
+    }
+}
+
+/// Whether a block is a tar's first: its checksum is the sum of its bytes, with blanks instead of itself.
+fn is_header(block: &[u8; BLOCK]) -> bool {
+    let header = tar::Header::from_byte_slice(block);
+    let sum: u32 = block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
+    block[0] != 0 && header.cksum().is_ok_and(|told| told == sum)
 }
 
 fn failed(error: io::Error) -> Error {
@@ -202,41 +220,87 @@ pub(super) struct Target {
     /// It is a directory, whether it is there or not.
     pub(super) directory: bool,
     pub(super) owners: Owners,
-    pub(super) mode: Option<Mode>,
+    pub(super) chmod: Option<Chmod>,
+    pub(super) exclude: Ignore,
 }
 
-/// Copies into a root. Blocks.
+/// Copies into a root. Answers the newest time of what it has copied, in seconds since 1970. Blocks.
 ///
 /// # Errors
 /// Something of another kind is in the way; the disk's.
-pub(super) fn copy(sources: &[Source], root: &Root, target: &Target) -> Result<(), Error> {
-    let exists = root.open(&format!("{}/.", target.path), OFlags::PATH | OFlags::DIRECTORY, Links::Follow).is_ok();
+pub(super) fn copy(sources: &[Source], root: &Root, target: &Target) -> Result<u64, Error> {
+    let mut newest = 0;
     for source in sources {
-        let directory = target.directory || exists || matches!(source.what, What::Contents(_));
-        let (prefix, name) = if directory {
-            (target.path.as_str(), source.name.as_str())
-        } else {
-            target.path.rsplit_once('/').unwrap_or(("", &target.path))
-        };
-        let made = root.make_directories(if prefix.is_empty() { "/" } else { prefix }, Links::Follow);
-        let made = made.map_err(|e| match e {
-            Errno::NOTDIR => refuse(ErrorKind::InvalidArgument, format!("cannot copy to non-directory: {prefix}")),
-            e => call(prefix, e),
-        })?;
-        fstat(&made).map_err(|e| call(prefix, e))?;
-        let own = root.resolve("/", Links::Follow).map_err(|e| call("/", e))?;
-        let (owners, mode) = (target.owners, target.mode);
-        let place = Place { root: Root::from(own), prefix: prefix.to_owned(), owners, replace: Replace::SameKind, mode };
-        source.archived(name, |archive| bring(&place, archive).map_err(words))?;
+        newest = newest.max(one(source, root, target)?);
+    }
+    Ok(newest)
+}
+
+fn one(source: &Source, root: &Root, target: &Target) -> Result<u64, Error> {
+    let exists = root.open(&format!("{}/.", target.path), OFlags::PATH | OFlags::DIRECTORY, Links::Follow).is_ok();
+    let (parent, base) = target.path.rsplit_once('/').unwrap_or(("", &target.path));
+    let into = (target.path.as_str(), "");
+    let (prefix, name) = match &source.what {
+        _ if source.packed.is_some() => into,
+        What::Parents(..) => into,
+        // A directory that is made for what was in another one is as that one is.
+        What::Contents(_) if !exists && !target.directory && is_free(root, &target.path) => (parent, base),
+        What::Contents(_) => into,
+        What::Entry(..) | What::Loose(_) if target.directory || exists => (target.path.as_str(), source.name.as_str()),
+        What::Entry(..) | What::Loose(_) => (parent, base),
+    };
+    directories(root, prefix, target.owners).map_err(|e| match e {
+        Errno::NOTDIR => refuse(ErrorKind::InvalidArgument, format!("cannot copy to non-directory: {prefix}")),
+        e => refuse(sys::kind_of(e), format!("{prefix:?}: {e}")),
+    })?;
+    let own = root.resolve("/", Links::Follow).map_err(|e| refuse(sys::kind_of(e), format!("/: {e}")))?;
+    let place = Place {
+        root: Root::from(own),
+        prefix: prefix.trim_end_matches('/').to_owned(),
+        owners: target.owners,
+        replace: if source.packed.is_some() { Replace::AnyKind } else { Replace::SameKind },
+        chmod: target.chmod.clone(),
+        attributes: Attributes::Kept,
+    };
+    let Some(compression) = source.packed else {
+        return source.archived(name, &target.exclude, |archive| bring(&place, archive).map_err(words));
+    };
+    let file = source.file().map_err(failed)?.ok_or_else(|| refuse(ErrorKind::Internal, "the archive has gone"))?;
+    let plain = layer::decompress(file, compression, &layer::Limits::default());
+    bring(&place, plain.step(crate::About::Words, "unpack the archive")?).map_err(words)
+}
+
+fn is_free(root: &Root, path: &str) -> bool {
+    root.open(path, OFlags::PATH | OFlags::NOFOLLOW, Links::Follow).is_err_and(|e| e == Errno::NOENT)
+}
+
+/// Makes what is missing of a path. New directories belong to whom the files will.
+fn directories(root: &Root, path: &str, owners: Owners) -> Result<(), Errno> {
+    let cuts = path.match_indices('/').skip(1).map(|(at, _)| &path[..at]).chain([path]).filter(|cut| !cut.is_empty());
+    let look = |cut: &str| root.open(cut, OFlags::PATH | OFlags::DIRECTORY, Links::Follow);
+    let missing = |cut: &&str| look(cut).is_err_and(|e| e == Errno::NOENT);
+    let new: Vec<&str> = cuts.filter(missing).collect();
+    root.make_directories(if path.is_empty() { "/" } else { path }, Links::Follow)?;
+    let Owners::Ids(uid, gid) = owners else { return Ok(()) };
+    for made in new {
+        let made = root.open(made, OFlags::RDONLY | OFlags::DIRECTORY, Links::Follow)?;
+        rustix::fs::fchown(&made, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::Path};
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+        path::Path,
+    };
 
-    use super::*;
+    use super::{
+        super::find::{Layout, find},
+        *,
+    };
 
     struct Lab {
         home: tempfile::TempDir,
@@ -265,11 +329,19 @@ mod tests {
         }
 
         fn copy(&self, sources: &[&str], path: &str, directory: bool) -> Result<(), String> {
-            let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
-            let target = Target { path: path.to_owned(), directory, owners: Owners::Root, mode: None };
-            let found = find(&self.root("from"), &sources).map_err(|e| e.chain())?;
-            copy(&found, &self.root("to"), &target).map_err(|e| e.chain())
+            self.copy_as(sources, Target { directory, ..target(path) }, Layout::Flat)
         }
+
+        fn copy_as(&self, sources: &[&str], target: Target, layout: Layout) -> Result<(), String> {
+            let found = sources.iter().map(|source| find(&self.root("from"), source, layout)).collect::<Result<Vec<_>, _>>();
+            let found: Vec<Source> = found.map_err(|e| e.chain())?.into_iter().flatten().collect();
+            copy(&found, &self.root("to"), &target).map(drop).map_err(|e| e.chain())
+        }
+    }
+
+    fn target(path: &str) -> Target {
+        let (owners, exclude) = (Owners::Root, Ignore::default());
+        Target { path: path.to_owned(), directory: false, owners, chmod: None, exclude }
     }
 
     fn read(path: &Path) -> String {
@@ -323,11 +395,102 @@ mod tests {
     #[test]
     fn digests_are_of_content() {
         let lab = Lab::new();
-        let digest = |name: &str| find(&lab.root("from"), &[name.to_owned()]).unwrap()[0].digest(key::Ownership::Ignored).unwrap();
+        let digest = |name: &str| {
+            let found = find(&lab.root("from"), name, Layout::Flat).unwrap();
+            found[0].digest(key::Ownership::Ignored, &Ignore::of(["*.md"]).unwrap()).unwrap()
+        };
         let first = digest("sub");
         fs::write(lab.at("from/sub/deep/f"), "f").unwrap();
+        fs::write(lab.at("from/sub/x.md"), "left out").unwrap();
         assert_eq!(digest("sub"), first);
         fs::write(lab.at("from/sub/deep/f"), "g").unwrap();
         assert_ne!(digest("sub"), first);
+    }
+
+    #[test]
+    fn patterns_leave_out_what_they_match() {
+        let lab = Lab::new();
+        fs::create_dir_all(lab.at("from/sub/keep/in")).unwrap();
+        for name in ["keep/a.txt", "keep/in/b.txt", "deep/c.md"] {
+            fs::write(lab.at("from/sub").join(name), name).unwrap();
+        }
+        let without = |patterns: &[&str]| Ignore::of(patterns.iter().copied()).unwrap();
+        let target_of = |path: &str, patterns: &[&str]| Target { exclude: without(patterns), ..target(path) };
+        lab.copy_as(&["sub"], target_of("/one", &["keep", "!keep/in", "**/*.md"]), Layout::Flat).unwrap();
+        assert!(lab.at("to/one/keep/in/b.txt").exists() && lab.at("to/one/deep/f").exists());
+        assert!(!lab.at("to/one/keep/a.txt").exists() && !lab.at("to/one/deep/c.md").exists());
+        let all = Target { directory: true, ..target_of("/two", &["*.txt"]) };
+        lab.copy_as(&["*.*"], all, Layout::Flat).unwrap();
+        assert_eq!(fs::read_dir(lab.at("to/two")).unwrap().count(), 1, "c.md");
+    }
+
+    #[test]
+    fn parents_come_along() {
+        let lab = Lab::new();
+        fs::set_permissions(lab.at("from/sub"), fs::Permissions::from_mode(0o750)).unwrap();
+        fs::create_dir_all(lab.at("from/sub/empty")).unwrap();
+        symlink("sub", lab.at("from/link")).unwrap();
+        lab.copy_as(&["sub/deep/f", "*.md"], target("/all"), Layout::Parents).unwrap();
+        assert_eq!((read(&lab.at("to/all/sub/deep/f")), read(&lab.at("to/all/c.md"))), ("f".into(), "c".into()));
+        assert_eq!(fs::metadata(lab.at("to/all/sub")).unwrap().mode() & 0o777, 0o750, "as it is there");
+        assert!(!lab.at("to/all/sub/empty").exists() && !lab.at("to/all/a.txt").exists());
+        lab.copy_as(&["sub/./deep"], target("/pivot"), Layout::Parents).unwrap();
+        assert_eq!(read(&lab.at("to/pivot/deep/f")), "f");
+        lab.copy_as(&["./**/f"], target("/stars"), Layout::Parents).unwrap();
+        assert_eq!(read(&lab.at("to/stars/sub/deep/f")), "f");
+        lab.copy_as(&["link"], target("/links"), Layout::Parents).unwrap();
+        assert_eq!(fs::read_link(lab.at("to/links/link")).unwrap(), Path::new("sub"));
+        let told = lab.copy_as(&["link/deep/f"], target("/x"), Layout::Parents).unwrap_err();
+        assert!(told.contains("a directory on the way is a symbolic link"), "{told}");
+        assert_eq!(lab.copy_as(&["none/*"], target("/x"), Layout::Parents).unwrap_err(), "\"/none/*\": not found");
+    }
+
+    #[test]
+    fn a_new_directory_is_as_the_one_that_is_copied() {
+        let lab = Lab::new();
+        fs::set_permissions(lab.at("from/sub"), fs::Permissions::from_mode(0o711)).unwrap();
+        let mode = |path: &str| fs::metadata(lab.at(path)).unwrap().mode() & 0o777;
+        lab.copy(&["sub"], "/same", false).unwrap();
+        lab.copy(&["sub"], "/plain", true).unwrap();
+        let chmod = Chmod::parse("u=rwX,go=");
+        lab.copy_as(&["sub"], Target { chmod, owners: Owners::Ids(7, 8), ..target("/a/b/changed") }, Layout::Flat).unwrap();
+        assert_eq!((mode("to/same"), mode("to/plain"), mode("to/a"), mode("to/a/b/changed")), (0o711, 0o755, 0o755, 0o700));
+        assert_eq!(mode("to/a/b/changed/deep/f"), 0o600);
+        let owner = |path: &str| fs::metadata(lab.at(path)).map(|found| (found.uid(), found.gid())).unwrap();
+        assert_eq!((owner("to/a"), owner("to/a/b/changed/deep/f")), ((7, 8), (7, 8)), "directories on the way too");
+    }
+
+    #[test]
+    fn archives_are_known_by_their_first_header() {
+        let lab = Lab::new();
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_old();
+        header.set_size(1);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, "inside", &b"x"[..]).unwrap();
+        let tar = builder.into_inner().unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut gzip, &tar).unwrap();
+        let files = [
+            ("t.tar", tar.clone()),
+            ("t.tgz", gzip.finish().unwrap()),
+            ("cut.gz", vec![0x1f, 0x8b, 8, 0]),
+            ("zero", vec![0; 2048]),
+        ];
+        for (name, bytes) in &files {
+            fs::write(lab.at("from").join(name), bytes).unwrap();
+        }
+        let look = |name: &str| {
+            let mut found = find(&lab.root("from"), name, Layout::Flat).unwrap().remove(0);
+            found.look_inside().unwrap();
+            found
+        };
+        assert_eq!(look("t.tar").packed, Some(Compression::None));
+        assert_eq!(
+            (look("cut.gz").packed, look("zero").packed, look("a.txt").packed, look("sub").packed),
+            (None, None, None, None)
+        );
+        copy(&[look("t.tgz")], &lab.root("to"), &target("/unpacked")).unwrap();
+        assert_eq!(read(&lab.at("to/unpacked/inside")), "x");
     }
 }

@@ -1,23 +1,28 @@
 //! The steps COPY and ADD.
 
-use std::os::fd::AsFd as _;
+use std::{
+    fs::File,
+    io::{Seek as _, Write as _},
+    os::fd::AsFd as _,
+};
 
-use dockerfile::{Copy, Flag, Instruction, from_of};
+use dockerfile::{Copy, from_of};
 use model::{DiffId, ErrorKind};
-use rustix::fs::Mode;
 use sys::path::Root;
 
 use super::{
-    clean,
-    copy::{self, Source, Target},
-    graph::Build,
+    asked::{Asked, Link, Origin, Unpack},
+    checks::hinted,
+    copy::{self, Loose, Source, Target, What},
+    find,
+    graph::{Build, LATEST},
     key::{Key, Ownership},
     refuse,
     stages::Spot,
     state::State,
-    steps::not_yet,
 };
 use crate::{
+    Inner,
     blocking::blocking,
     error::{About, Error, Step as _},
     user::{Owners, owner_of},
@@ -34,56 +39,67 @@ pub(super) struct From {
 
 impl Build<'_> {
     pub(super) async fn copy(&self, state: &mut State, copy: &Copy, spot: Spot<'_>) -> Result<(), Error> {
-        let add = matches!(spot.located.instruction, Instruction::Add(_));
-        let keyword = spot.located.instruction.keyword();
-        check(copy, keyword)?;
-        let expand = |text: &String| state.changed.word(text).map_err(|e| refuse(ErrorKind::InvalidArgument, e.to_string()));
-        let sources = copy.sources.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
-        let destination = expand(&copy.destination)?;
-        if add && let Some(url) = sources.iter().find(|source| source.contains("://") || source.starts_with("git@")) {
-            return Err(not_yet(&format!("ADD of a URL ({url})")));
-        }
+        let asked = Asked::new(state, &spot.located.instruction, copy)?;
         let from = self.source(from_of(copy), spot.stage).await?;
-        let target = Target {
-            path: absolute(state.working_dir(), &destination),
-            directory: is_directory(&destination, sources.len())?,
-            owners: from.owners,
-            mode: flag(copy, "chmod").map(|text| mode(&expand(&text.to_owned())?)).transpose()?,
-        };
-        let chown = flag(copy, "chown").map(|text| expand(&text.to_owned())).transpose()?;
         let progress = self.begun(format!("{} {}", self.place(spot), spot.located.text)).await?;
         let copied = async {
-            let mount = self.inner.mounted(from.layers.clone()).await?;
-            let (ownership, known) = (ownership(from.owners), from.known.clone());
-            let found = blocking(move || {
-                let found = copy::find(&mount, &sources)?;
-                if add && found.iter().any(|source| source.is_archive().unwrap_or(false)) {
-                    return Err(not_yet("ADD of an archive, which it would unpack,"));
-                }
-                let digests = match known {
-                    None => found.iter().map(|source| source.digest(ownership)).collect::<Result<Vec<_>, _>>()?,
-                    Some(_) => Vec::new(),
-                };
-                Ok((found, digests, sources))
-            });
-            let (found, digests, named): (Vec<Source>, _, _) = found.await?;
-            let key = Key::new("COPY", &state.layers)
-                .list(digests)
-                .list(from.known.iter().flatten().map(ToString::to_string))
-                .list(&named)
-                .list([&target.path, &destination])
-                .part(chown.as_deref().unwrap_or_default())
-                .part(format!("{:?} {:?} {}", target.mode, ownership, target.directory));
-            let latest = self.latest(state);
+            let (sources, digests) = self.sources(&asked, &from).await?;
+            let owners = self.owners(state, &asked, &from).await?;
+            let key = key(state, &asked, &from, owners).list(digests);
+            let linked = asked.link == Link::Nothing;
+            let (layers, latest) = if linked { (Vec::new(), 0) } else { (state.layers.clone(), self.latest(state)) };
+            let epoch = self.epoch;
+            let Asked { path, directory, chown, chmod, exclude, .. } = asked;
             let work = move |root: &Root| {
-                let owners = chown.map(|chown| owner(&chown, root)).transpose()?.unwrap_or(target.owners);
-                copy::copy(&found, root, &Target { owners, ..target })?;
-                Ok(latest)
+                let by_name = || chown.as_deref().map(|chown| owner(chown, root)).transpose();
+                let owners = owners.map_or_else(by_name, |owners| Ok(Some(owners)))?.unwrap_or(from.owners);
+                let newest = copy::copy(&sources, root, &Target { path, directory, owners, chmod, exclude })?;
+                Ok(epoch.unwrap_or_else(|| latest.max(i64::try_from(newest).unwrap_or(0).min(LATEST))))
             };
-            let work = self.inner.write_layer(state.layers.clone(), work);
+            let work = self.inner.write_layer(layers, work);
             self.make(state, key, &spot.located.text, work).await
         };
         self.ended(progress, copied).await
+    }
+
+    /// Finds what is copied, and the digests of all whose layers do not say what it is.
+    async fn sources(&self, asked: &Asked, from: &From) -> Result<(Vec<Source>, Vec<[u8; 32]>), Error> {
+        let mount = self.inner.mounted(from.layers.clone()).await?;
+        let (origins, layout, unpack, exclude) = (asked.origins.clone(), asked.layout, asked.unpack, asked.exclude.clone());
+        let (ownership, known) = (ownership(from.owners), from.known.is_some());
+        let inner = self.inner.clone();
+        blocking(move || {
+            let (mut found, mut digests) = (Vec::new(), Vec::new());
+            for origin in &origins {
+                let mut sources = match origin {
+                    Origin::Path(path) => find::find(&mount, path, layout)?,
+                    Origin::Document(name, content) => vec![document(&inner, name, content)?],
+                    Origin::Url(url) => return Err(super::steps::not_yet(&format!("ADD of a URL ({url})"))),
+                };
+                if unpack != Unpack::None {
+                    sources.iter_mut().try_for_each(Source::look_inside)?;
+                }
+                for source in &sources {
+                    if !known || matches!(origin, Origin::Document(..)) {
+                        digests.push(source.digest(ownership, &exclude)?);
+                    }
+                }
+                found.extend(sources);
+            }
+            Ok((found, digests))
+        })
+        .await
+    }
+
+    /// Whose the files are if that is to be known now: names are looked up in the files so far, which `--link` does not copy onto.
+    async fn owners(&self, state: &State, asked: &Asked, from: &From) -> Result<Option<Owners>, Error> {
+        let Some(chown) = &asked.chown else { return Ok(Some(from.owners)) };
+        if asked.link == Link::Parent {
+            return Ok(None);
+        }
+        let root = self.inner.mounted(state.layers.clone()).await?;
+        let chown = chown.clone();
+        blocking(move || owner(&chown, &root)).await.map(Some)
     }
 
     /// What `--from` means. The layers of stages and images say what is in them; of the context only what is copied counts.
@@ -95,48 +111,39 @@ impl Build<'_> {
             let layers = self.finished(stage).await?.layers.clone();
             return Ok(From { known: Some(layers.clone()), layers, owners: Owners::Archive, _pins: None });
         }
-        let basis = self.inner.images.basis(from, self.pull()).await?;
+        let basis = self.unless_canceled(self.inner.images.basis(from, self.pull())).await?;
+        let basis = basis.map_err(|e| hinted(e, from, &self.stages))?;
         Ok(From { known: Some(basis.layers.clone()), layers: basis.layers, owners: Owners::Archive, _pins: Some(basis.pins) })
     }
 }
 
-fn flag<'c>(copy: &'c Copy, name: &str) -> Option<&'c str> {
-    copy.flags.iter().find(|flag| flag.name == name).and_then(|flag| flag.value.as_deref())
+/// Everything but what is copied.
+fn key(state: &State, asked: &Asked, from: &From, owners: Option<Owners>) -> Key {
+    let layers = if asked.link == Link::Parent { state.layers.as_slice() } else { &[] };
+    let named = asked.origins.iter().map(|origin| match origin {
+        Origin::Path(path) | Origin::Url(path) => path.as_str(),
+        Origin::Document(name, _) => name,
+    });
+    Key::new("COPY", layers)
+        .list(from.known.iter().flatten().map(ToString::to_string))
+        .list(named)
+        .list([&asked.path, &asked.destination])
+        .list(&asked.excluded)
+        .part(asked.chown.as_deref().unwrap_or_default())
+        .part(format!("{owners:?} {:?} {:?}", asked.chmod, ownership(from.owners)))
+        .part(format!("{} {:?} {:?} {:?}", asked.directory, asked.link, asked.layout, asked.unpack))
 }
 
-fn check(copy: &Copy, keyword: &str) -> Result<(), Error> {
-    if !copy.heredocs.is_empty() {
-        return Err(not_yet(&format!("{keyword} of a heredoc")));
-    }
-    let known = |flag: &&Flag| matches!(flag.name.as_str(), "from" | "chown" | "chmod");
-    match copy.flags.iter().find(|flag| !known(flag)) {
-        Some(flag) => Err(not_yet(&format!("{keyword} --{}", flag.name))),
-        None => Ok(()),
-    }
-}
-
-fn absolute(working_dir: &str, path: &str) -> String {
-    let joined = if path.starts_with('/') { path.to_owned() } else { format!("{working_dir}/{path}") };
-    format!("/{}", clean(&joined).join("/"))
-}
-
-fn is_directory(destination: &str, sources: usize) -> Result<bool, Error> {
-    let last = destination.rsplit('/').next().unwrap_or_default();
-    let directory = matches!(last, "" | "." | "..");
-    if sources > 1 && !directory {
-        let why = "when using COPY or ADD with more than one source file, the destination must be a directory and end with a /";
-        return Err(refuse(ErrorKind::InvalidArgument, why));
-    }
-    Ok(directory)
-}
-
-fn mode(text: &str) -> Result<Mode, Error> {
-    let octal = text.chars().all(|c| c.is_digit(8)).then(|| u32::from_str_radix(text, 8).ok()).flatten();
-    match octal.filter(|mode| *mode <= 0o7777) {
-        Some(mode) => Ok(Mode::from_raw_mode(mode)),
-        None if text.contains(['+', '-', '=']) => Err(not_yet(&format!("--chmod={text}, which is no octal number,"))),
-        None => Err(refuse(ErrorKind::InvalidArgument, format!("invalid chmod parameter: '{text}'"))),
-    }
+/// A file of the Dockerfile's own.
+fn document(inner: &Inner, name: &str, content: &str) -> Result<Source, Error> {
+    let written = || -> std::io::Result<File> {
+        let mut file = crate::nameless(&inner.config.root)?;
+        file.write_all(content.as_bytes())?;
+        file.rewind()?;
+        Ok(file)
+    };
+    let file = written().map_err(|e| refuse(ErrorKind::Internal, format!("write {name}: {e}")))?;
+    Ok(Source::new(What::Loose(Loose { file, mode: 0o644, mtime: None }), name))
 }
 
 fn ownership(owners: Owners) -> Ownership {
@@ -148,22 +155,4 @@ fn owner(text: &str, root: &Root) -> Result<Owners, Error> {
     let found = owner_of(text, root.as_fd()).step(About::Words, "--chown")?;
     let gid = if text.contains(':') { found.gid } else { found.uid };
     Ok(Owners::Ids(found.uid, gid))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_and_modes() {
-        assert_eq!(absolute("/srv", "x/../y/"), "/srv/y");
-        assert_eq!(absolute("/srv", "/a//b"), "/a/b");
-        assert_eq!(absolute("/", "."), "/");
-        assert!(is_directory("a/", 1).unwrap() && is_directory(".", 3).unwrap() && !is_directory("a", 1).unwrap());
-        assert!(is_directory("a", 2).is_err());
-        assert_eq!(mode("755").unwrap(), Mode::from_raw_mode(0o755));
-        for bad in ["9", "u+x", "77777", "rwx"] {
-            assert!(mode(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -32,12 +32,13 @@ use crate::{
 /// Steps of one build that run at the same time, on a machine with fewer cores: they wait for networks too.
 const FEWEST: usize = 4;
 /// The end of the year 2261, which nanoseconds since 1970 can still say.
-const LATEST: i64 = 9_214_646_399;
+pub(super) const LATEST: i64 = 9_214_646_399;
 
 /// A build: everything that its stages share.
 pub(super) struct Build<'d> {
     pub(super) inner: Arc<Inner>,
     pub(super) request: BuildRequest,
+    pub(super) text: &'d str,
     pub(super) file: &'d Dockerfile,
     pub(super) stages: Stages<'d>,
     pub(super) context: Arc<Packed>,
@@ -64,22 +65,19 @@ pub(super) async fn build(
     context: Arc<Packed>,
     events: mpsc::Sender<BuildEvent>,
 ) -> Result<ImageId, Failed> {
-    let wrong = |e: dockerfile::Error| Failed {
-        lines: Some((e.line, e.line)),
-        error: refuse(ErrorKind::InvalidArgument, format!("dockerfile parse error on {e}")),
-    };
-    let file = dockerfile::parse(text).map_err(wrong)?;
+    let file = dockerfile::parse(text).map_err(Failed::of_file)?;
     if let Some(syntax) = file.directives.syntax.as_deref().filter(|syntax| !is_known_syntax(syntax)) {
         let why = format!("# syntax={syntax}: frontends of others are not run, only docker/dockerfile:1 is understood");
         return Err(refuse(ErrorKind::Unsupported, why).into());
     }
     let automatic = stages::automatic(&request.target);
-    let stages = Stages::find(&file, &request.args, &automatic, &request.target).map_err(wrong)?;
+    let stages = Stages::find(&file, &request.args, &automatic, &request.target).map_err(Failed::of_file)?;
     let epoch = epoch(&request)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let build = Build {
         inner,
         request,
+        text: &String::from_utf8_lossy(text),
         file: &file,
         finished: stages.stages.iter().map(|_| watch::Sender::new(None)).collect(),
         stages,
@@ -92,6 +90,7 @@ pub(super) async fn build(
         cancelled: CancellationToken::new(),
         own: Mutex::default(),
     };
+    build.checked()?;
     let deserted = async {
         build.events.closed().await;
         build.cancelled.cancel();
@@ -134,7 +133,14 @@ impl Build<'_> {
         }
         match first {
             Some(failed) => Err(failed),
-            None => self.finish().await.map_err(Failed::from),
+            None => {
+                let id = self.finish().await?;
+                // What bases set is known now.
+                for found in self.checked().unwrap_or_default() {
+                    self.tell(BuildEvent::Warning(found)).await.ok();
+                }
+                Ok(id)
+            }
         }
     }
 

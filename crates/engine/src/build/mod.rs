@@ -4,19 +4,29 @@
 //! layer: of what a container, or a copy, has written. Contexts, stages and images are all lists of layers, mounted read-only where
 //! something is copied from them. What a step has made is kept under the digest of everything that went into it ([`cache`]).
 
+mod agents;
+mod asked;
 pub(crate) mod cache;
+pub(crate) mod caches;
+mod checks;
 mod copy;
 mod copying;
+mod find;
 mod graph;
 pub(crate) mod kept;
 mod key;
+mod memory;
+mod mounts;
+mod options;
 mod run;
 mod shown;
 mod stages;
 mod state;
 mod steps;
 
+pub use checks::{BuildWarning, CheckRequest};
 pub use kept::{Kept, KeptKind, PruneBuilds};
+pub use options::{AgentConnection, Agents, RunOptions, SecretValue};
 
 use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
 
@@ -72,6 +82,10 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     /// The network of RUN.
     pub network: BuildNetwork,
+    /// The `.dockerignore` that the context was made with.
+    pub ignore: Vec<u8>,
+    /// What else RUN gets.
+    pub run: RunOptions,
 }
 
 /// What happens in a build. Steps are numbered from 1.
@@ -100,6 +114,8 @@ pub enum BuildEvent {
         /// How.
         end: StepEnd,
     },
+    /// Something in the Dockerfile may be meant otherwise.
+    Warning(BuildWarning),
 }
 
 /// How a step has ended.
@@ -189,10 +205,7 @@ impl Inner {
         };
         let name = request.file.clone();
         let built = graph::build(self, request, &text, context, events).await;
-        built.map_err(|failed| {
-            let excerpt = failed.lines.map(|lines| excerpt(&name, &String::from_utf8_lossy(&text), lines)).unwrap_or_default();
-            BuildFailure { error: failed.error, excerpt }
-        })
+        built.map_err(|failed| failed.shown(&name, &String::from_utf8_lossy(&text)))
     }
 
     /// The Dockerfile of a context.
@@ -218,7 +231,7 @@ impl Inner {
     }
 
     /// Layers on each other, to read; they are pinned by the caller.
-    async fn mounted(self: &Arc<Self>, layers: Vec<DiffId>) -> Result<Root, Error> {
+    pub(crate) async fn mounted(self: &Arc<Self>, layers: Vec<DiffId>) -> Result<Root, Error> {
         let inner = self.clone();
         let mount: OwnedFd = blocking(move || {
             let image = ImageInfo::loose(layers, ImageDefaults::default());

@@ -162,9 +162,18 @@ impl Changed {
     /// A word with its variables' values.
     pub(crate) fn word(&self, text: &str) -> Result<String, Problem> {
         let known = self.variables();
-        let set = |name: &str| known.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        let get = |name: &str| set(name).or_else(|| self.arguments.get(name).cloned());
-        Expander::new(&get, self.escape).word(text)
+        Expander::new(&|name: &str| self.value(&known, name), self.escape).word(text)
+    }
+
+    /// A heredoc with its variables' values.
+    pub(crate) fn document(&self, text: &str) -> Result<String, Problem> {
+        let known = self.variables();
+        Expander::new(&|name: &str| self.value(&known, name), self.escape).document(text)
+    }
+
+    fn value(&self, known: &[(String, String)], name: &str) -> Option<String> {
+        let set = known.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        set.or_else(|| self.arguments.get(name).cloned())
     }
 
     /// All of one instruction see what was before it.

@@ -4,6 +4,7 @@
 //! nothing is opened before it is known to be a regular file or a directory.
 
 mod changes;
+mod chmod;
 mod read;
 mod write;
 
@@ -17,10 +18,11 @@ use sys::{
 };
 
 pub use changes::{Change, ChangeKind};
+pub(crate) use chmod::Chmod;
 pub(crate) use read::entry;
 pub use read::{FileStat, FoundFile, Last};
+pub(crate) use write::{Attributes, Place, bring};
 pub use write::{Owners, Replace, Unpack};
-pub(crate) use write::{Place, bring};
 
 use super::UserContainer;
 use crate::{

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     os::unix::ffi::OsStrExt as _,
     path::{Component, Path},
     sync::Arc,
@@ -16,7 +16,7 @@ use sys::{
 };
 use tar::EntryType;
 
-use super::{Refused, UserContainer, UserFiles, call};
+use super::{Refused, UserContainer, UserFiles, call, chmod::Chmod};
 use crate::{
     Inner,
     blocking::blocking,
@@ -101,21 +101,38 @@ impl UserFiles {
         // Links in the archive's paths lead to what they lead to in the container, and not out of it.
         let prefix = inside.trim_end_matches('/').to_owned();
         drop(target);
-        bring(&Place { root, prefix, owners, replace, mode: None }, archive)
+        let place = Place { root, prefix, owners, replace, chmod: None, attributes: Attributes::Left };
+        bring(&place, archive).map(drop)
     }
 }
 
-/// Brings an archive, which is plain, to its place.
-pub(crate) fn bring(place: &Place, archive: File) -> Result<(), Refused> {
+/// Brings an archive, which is plain, to its place. Answers the newest time of its entries, in seconds since 1970; 0 if it has none.
+pub(crate) fn bring(place: &Place, archive: impl Read) -> Result<u64, Refused> {
+    let archive: Box<dyn Read + '_> = Box::new(archive);
     let mut archive = tar::Archive::new(io::BufReader::with_capacity(256 << 10, archive));
-    let mut directories = Vec::new();
+    let (mut opened, mut newest) = (Vec::new(), 0);
     for entry in archive.entries().map_err(Refused::Archive)? {
         let mut entry = entry.map_err(Refused::Archive)?;
-        place.entry(&mut entry, &mut directories)?;
+        newest = newest.max(entry.header().mtime().unwrap_or(0));
+        place.entry(&mut entry, &mut opened)?;
     }
-    // Directories get their times last: what comes into them changes these.
-    for (directory, seconds) in directories.into_iter().rev() {
-        rustix::fs::futimens(&directory, &times(seconds)).map_err(|e| call("futimens", &place.prefix, e))?;
+    leave(&mut opened, None)?;
+    Ok(newest)
+}
+
+/// A directory that something may still come into.
+struct Opened {
+    directory: OwnedFd,
+    /// As in the archive, without a slash at its ends.
+    path: String,
+    mtime: u64,
+}
+
+/// Directories get their times last: what comes into them changes these. Those that a path is not below are left.
+fn leave(opened: &mut Vec<Opened>, path: Option<&str>) -> Result<(), Refused> {
+    let below = |above: &str| path.and_then(|path| path.strip_prefix(above)).is_some_and(|rest| rest.starts_with('/'));
+    while let Some(last) = opened.pop_if(|last| !below(&last.path)) {
+        rustix::fs::futimens(&last.directory, &times(last.mtime)).map_err(|e| call("futimens", &last.path, e))?;
     }
     Ok(())
 }
@@ -134,10 +151,20 @@ pub(crate) struct Place {
     pub(crate) owners: Owners,
     pub(crate) replace: Replace,
     /// Of all files and directories; `None`: as the archive says.
-    pub(crate) mode: Option<Mode>,
+    pub(crate) chmod: Option<Chmod>,
+    pub(crate) attributes: Attributes,
 }
 
-type Entry<'a> = tar::Entry<'a, io::BufReader<File>>;
+/// What becomes of extended attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attributes {
+    /// Capabilities of programs, access lists and what users set come along.
+    Kept,
+    /// Nothing comes along.
+    Left,
+}
+
+type Entry<'a, 'r> = tar::Entry<'a, io::BufReader<Box<dyn Read + 'r>>>;
 
 /// Something that is about to be made.
 struct New {
@@ -156,19 +183,21 @@ impl New {
 }
 
 impl Place {
-    fn entry(&self, entry: &mut Entry<'_>, directories: &mut Vec<(OwnedFd, u64)>) -> Result<(), Refused> {
+    fn entry(&self, entry: &mut Entry<'_, '_>, opened: &mut Vec<Opened>) -> Result<(), Refused> {
         let path = entry.path().map_err(Refused::Archive)?.into_owned();
         let Some(path) = relative(&path)? else { return Ok(()) };
+        leave(opened, Some(&path))?;
         let (parent, name) = self.parent(&path)?;
         let header = entry.header();
-        let mode = Mode::from_raw_mode(header.mode().map_err(Refused::Archive)? & 0o7777);
-        let mode = self.mode.unwrap_or(mode);
         let (kind, mtime) = (header.entry_type(), header.mtime().map_err(Refused::Archive)?);
+        let mode = header.mode().map_err(Refused::Archive)? & 0o7777;
+        let mode = Mode::from_raw_mode(self.chmod.as_ref().map_or(mode, |chmod| chmod.of(mode, kind.is_dir())));
         let new = New { parent, name, path, mode, mtime };
         let kept = self.make_room(&new, kind.is_dir())?;
         match kind {
             EntryType::Directory => {
-                directories.push((self.directory(entry, &new, kept)?, mtime));
+                let directory = self.directory(entry, &new, kept)?;
+                opened.push(Opened { directory, path: new.path, mtime });
                 Ok(())
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.file(entry, &new),
@@ -192,7 +221,7 @@ impl Place {
         Ok((found.0, found.1.to_owned()))
     }
 
-    fn directory(&self, entry: &Entry<'_>, new: &New, kept: bool) -> Result<OwnedFd, Refused> {
+    fn directory(&self, entry: &mut Entry<'_, '_>, new: &New, kept: bool) -> Result<OwnedFd, Refused> {
         if !kept {
             rustix::fs::mkdirat(&new.parent, &new.name, new.mode).map_err(new.failed("mkdir"))?;
         }
@@ -200,20 +229,38 @@ impl Place {
         let made = rustix::fs::openat(&new.parent, &new.name, flags, Mode::empty()).map_err(new.failed("open"))?;
         self.own(entry, |uid, gid| rustix::fs::fchown(&made, Some(uid), Some(gid)), &new.path)?;
         rustix::fs::fchmod(&made, new.mode).map_err(new.failed("chmod"))?;
+        self.attribute(entry, &made, new)?;
         Ok(made)
     }
 
-    fn file(&self, entry: &mut Entry<'_>, new: &New) -> Result<(), Refused> {
+    fn file(&self, entry: &mut Entry<'_, '_>, new: &New) -> Result<(), Refused> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&new.parent, &new.name, flags, Mode::RUSR | Mode::WUSR).map_err(new.failed("create"))?;
         let mut made = File::from(made);
         copy(entry, &mut made, &new.path)?;
         self.own(entry, |uid, gid| rustix::fs::fchown(&made, Some(uid), Some(gid)), &new.path)?;
         rustix::fs::fchmod(&made, new.mode).map_err(new.failed("chmod"))?;
+        // After the owner, whose change takes capabilities away.
+        self.attribute(entry, &made, new)?;
         rustix::fs::futimens(&made, &times(new.mtime)).map_err(new.failed("futimens"))
     }
 
-    fn hard_link(&self, entry: &Entry<'_>, new: &New) -> Result<(), Refused> {
+    fn attribute(&self, entry: &mut Entry<'_, '_>, made: impl AsFd, new: &New) -> Result<(), Refused> {
+        let extensions = match self.attributes {
+            Attributes::Left => None,
+            Attributes::Kept => entry.pax_extensions().map_err(Refused::Archive)?,
+        };
+        for extension in extensions.into_iter().flatten() {
+            let extension = extension.map_err(Refused::Archive)?;
+            let name = extension.key_bytes().strip_prefix(b"SCHILY.xattr.").filter(|name| is_kept(name));
+            let Some(name) = name else { continue };
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::fsetxattr(&made, name, extension.value_bytes(), flags).map_err(new.failed("setxattr"))?;
+        }
+        Ok(())
+    }
+
+    fn hard_link(&self, entry: &Entry<'_, '_>, new: &New) -> Result<(), Refused> {
         let target = link(entry, &new.path)?;
         let target = relative(Path::new(std::ffi::OsStr::from_bytes(&target)))?;
         let target = target.ok_or_else(|| refuse(&new.path, "it links to a directory"))?;
@@ -221,7 +268,7 @@ impl Place {
         rustix::fs::linkat(&from, old, &new.parent, &new.name, AtFlags::empty()).map_err(new.failed("link"))
     }
 
-    fn special(&self, entry: &Entry<'_>, new: &New, kind: FileType) -> Result<(), Refused> {
+    fn special(&self, entry: &Entry<'_, '_>, new: &New, kind: FileType) -> Result<(), Refused> {
         let number = |part: io::Result<Option<u32>>| part.map(Option::unwrap_or_default).map_err(Refused::Archive);
         let header = entry.header();
         let device = rustix::fs::makedev(number(header.device_major())?, number(header.device_minor())?);
@@ -248,7 +295,7 @@ impl Place {
         Ok(false)
     }
 
-    fn ids(&self, entry: &Entry<'_>, path: &str) -> Result<(Uid, Gid), Refused> {
+    fn ids(&self, entry: &Entry<'_, '_>, path: &str) -> Result<(Uid, Gid), Refused> {
         match self.owners {
             Owners::Root => return Ok((Uid::ROOT, Gid::ROOT)),
             Owners::Ids(uid, gid) => return Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
@@ -261,27 +308,35 @@ impl Place {
         Ok((Uid::from_raw(number(entry.header().uid())?), Gid::from_raw(number(entry.header().gid())?)))
     }
 
-    fn own(&self, entry: &Entry<'_>, own: impl FnOnce(Uid, Gid) -> Result<(), Errno>, path: &str) -> Result<(), Refused> {
+    fn own(&self, entry: &Entry<'_, '_>, own: impl FnOnce(Uid, Gid) -> Result<(), Errno>, path: &str) -> Result<(), Refused> {
         let (uid, gid) = self.ids(entry, path)?;
         own(uid, gid).map_err(|e| call("chown", path, e))
     }
 
-    fn own_name(&self, entry: &Entry<'_>, new: &New) -> Result<(), Refused> {
+    fn own_name(&self, entry: &Entry<'_, '_>, new: &New) -> Result<(), Refused> {
         let own = |uid, gid| rustix::fs::chownat(&new.parent, &new.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-        self.own(entry, own, &new.path)
+        self.own(entry, own, &new.path)?;
+        let times = times(new.mtime);
+        rustix::fs::utimensat(&new.parent, &new.name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(new.failed("utimensat"))
     }
+}
+
+/// What an archive may say of a file beside its mode: nothing that steers overlays or the machine's security modules.
+fn is_kept(name: &[u8]) -> bool {
+    let known: [&[u8]; 3] = [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
+    known.contains(&name) || name.starts_with(b"user.")
 }
 
 fn refuse(path: &str, why: &'static str) -> Refused {
     Refused::Entry { path: path.to_owned(), why }
 }
 
-fn link(entry: &Entry<'_>, path: &str) -> Result<Vec<u8>, Refused> {
+fn link(entry: &Entry<'_, '_>, path: &str) -> Result<Vec<u8>, Refused> {
     let target = entry.link_name_bytes().ok_or_else(|| refuse(path, "it is a link to nothing"))?;
     Ok(target.into_owned())
 }
 
-fn copy(entry: &mut Entry<'_>, made: &mut File, path: &str) -> Result<(), Refused> {
+fn copy(entry: &mut Entry<'_, '_>, made: &mut File, path: &str) -> Result<(), Refused> {
     let mut buffer = vec![0; 256 << 10];
     loop {
         let got = entry.read(&mut buffer).map_err(Refused::Archive)?;
