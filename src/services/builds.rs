@@ -1,16 +1,20 @@
 //! creel's own API for builds.
 
+use std::collections::BTreeSet;
+
 use api::creel::{self as own, build_event, builds_server::Builds};
 use engine::{
     Engine,
-    build::{BuildEvent, BuildNetwork, BuildRequest, Kept, KeptKind, PruneBuilds, StepEnd},
+    build::{AgentConnection, Agents, BuildFailure, BuildNetwork, BuildRequest, BuildWarning, CheckRequest, Kept, KeptKind, PruneBuilds, RunOptions, SecretValue, StepEnd, {BuildEvent},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
 use super::{
+    agents::relay,
     archive::receive,
+    containers::{extra_host, limits},
     image::trim_soon,
     images::{new_name, tell},
     status,
@@ -21,6 +25,8 @@ use super::{
 const WAITING: usize = 64;
 /// Names of one image.
 const NAMES: usize = 100;
+/// Bytes of a secret, as docker has it.
+const SECRET: usize = 500 << 10;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -34,7 +40,7 @@ impl BuildsService {
         Self { engine }
     }
 
-    async fn received(&self, mut pieces: Incoming<own::BuildRequest>) -> Result<BuildRequest, Status> {
+    async fn received(&self, pieces: &mut Incoming<own::BuildRequest>) -> Result<(BuildRequest, Option<Connections>), Status> {
         let first = pieces.message().await?.ok_or_else(|| status::bad_field("start", "missing"))?;
         let start = first.start.ok_or_else(|| status::bad_field("start", "missing"))?;
         if start.tags.len() > NAMES {
@@ -47,13 +53,19 @@ impl BuildsService {
             "host" => BuildNetwork::Host,
             _ => return Err(status::bad_field("network", "use default, none or host")),
         };
-        let mut early = Some(first.data);
-        let next = async move || match early.take() {
+        let (run, connections) = run_options(start.run.unwrap_or_default())?;
+        let (mut early, mut whole) = (Some(first.data), first.whole);
+        let next = async || match early.take() {
             Some(data) => Ok(Some(data)),
-            None => Ok(pieces.message().await?.map(|piece| piece.data)),
+            None if whole => Ok(None),
+            None => {
+                let piece = pieces.message().await?;
+                whole = piece.as_ref().is_none_or(|piece| piece.whole);
+                Ok(piece.map(|piece| piece.data))
+            }
         };
         let context = receive(next, &self.engine.info().config.root).await?;
-        Ok(BuildRequest {
+        let request = BuildRequest {
             dockerfile: Some(start.dockerfile).filter(|text| !text.is_empty()),
             file: start.file,
             context,
@@ -64,6 +76,7 @@ impl BuildsService {
             pull: start.pull,
             labels: start.labels.into_iter().collect(),
             network,
+            ignore: start.ignore,
         })
     }
 }
@@ -75,11 +88,31 @@ impl Builds for BuildsService {
     type BuildStream = Streaming<own::BuildEvent>;
 
     async fn build(&self, request: Request<Incoming<own::BuildRequest>>) -> Answer<Self::BuildStream> {
-        let request = self.received(request.into_inner()).await?;
+        let mut pieces = request.into_inner();
+        let (request, connections) = self.received(&mut pieces).await?;
         let (sender, events) = mpsc::channel(WAITING);
         let engine = self.engine.clone();
-        tokio::spawn(async move { run(&engine, request, sender).await });
+        tokio::spawn(async move {
+            let relaying = async {
+                if let Some(connections) = connections {
+                    relay(connections, pieces, sender.clone()).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = run(&engine, request, sender.clone()) => {}
+                () = relaying => {}
+            }
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+    }
+
+    async fn check(&self, request: Request<own::CheckRequest>) -> Answer<own::CheckResponse> {
+        let own::CheckRequest { dockerfile, file, args, target, ignore } = request.into_inner();
+        let request = CheckRequest { dockerfile, file, args: args.into_iter().collect(), target, ignore };
+        let (warnings, failure) = self.engine.check(request).await;
+        let warnings = warnings.into_iter().map(warning).collect();
+        Ok(Response::new(own::CheckResponse { warnings, failed: failure.map(failed) }))
     }
 
     async fn prune(&self, request: Request<own::PruneBuildsRequest>) -> Answer<own::PruneBuildsResponse> {
@@ -92,6 +125,28 @@ impl Builds for BuildsService {
         let things = self.engine.kept_of_builds().await.into_iter().map(thing).collect();
         Ok(Response::new(own::KeptResponse { things }))
     }
+}
+
+/// Connections of programs to agents.
+type Connections = mpsc::Receiver<AgentConnection>;
+
+/// What RUN gets; connections if the client has agents.
+fn run_options(asked: own::BuildRun) -> Result<(RunOptions, Option<Connections>), Status> {
+    if asked.secrets.values().any(|value| value.len() > SECRET) {
+        return Err(status::bad_field("run.secrets", "larger than 500 KiB"));
+    }
+    let (connections, receiver) = mpsc::channel(WAITING);
+    let ids: BTreeSet<String> = asked.agents.into_iter().collect();
+    let receiver = (!ids.is_empty()).then_some(receiver);
+    let options = RunOptions {
+        secrets: asked.secrets.into_iter().map(|(id, value)| (id, SecretValue::new(value))).collect(),
+        agents: receiver.is_some().then_some(Agents { ids, connections }),
+        hosts: asked.extra_hosts.iter().map(|entry| extra_host(entry)).collect::<Result<_, _>>()?,
+        shm_size: Some(asked.shm_size).filter(|size| *size > 0),
+        rlimits: limits::ulimits(&asked.ulimits)?,
+        resources: limits::resources(asked.limits.as_ref())?,
+    };
+    Ok((options, receiver))
 }
 
 /// Builds, and says what happens. A client that goes away closes the channel, which ends the build.
@@ -119,7 +174,7 @@ async fn run(engine: &Engine, request: BuildRequest, sender: mpsc::Sender<Result
             }
             build_event::Event::Built(own::BuiltImage { id: id.to_string() })
         }
-        Err(failure) => build_event::Event::Failed(own::BuildFailed { message: failure.error.chain(), excerpt: failure.excerpt }),
+        Err(failure) => build_event::Event::Failed(failed(failure)),
     };
     sender.send(Ok(own::BuildEvent { event: Some(last) })).await.ok();
 }
@@ -134,8 +189,25 @@ fn said(event: BuildEvent) -> own::BuildEvent {
             let error = if let StepEnd::Failed(why) = end { why } else { String::new() };
             build_event::Event::Done(own::BuildDone { step, took, cached, canceled, error })
         }
+        BuildEvent::Warning(found) => build_event::Event::Warning(warning(found)),
     };
     own::BuildEvent { event: Some(event) }
+}
+
+fn failed(failure: BuildFailure) -> own::BuildFailed {
+    own::BuildFailed { message: failure.error.chain(), excerpt: failure.excerpt }
+}
+
+fn warning(found: BuildWarning) -> own::BuildWarning {
+    let text = |text: Option<&'static str>| text.unwrap_or_default().to_owned();
+    own::BuildWarning {
+        rule: text(found.rule.map(|rule| rule.name)),
+        description: text(found.rule.map(|rule| rule.description)),
+        url: text(found.rule.map(|rule| rule.url)),
+        detail: found.detail,
+        excerpt: found.excerpt,
+        line: u32::try_from(found.line).unwrap_or_default(),
+    }
 }
 
 fn prune(request: own::PruneBuildsRequest) -> Result<PruneBuilds, Status> {

@@ -1,5 +1,6 @@
 //! What creeld serves: proto in, engine call, proto out.
 
+mod agents;
 mod archive;
 mod builds;
 mod checkpoint;

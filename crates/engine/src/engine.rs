@@ -70,6 +70,7 @@ pub(crate) struct Inner {
     pub volumes: crate::volumes::Volumes,
     pub networks: crate::networks::Networks,
     pub builds: crate::build::cache::Cache,
+    pub caches: Arc<crate::build::caches::Caches>,
 }
 
 /// What a person wants to know of an engine.
@@ -356,6 +357,7 @@ impl Inner {
                 networks: crate::networks::Networks::open(store.clone(), &network).step(About::Engine, "open the networks")?,
                 volumes: crate::volumes::Volumes::open(store.clone(), bus.clone()).step(About::Engine, "open the volumes")?,
                 builds: crate::build::cache::Cache::new(store.clone()),
+                caches: Arc::new(crate::build::caches::Caches::new(store.clone())),
                 config: opened,
                 store,
                 network,

@@ -37,7 +37,7 @@ impl Inner {
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), Error> {
         self.load_users().await?;
         let inner = self.clone();
-        blocking(move || inner.builds.load()).await.step(About::Engine, "load what builds have made")?;
+        blocking(move || inner.builds.load().and_then(|()| inner.caches.load())).await.step(About::Engine, "load what builds have made")?;
         let (pods, mut containers) = self.load().await?;
         let mut found = Vec::new();
         let jobs = pods.into_iter().map(|record| {

@@ -173,7 +173,7 @@ fn namespaces(host: &own::HostConfig) -> Result<PodNamespaces> {
     Ok(PodNamespaces { pid, ipc, ..PodNamespaces::default() })
 }
 
-fn extra_host(entry: &str) -> Result<(String, String)> {
+pub(in crate::services) fn extra_host(entry: &str) -> Result<(String, String)> {
     let bad = || invalid(format!("bad format for add-host: {:?}", shown(entry)));
     let (name, address) = entry.split_once(['=', ':']).ok_or_else(bad)?;
     let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);

@@ -34,7 +34,7 @@ const RLIMITS: [&str; 16] = [
 ];
 
 /// What is said of them; the rest is not limited, or is not changed.
-pub(super) fn resources(asked: Option<&own::Limits>) -> Result<Resources, Status> {
+pub(in crate::services) fn resources(asked: Option<&own::Limits>) -> Result<Resources, Status> {
     let Some(asked) = asked else { return Ok(Resources::default()) };
     let positive = |name: &str, number: Option<i64>| match number.map(u64::try_from) {
         None => Ok(None),
@@ -101,7 +101,7 @@ pub(super) fn laid_over(before: Option<own::Limits>, newer: &own::Limits) -> own
 }
 
 /// setrlimit(2).
-pub(super) fn ulimits(asked: &[own::Ulimit]) -> Result<Vec<Rlimit>, Status> {
+pub(in crate::services) fn ulimits(asked: &[own::Ulimit]) -> Result<Vec<Rlimit>, Status> {
     let one = |limit: &own::Ulimit| {
         let number = RLIMITS.iter().position(|name| *name == limit.name);
         let resource = number.and_then(|number| u32::try_from(number).ok());

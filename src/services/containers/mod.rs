@@ -4,7 +4,7 @@ mod convert;
 mod devices;
 mod files;
 mod health;
-mod limits;
+pub(super) mod limits;
 mod logging;
 mod logs;
 mod mounts;

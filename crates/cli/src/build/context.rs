@@ -80,7 +80,7 @@ impl Context {
                 walk(&mut archive, &root, "", &ignore).and_then(|()| archive.into_inner().map(drop))
             }
         };
-        match sent.and_then(|()| pieces.send()) {
+        match sent.and_then(|()| pieces.last()) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other.map_err(error::io("read the context")),
         }
@@ -164,9 +164,15 @@ struct Pieces<'t> {
 }
 
 impl Pieces<'_> {
+    fn last(&mut self) -> io::Result<()> {
+        self.send()?;
+        let sent = self.to.blocking_send(BuildRequest { whole: true, ..BuildRequest::default() });
+        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the daemon listens no longer"))
+    }
+
     fn send(&mut self) -> io::Result<()> {
         let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let sent = self.to.blocking_send(BuildRequest { start: self.start.take(), data });
+        let sent = self.to.blocking_send(BuildRequest { start: self.start.take(), data, ..BuildRequest::default() });
         sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the daemon listens no longer"))
     }
 }

@@ -1,9 +1,11 @@
 //! `creel build`: a Dockerfile and its context become an image.
 
+mod agents;
 mod commands;
 mod context;
 pub(crate) mod kept;
 mod progress;
+mod secrets;
 
 pub(crate) use commands::{BuildOr, Builder, build_or, builder};
 
@@ -13,13 +15,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use api::creel::{BuildFailed, BuildStart, build_event::Event};
+use api::creel::{BuildFailed, BuildRun, BuildStart, build_event::Event};
 use clap::{Args, ValueEnum};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     client::Client,
+    container::{flags::LimitFlags, options},
     error::{self, Error, Exit},
     output,
 };
@@ -63,6 +66,23 @@ pub(crate) struct Build {
     /// Network of RUN: default, none or host
     #[arg(long, default_value = "default")]
     network: String,
+    /// Something that RUN --mount=type=secret may see: id=ID[,src=FILE|,env=NAME]
+    #[arg(long, value_name = "SECRET")]
+    secret: Vec<String>,
+    /// An agent that RUN --mount=type=ssh may ask: default, or ID=SOCKET
+    #[arg(long, value_name = "AGENT")]
+    ssh: Vec<String>,
+    /// More lines of /etc/hosts while RUN runs: NAME:ADDRESS, or NAME:host-gateway for this machine
+    #[arg(long, value_name = "HOST")]
+    add_host: Vec<String>,
+    /// Size of /dev/shm of RUN
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
+    /// Limit of RUN: NAME=SOFT[:HARD]
+    #[arg(long, value_name = "LIMIT")]
+    ulimit: Vec<String>,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// Print the image's id and nothing else
     #[arg(short, long)]
     quiet: bool,
@@ -87,7 +107,10 @@ struct Input {
 pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Error> {
     let input = if args.path == "-" { from_stdin(&args)? } else { from_directory(&args)? };
     let Input { dockerfile, file, context } = input;
+    let sockets = agents::parse(&args.ssh)?;
+    let run = Some(run(&args, &sockets)?);
     let start = BuildStart {
+        run,
         dockerfile,
         file,
         tags: args.tag,
@@ -100,6 +123,7 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
         ..BuildStart::default()
     };
     let (pieces, stream) = mpsc::channel(4);
+    let mut agents = (!sockets.is_empty()).then(|| agents::Agents::new(sockets, pieces.clone()));
     let sending = tokio::task::spawn_blocking(move || context.send(start, &pieces));
     let answer = client.builds.build(ReceiverStream::new(stream)).await;
     // A context that cannot be read to its end is that, whatever the daemon made of its beginning.
@@ -120,12 +144,29 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
                 }
                 return Ok(Exit(0));
             }
+            Some(Event::Agent(piece)) => {
+                if let Some(agents) = &mut agents {
+                    agents.take(piece);
+                }
+            }
             Some(Event::Failed(failed)) => return Err(Error::Words(told(&failed))),
             Some(event) if !quiet => shown.show(&event)?,
             _ => {}
         }
     }
     Err(Error::Words("ERROR: the daemon ended the build without a word".to_owned()))
+}
+
+/// What RUN gets.
+fn run(args: &Build, sockets: &agents::Sockets) -> Result<BuildRun, Error> {
+    Ok(BuildRun {
+        secrets: secrets::read(&args.secret)?,
+        agents: sockets.keys().cloned().collect(),
+        extra_hosts: args.add_host.iter().map(|text| options::host(text)).collect::<Result<_, _>>()?,
+        shm_size: args.shm_size.as_deref().map(|text| options::bytes("--shm-size", text)).transpose()?.unwrap_or_default(),
+        ulimits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_, _>>()?,
+        limits: Some(options::limits(&args.limits)?),
+    })
 }
 
 /// docker's words around what is wrong.

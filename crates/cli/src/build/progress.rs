@@ -49,7 +49,7 @@ impl Plain {
                 text.extend(end.into_bytes());
                 text
             }
-            Event::Built(_) | Event::Failed(_) => Vec::new(),
+            Event::Built(_) | Event::Failed(_) | Event::Agent(_) => Vec::new(),
         }
     }
 }

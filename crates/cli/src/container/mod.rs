@@ -5,7 +5,7 @@ pub(crate) mod complete;
 mod cp;
 pub(crate) mod events;
 pub(crate) mod find;
-mod flags;
+pub(crate) mod flags;
 pub(crate) mod inspect;
 mod life;
 mod logs;

@@ -13,7 +13,7 @@ use super::flags::{HealthFlags, LimitFlags};
 use crate::error::{self, Error};
 
 /// An option that does not say what it should.
-pub(super) fn wrong(option: &'static str, value: &str, why: impl Into<String>) -> Error {
+pub(crate) fn wrong(option: &'static str, value: &str, why: impl Into<String>) -> Error {
     Error::Option { option, value: value.to_owned(), why: why.into() }
 }
 
@@ -109,7 +109,7 @@ fn cpus(text: &str) -> Result<i64, Error> {
 }
 
 /// All limits.
-pub(super) fn limits(flags: &LimitFlags) -> Result<Limits, Error> {
+pub(crate) fn limits(flags: &LimitFlags) -> Result<Limits, Error> {
     let memory = |option: &'static str, text: &Option<String>| text.as_deref().map(|text| signed(option, text)).transpose();
     let memory_swap = match flags.memory_swap.as_deref() {
         Some("-1") => Some(-1),
@@ -134,7 +134,7 @@ pub(super) fn limits(flags: &LimitFlags) -> Result<Limits, Error> {
 }
 
 /// `NAME=SOFT[:HARD]`; `unlimited` is -1.
-pub(super) fn ulimit(text: &str) -> Result<Ulimit, Error> {
+pub(crate) fn ulimit(text: &str) -> Result<Ulimit, Error> {
     let bad = || wrong("--ulimit", text, "not NAME=SOFT[:HARD]");
     let (name, values) = text.split_once('=').ok_or_else(bad)?;
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
@@ -207,7 +207,7 @@ pub(super) fn healthcheck(flags: &HealthFlags) -> Result<Option<Healthcheck>, Er
 }
 
 /// `NAME:ADDRESS` or `NAME=ADDRESS`, an IPv6 address with or without brackets.
-pub(super) fn host(text: &str) -> Result<String, Error> {
+pub(crate) fn host(text: &str) -> Result<String, Error> {
     let bad = || wrong("--add-host", text, "not NAME:ADDRESS with an IP address or host-gateway");
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);

@@ -1,38 +1,45 @@
 //! RUN: a program runs on the layers so far, and what it has written is the next one.
 
-use dockerfile::{Command, Flag, Run};
+use std::sync::Arc;
+
+use dockerfile::{Command, Flag, Heredoc, Run};
 use model::ErrorKind;
 
 use super::{
     BuildNetwork,
     graph::Build,
     key::Key,
+    mounts::Mounts,
     refuse,
     stages::{PREDEFINED, Spot},
     state::State,
-    steps::{Written, not_yet},
+    steps::Written,
 };
 use crate::{error::Error, user::Once};
 
 impl Build<'_> {
     pub(super) async fn run(&self, state: &mut State, run: &Run, spot: Spot<'_>) -> Result<(), Error> {
         let network = self.network(&run.flags)?;
-        let command = state.changed.command_line(&script(run)?);
+        let mut mounts = self.mounts(state, run, spot.stage).await?;
+        let command = state.changed.command_line(&script(run, &mut mounts));
         if command.is_empty() {
             return Err(refuse(ErrorKind::InvalidArgument, "RUN without a command"));
         }
         let mut env = state.environment();
+        let options = &self.request.run;
         let key = Key::new("RUN", &state.layers)
             .list(&command)
             .list(env.iter().flat_map(|(name, value)| [name, value]))
             .part(state.working_dir())
             .part(state.changed.of("User"))
-            .part(network);
+            .part(network)
+            .list(options.hosts.iter().flat_map(|(name, address)| [name, address]))
+            .part(format!("{:?} {:?}", options.shm_size, options.rlimits));
+        let key = mounts.count(key);
         let given = PREDEFINED.iter().filter_map(|name| Some(((*name).to_owned(), self.request.args.get(*name)?.clone())));
         let hidden: Vec<_> = given.filter(|(name, _)| !env.iter().any(|(known, _)| known == name)).collect();
         env.extend(hidden);
-        let shown = shown(run, &command);
-        let progress = self.begun(format!("{} RUN {shown}", self.place(spot))).await?;
+        let progress = self.begun(format!("{} RUN {}", self.place(spot), shown(run, &command))).await?;
         let said = history(&state.args(), &command);
         let once = Once {
             layers: state.layers.clone(),
@@ -42,13 +49,20 @@ impl Build<'_> {
             user: state.changed.of("User").to_owned(),
             network: network.to_owned(),
             latest: self.latest(state),
+            hosts: options.hosts.clone(),
+            shm_size: options.shm_size,
+            rlimits: options.rlimits.clone(),
+            resources: options.resources.clone(),
+            given: Arc::default(),
         };
-        let work = self.ran(once, progress.number, &shown);
+        let work = self.ran(once, mounts, progress.number);
         self.ended(progress, self.make(state, key, &said, work)).await
     }
 
     /// What a container has written.
-    async fn ran(&self, once: Once, step: u32, shown: &str) -> Result<Written, Error> {
+    async fn ran(&self, once: Once, mounts: Mounts, step: u32) -> Result<Written, Error> {
+        let shown = once.command.join(" ");
+        let once = Once { given: Arc::new(self.make_mounts(mounts).await?), ..once };
         let (output, passed) = self.output(step);
         let latest = once.latest;
         let ran = self.inner.run_once(once, output).await;
@@ -82,33 +96,54 @@ impl Build<'_> {
                     let why = format!("RUN --network={}: use default, none or host", value.unwrap_or_default());
                     return Err(refuse(ErrorKind::InvalidArgument, why));
                 }
-                (name, _) => return Err(not_yet(&format!("RUN --{name}"))),
+                ("security", Some("sandbox")) | ("mount", _) => network,
+                ("security", Some("insecure")) => {
+                    let why = "RUN --security=insecure: steps of builds are confined like any container, and nothing lifts that";
+                    return Err(refuse(ErrorKind::PermissionDenied, why));
+                }
+                ("security", value) => {
+                    let why = format!("RUN --security={}: use sandbox", value.unwrap_or_default());
+                    return Err(refuse(ErrorKind::InvalidArgument, why));
+                }
+                ("device", value) => {
+                    let device = value.unwrap_or_default();
+                    let why = format!("RUN --device={device}: steps of builds get no devices: an image is not to depend on them");
+                    return Err(refuse(ErrorKind::Unsupported, why));
+                }
+                (name, _) => return Err(refuse(ErrorKind::Unsupported, format!("RUN --{name}"))),
             };
         }
         Ok(network)
     }
 }
 
-/// What the shell is given, heredocs and all: it knows them.
-fn script(run: &Run) -> Result<Command, Error> {
-    let Command::Shell(text) = &run.command else { return Ok(run.command.clone()) };
-    let [first, ..] = run.heredocs.as_slice() else { return Ok(run.command.clone()) };
-    let bare = text.trim_start_matches(['<', '-']).trim_matches(['"', '\'']);
-    if bare == first.name {
-        if first.content.starts_with("#!") {
-            return Err(not_yet("RUN of a heredoc that begins with #!"));
-        }
-        return Ok(Command::Shell(first.content.clone()));
+/// What the shell is given, heredocs and all: it knows them. One that says what it is run by becomes a file.
+fn script(run: &Run, mounts: &mut Mounts) -> Command {
+    let Command::Shell(text) = &run.command else { return run.command.clone() };
+    let [first, ..] = run.heredocs.as_slice() else { return run.command.clone() };
+    if is_bare(text, first) {
+        let script = first.content.starts_with("#!");
+        return Command::Shell(if script { mounts.script(&first.name, &first.content) } else { first.content.clone() });
     }
     let documents = run.heredocs.iter().map(|heredoc| format!("{}{}\n", heredoc.content, heredoc.name));
-    Ok(Command::Shell(format!("{text}\n{}", documents.collect::<String>())))
+    Command::Shell(format!("{text}\n{}", documents.collect::<String>()))
+}
+
+/// Whether a command is nothing but the mark of a heredoc.
+fn is_bare(text: &str, heredoc: &Heredoc) -> bool {
+    text.trim_start_matches(['<', '-']).trim_matches(['"', '\'']) == heredoc.name
 }
 
 /// A command as it is shown.
 fn shown(run: &Run, command: &[String]) -> String {
-    match &run.command {
-        Command::Shell(text) => text.clone(),
-        Command::Exec(_) => command.join(" "),
+    match (&run.command, run.heredocs.first()) {
+        (Command::Exec(_), _) => command.join(" "),
+        (Command::Shell(text), Some(first)) if is_bare(text, first) => {
+            let mut lines = first.content.trim().lines();
+            let summary = lines.next().unwrap_or_default();
+            format!("{text} ({summary}{})", if lines.next().is_some() { "..." } else { "" })
+        }
+        (Command::Shell(text), _) => text.clone(),
     }
 }
 
@@ -128,17 +163,22 @@ mod tests {
 
     use super::*;
 
-    fn run(text: &str) -> Result<Command, String> {
+    fn run(text: &str) -> Run {
         let file = dockerfile::parse(format!("FROM a\n{text}\n").as_bytes()).unwrap();
         let Instruction::Run(run) = &file.instructions[1].instruction else { panic!("not RUN") };
-        script(run).map_err(|e| e.chain())
+        run.clone()
     }
 
     #[test]
     fn heredocs_are_the_shells() {
-        assert_eq!(run("RUN <<EOF\necho $A\necho b\nEOF"), Ok(Command::Shell("echo $A\necho b\n".into())));
-        assert_eq!(run("RUN cat <<A > /x\nhello\nA"), Ok(Command::Shell("cat <<A > /x\nhello\nA\n".into())));
-        assert!(run("RUN <<EOF\n#!/bin/python\nEOF").unwrap_err().contains("not supported yet"));
+        let told = |text: &str| script(&run(text), &mut Mounts::default());
+        let shell = |text: &str| Command::Shell(text.to_owned());
+        assert_eq!(told("RUN <<EOF\necho $A\necho b\nEOF"), shell("echo $A\necho b\n"));
+        assert_eq!(told("RUN <<-'EOF'\n\techo b\nEOF"), shell("echo b\n"));
+        assert_eq!(told("RUN cat <<A > /x\nhello\nA"), shell("cat <<A > /x\nhello\nA\n"));
+        assert_eq!(told("RUN cat <<A <<B\n1\nA\n2\nB"), shell("cat <<A <<B\n1\nA\n2\nB\n"));
+        assert_eq!(told("RUN <<EOF\n#!/bin/python\nEOF"), shell("/dev/pipes/EOF"));
+        assert_eq!(shown(&run("RUN <<EOF\necho a\necho b\nEOF"), &[]), "<<EOF (echo a...)");
     }
 
     #[test]

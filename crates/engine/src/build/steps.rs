@@ -1,6 +1,6 @@
 //! WORKDIR, and what all steps have in common that make a layer.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use model::{ContainerId, DiffId, ErrorKind, container::ImageDefaults};
 use sys::path::{Links, Root};
@@ -53,7 +53,7 @@ impl Inner {
             work(&Root::from(root.step(About::Words, "mount the files so far")?))
         });
         let layer = match written.await {
-            Ok(newest) => self.written(id, newest).await.map(|layer| Written { layer, newest }),
+            Ok(newest) => self.written(id, newest, BTreeSet::new()).await.map(|layer| Written { layer, newest }),
             Err(error) => Err(error),
         };
         let inner = self.clone();

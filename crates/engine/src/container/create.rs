@@ -11,7 +11,7 @@ use model::{
 
 use sys::cgroup::DeviceRule;
 
-use super::Container;
+use super::{Container, given::Given};
 use crate::{
     Inner,
     blocking::blocking,
@@ -44,6 +44,17 @@ impl Inner {
         user: Arc<UserContainer>,
     ) -> Result<ContainerId, Error> {
         self.create(pod, spec, Basis { user: Some(user), ..Basis::default() }).await
+    }
+
+    /// The same for one that runs once, with what it is given.
+    pub(crate) async fn create_once(
+        self: &Arc<Self>,
+        pod: PodId,
+        spec: ContainerSpec,
+        user: Arc<UserContainer>,
+        given: Arc<Given>,
+    ) -> Result<ContainerId, Error> {
+        self.create(pod, spec, Basis { user: Some(user), given, ..Basis::default() }).await
     }
 
     /// The same with processes and files out of a checkpoint.
@@ -90,6 +101,8 @@ struct Basis {
     restoring: Option<Arc<Restoring>>,
     /// The container of people that this is a run of.
     user: Option<Arc<UserContainer>>,
+    /// What it gets that no record mentions.
+    given: Arc<Given>,
 }
 
 struct Creation {
@@ -99,7 +112,7 @@ struct Creation {
     pins: store::LayerPins,
     record: ContainerRecord,
     rootfs: OwnedFd,
-    /// Mounts of its image volumes.
+    /// Mounts of its image volumes, and those that it is given.
     mounts: Vec<OwnedFd>,
     /// Devices that CDI specifications and NRI plugins have added.
     rules: Vec<DeviceRule>,
@@ -111,6 +124,8 @@ struct Creation {
     asked: Asked,
     /// What its processes and files come out of, if it does not begin with a program.
     restoring: Option<Arc<Restoring>>,
+    /// What it gets that no record mentions.
+    given: Arc<Given>,
     undo: Undo,
 }
 
@@ -172,6 +187,7 @@ impl Creation {
                     hooks: prepared.hooks,
                     asked: Asked::default(),
                     restoring: from.restoring,
+                    given: from.given,
                     undo,
                 })
             }
@@ -193,7 +209,7 @@ impl Creation {
         let confinement = blocking(move || modules.modules.confine(&within.spec, within.selinux_level.as_deref(), &asked));
         let confinement = confinement.await.step(id, "security context")?;
         let mut ground = Self::ground(inner, pod, order, confinement.files.clone(), undo).await?;
-        let restoring = from.restoring.clone();
+        let (restoring, given) = (from.restoring.clone(), from.given.clone());
         failpoint::hit("ctr.plan", id)?;
         let modules = inner.clone();
         let handler = inner.handlers.find(&pod.spec.runtime_handler)?.cloned();
@@ -227,6 +243,7 @@ impl Creation {
             if let Some(restoring) = restoring {
                 restoring.fill_mounts(&mut prepared.plan, &mut ground.mounts, &writable, id)?;
             }
+            given.mount(&mut prepared.plan, &mut ground.mounts)?;
             prepared.plan.oci = handler.map(|handler| OciPlan {
                 handler: pod.spec.runtime_handler.clone(),
                 runtime: handler.runtime.to_string_lossy().into_owned(),
@@ -250,7 +267,7 @@ impl Creation {
         label: Option<String>,
         undo: &mut Undo,
     ) -> Result<Ground, Error> {
-        let Order { id, spec, from: Basis { restoring, user } } = order;
+        let Order { id, spec, from: Basis { restoring, user, .. } } = order;
         let missing = || Error::new(ErrorKind::NotFound, About::Image(spec.image.clone()), "no such image: pull it first");
         let image = match user {
             // Its image may have been removed by force: its layers are there all the same.
@@ -465,6 +482,7 @@ impl Creation {
     /// With what an OCI runtime or hooks read; the record keeps what that follows from.
     async fn full_plan(&self) -> Result<ContainerPlan, Error> {
         let (mut plan, pod, spec) = (self.record.plan.clone(), self.pod.clone(), self.record.spec.clone());
+        self.given.set(&mut plan);
         let bundle = match (&plan.oci, &plan.hooks) {
             (Some(oci), _) => oci.bundle.clone(),
             (None, Some(hooks)) => hooks.bundle.clone(),

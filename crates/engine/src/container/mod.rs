@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod exec;
+pub(crate) mod given;
 pub(crate) mod run;
 pub(crate) mod stream;
 pub(crate) mod update;

@@ -15,6 +15,7 @@ mod logs;
 mod names;
 mod networks;
 mod once;
+mod places;
 mod record;
 mod recover;
 mod restart;

@@ -10,11 +10,12 @@ use std::{
 };
 
 use model::{
-    ContainerId, DiffId, ErrorKind,
+    ContainerId, DiffId, ErrorKind, Resources,
     container::{
         ContainerImage, ContainerKey, ContainerSpec, ContainerState, EnvVar, ImageDefaults, ResolvedUser, SeccompSpec,
         SecuritySpec, UserSpec,
     },
+    plan::Rlimit,
     pod::{PidMode, PodKey, PodNamespaces, PodSpec},
     user::{OwnContainer, OwnPod, RestartPolicy, UserContainerSpec, UserNetwork},
 };
@@ -27,6 +28,7 @@ use super::{
     UserContainer,
     commit::OURS,
     networks,
+    places::place,
     record::{Phase, UserRecord},
     run,
 };
@@ -34,7 +36,10 @@ use crate::{
     Inner,
     blocking::blocking,
     clock,
-    container::stream::{ProcessStreams, StreamOptions},
+    container::{
+        given::Given,
+        stream::{ProcessStreams, StreamOptions},
+    },
     error::{About, Error, Step},
     image::{ImageInfo, Packed},
     spec,
@@ -48,7 +53,7 @@ const DRAIN: Duration = Duration::from_secs(60);
 const PIECE: usize = 32 << 10;
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Once {
     /// What it runs on, pinned by the caller.
     pub(crate) layers: Vec<DiffId>,
@@ -62,6 +67,14 @@ pub(crate) struct Once {
     pub(crate) network: String,
     /// Nothing that it has written is younger: seconds since 1970.
     pub(crate) latest: i64,
+    /// More lines of hosts(5).
+    pub(crate) hosts: Vec<(String, String)>,
+    /// Bytes of /dev/shm; `None`: docker's.
+    pub(crate) shm_size: Option<u64>,
+    pub(crate) rlimits: Vec<Rlimit>,
+    pub(crate) resources: Resources,
+    /// What it has mounted and knows; kept until nothing of it is left.
+    pub(crate) given: Arc<Given>,
 }
 
 /// What has come of it.
@@ -84,10 +97,11 @@ impl Inner {
         self.detached(About::Words, async move {
             let user = UserContainer::new(record_of(&once), inner.store.pin(&once.layers));
             let ran = tokio::select! {
-                ran = inner.run_to_end(&user, output, once.latest) => ran,
+                ran = inner.run_to_end(&user, output, &once) => ran,
                 () = gone.closed() => Err(Error::new(ErrorKind::Cancelled, About::Words, "canceled")),
             };
             let ended = inner.end_runs(&user).await;
+            drop(once);
             ran.and_then(|ran| ended.map(|()| ran))
         })
         .await
@@ -97,15 +111,16 @@ impl Inner {
         self: &Arc<Self>,
         user: &Arc<UserContainer>,
         output: mpsc::Sender<Vec<u8>>,
-        latest: i64,
+        once: &Once,
     ) -> Result<Ran, Error> {
         let id = user.id;
         let record = user.now.borrow().record.clone();
         let mut pod = record.spec.pod.clone();
         pod.key = run::key(&record.name, id);
         networks::resolve(self, &record, &mut pod).await?;
+        let mounted = self.places(once).await?;
         let pod = self.run_pod(pod).await?;
-        self.create_run(pod, record.spec.container, user.clone()).await?;
+        self.create_once(pod, record.spec.container, user.clone(), once.given.clone()).await?;
         let container = self.table.container(id)?;
         let streams = self.attach_to(&container, StreamOptions::default()).await?;
         let told = tokio::spawn(tell(streams, output));
@@ -124,18 +139,30 @@ impl Inner {
             return Err(Error::new(ErrorKind::Internal, id.into(), "it is neither running nor over"));
         };
         let message = if started_at.is_none() || exit.oom_killed { message } else { String::new() };
-        let layer = if exit.code == 0 { self.written(id, latest).await? } else { None };
+        let layer = if exit.code == 0 { self.written(id, once.latest, mounted).await? } else { None };
         Ok(Ran { code: exit.code, message, layer })
     }
 
-    /// What is in a container's writable layer, without what was mounted in it. What is younger than `latest` (seconds since 1970)
-    /// gets that time.
-    pub(crate) async fn written(self: &Arc<Self>, id: ContainerId, latest: i64) -> Result<Option<Packed>, Error> {
+    /// Where something is mounted on the image: what is made there for that is not the program's.
+    async fn places(self: &Arc<Self>, once: &Once) -> Result<BTreeSet<Vec<u8>>, Error> {
+        let root = self.mounted(once.layers.clone()).await?;
+        let given = once.given.mounts.iter().map(|given| given.target.clone());
+        let all: Vec<String> = OURS.iter().map(|path| (*path).to_owned()).chain(given).collect();
+        Ok(blocking(move || all.iter().map(|path| place(&root, path)).collect()).await)
+    }
+
+    /// What is in a container's writable layer, without `mounted`, where there is nothing but a place to mount on. What is younger
+    /// than `latest` (seconds since 1970) gets that time.
+    pub(crate) async fn written(
+        self: &Arc<Self>,
+        id: ContainerId,
+        latest: i64,
+        mounted: BTreeSet<Vec<u8>>,
+    ) -> Result<Option<Packed>, Error> {
         let inner = self.clone();
         let packed = blocking(move || {
             let dir = inner.store.container_dir(id).step(id, "find what was written")?;
             let upper = File::open(dir.upper).map(OwnedFd::from).step(id, "open what was written")?;
-            let mounted: BTreeSet<Vec<u8>> = OURS.iter().map(|path| path.as_bytes().to_vec()).collect();
             inner.images.layer_of(upper, &mounted, Some(latest)).step(id, "keep what was written")
         });
         packed.await
@@ -147,15 +174,7 @@ impl Inner {
 /// # Errors
 /// What cannot be or is not there.
 pub(crate) fn owner_of(text: &str, root: BorrowedFd<'_>) -> Result<ResolvedUser, spec::Error> {
-    let nobody = Once {
-        layers: Vec::new(),
-        command: Vec::new(),
-        working_dir: String::new(),
-        env: Vec::new(),
-        user: text.to_owned(),
-        network: String::new(),
-        latest: 0,
-    };
+    let nobody = Once { user: text.to_owned(), ..Once::default() };
     spec::user::resolve(&container(ContainerId::from_bytes([0; 32]), &nobody), "", root)
 }
 
@@ -230,14 +249,19 @@ fn container(id: ContainerId, once: &Once) -> ContainerSpec {
         stdin_once: false,
         tty: false,
         stop_signal: None,
-        resources: Default::default(),
+        resources: once.resources.clone(),
         security: confined(),
         image_annotations: Default::default(),
         image_volumes: Vec::new(),
         block_io_class: None,
         rdt_class: None,
         cdi_devices: Vec::new(),
-        own: Some(OwnContainer { user: once.user.clone(), no_entrypoint: true, ..OwnContainer::default() }),
+        own: Some(OwnContainer {
+            user: once.user.clone(),
+            no_entrypoint: true,
+            rlimits: once.rlimits.clone(),
+            ..OwnContainer::default()
+        }),
     }
 }
 
@@ -284,6 +308,6 @@ fn pod(once: &Once) -> PodSpec {
         run_as_group: None,
         selinux: None,
         userns: None,
-        own: Some(OwnPod { shm_size: Some(SHM_SIZE), ..OwnPod::default() }),
+        own: Some(OwnPod { shm_size: once.shm_size.or(Some(SHM_SIZE)), hosts: once.hosts.clone(), ..OwnPod::default() }),
     }
 }

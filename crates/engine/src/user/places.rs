@@ -1,0 +1,80 @@
+//! Where something is mounted in an image, links followed: what had to be made for that is no part of what a program has written.
+
+use std::collections::VecDeque;
+
+use rustix::fs::{FileType, OFlags, fstat, readlinkat};
+use sys::path::{Links, Root};
+
+/// As the kernel.
+const MAX_LINKS: usize = 40;
+
+/// The place of `path` relative to the root, as the executor finds or makes it. Blocks.
+pub(super) fn place(root: &Root, path: &str) -> Vec<u8> {
+    let mut todo: VecDeque<String> = parts(path).collect();
+    let mut done: Vec<String> = Vec::new();
+    let mut followed = 0;
+    while let Some(part) = todo.pop_front() {
+        if part == ".." {
+            done.pop();
+            continue;
+        }
+        done.push(part);
+        if followed == MAX_LINKS {
+            continue;
+        }
+        if let Some(target) = link(root, &done.join("/")) {
+            followed += 1;
+            if target.starts_with('/') {
+                done.clear();
+            } else {
+                done.pop();
+            }
+            parts(&target).rev().for_each(|part| todo.push_front(part));
+        }
+    }
+    done.join("/").into_bytes()
+}
+
+fn parts(path: &str) -> impl DoubleEndedIterator<Item = String> + '_ {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned)
+}
+
+/// Where a link leads, if it is one.
+fn link(root: &Root, path: &str) -> Option<String> {
+    let found = root.open(path, OFlags::PATH | OFlags::NOFOLLOW, Links::Refuse).ok()?;
+    let kind = FileType::from_raw_mode(fstat(&found).ok()?.st_mode);
+    if kind != FileType::Symlink {
+        return None;
+    }
+    readlinkat(&found, c"", Vec::new()).ok()?.into_string().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_lead_where_the_executor_goes() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        std::fs::create_dir_all(at("etc")).unwrap();
+        std::fs::create_dir_all(at("usr/lib")).unwrap();
+        symlink("../run/stub", at("etc/resolv.conf")).unwrap();
+        symlink("usr/lib", at("lib")).unwrap();
+        symlink("/../../etc", at("up")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        let root = Root::open_host(home.path()).unwrap();
+        for (path, wanted) in [
+            ("/etc/hosts", "etc/hosts"),
+            ("/etc/resolv.conf", "run/stub"),
+            ("/lib/a/b", "usr/lib/a/b"),
+            ("/up/x", "etc/x"),
+            ("/../../a/./b/../c", "a/c"),
+            ("/loop/x", "loop/x"),
+        ] {
+            assert_eq!(String::from_utf8(place(&root, path)).unwrap(), wanted, "{path}");
+        }
+    }
+}
