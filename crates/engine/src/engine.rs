@@ -71,6 +71,7 @@ pub(crate) struct Inner {
     pub networks: crate::networks::Networks,
     pub builds: crate::build::cache::Cache,
     pub caches: Arc<crate::build::caches::Caches>,
+    pub contexts: crate::build::contexts::Contexts,
 }
 
 /// What a person wants to know of an engine.
@@ -358,6 +359,7 @@ impl Inner {
                 volumes: crate::volumes::Volumes::open(store.clone(), bus.clone()).step(About::Engine, "open the volumes")?,
                 builds: crate::build::cache::Cache::new(store.clone()),
                 caches: Arc::new(crate::build::caches::Caches::new(store.clone())),
+                contexts: crate::build::contexts::Contexts::new(store.clone()),
                 config: opened,
                 store,
                 network,

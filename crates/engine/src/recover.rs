@@ -37,7 +37,9 @@ impl Inner {
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), Error> {
         self.load_users().await?;
         let inner = self.clone();
-        blocking(move || inner.builds.load().and_then(|()| inner.caches.load())).await.step(About::Engine, "load what builds have made")?;
+        blocking(move || inner.builds.load().and_then(|()| inner.caches.load()).and_then(|()| inner.contexts.load()))
+            .await
+            .step(About::Engine, "load what builds have made")?;
         let (pods, mut containers) = self.load().await?;
         let mut found = Vec::new();
         let jobs = pods.into_iter().map(|record| {
@@ -233,6 +235,9 @@ impl Inner {
     async fn recover_network(self: &Arc<Self>) {
         let (mut live, mut own) = (Vec::new(), std::collections::BTreeMap::<_, Vec<_>>::new());
         for pod in self.table.pods() {
+            for more in pod.more_networks() {
+                own.entry(more.id).or_default().push((pod.id, more.record.to_vec()));
+            }
             let NetworkDebt::Attached(record) = pod.network_debt() else { continue };
             let pods = match crate::networks::own_network(&pod.spec) {
                 None => &mut live,

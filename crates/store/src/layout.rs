@@ -40,6 +40,7 @@ pub(crate) const DIRECTORIES: &[&str] = &[
     "volumes",
     "records/networks",
     "records/builds",
+    "records/contexts",
     "caches",
 ];
 

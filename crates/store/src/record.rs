@@ -43,6 +43,7 @@ const CONTAINERS: &str = "records/containers";
 const USERS: &str = "records/users";
 const NETWORKS: &str = "records/networks";
 const BUILDS: &str = "records/builds";
+const CONTEXTS: &str = "records/contexts";
 
 impl Store {
     /// Writes a pod's record, without waiting for the disk.
@@ -199,6 +200,43 @@ impl Store {
     /// If the directory cannot be read.
     pub fn load_steps(&self) -> Result<Loaded<StepId>, Error> {
         self.load(BUILDS)
+    }
+
+    /// Writes what is known of a context of builds, without waiting for the disk: of a lost one all files are sent again.
+    ///
+    /// # Errors
+    /// As [`Store::put_pod`]; a payload that is too large to be read again is `FileTooLarge`.
+    pub fn put_context(&self, id: StepId, payload: &[u8]) -> Result<(), Error> {
+        let path = self.shared.layout.at(CONTEXTS).join(id.to_string());
+        if payload.len() as u64 > LIMIT / 2 {
+            return Err(Error::io("write", &path, std::io::ErrorKind::FileTooLarge));
+        }
+        self.put(CONTEXTS, &id.to_string(), payload, Sync::Later)
+    }
+
+    /// The record of a context; `None`: there is none, or it is damaged.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn context(&self, id: StepId) -> Result<Option<Vec<u8>>, Error> {
+        let found = disk::read(&self.shared.layout.at(CONTEXTS).join(id.to_string()), LIMIT)?;
+        Ok(found.and_then(|bytes| envelope::open(&bytes).ok().map(<[u8]>::to_vec)))
+    }
+
+    /// Removes the record of a context; not there is fine.
+    ///
+    /// # Errors
+    /// What unlink(2) says.
+    pub fn remove_context(&self, id: StepId) -> Result<(), Error> {
+        disk::unlink(&self.shared.layout.at(CONTEXTS).join(id.to_string()))
+    }
+
+    /// All records of contexts. Damaged ones are put aside and reported.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn load_contexts(&self) -> Result<Loaded<StepId>, Error> {
+        self.load(CONTEXTS)
     }
 
     /// Puts a pod's record aside that was read and not understood. Says where it is now.

@@ -11,6 +11,7 @@ use model::{DiffId, ErrorKind};
 use sys::path::Root;
 
 use super::{
+    Context, NamedContext,
     asked::{Asked, Link, Origin, Unpack},
     checks::hinted,
     copy::{self, Loose, Source, Target, What},
@@ -67,8 +68,11 @@ impl Build<'_> {
         let mount = self.inner.mounted(from.layers.clone()).await?;
         let (origins, layout, unpack, exclude) = (asked.origins.clone(), asked.layout, asked.unpack, asked.exclude.clone());
         let (ownership, known) = (ownership(from.owners), from.known.is_some());
+        let question = Key::new("digests", &from.layers).list(asked.origins.iter().map(|origin| format!("{origin:?}")));
+        let question = question.list(&asked.excluded).part(format!("{layout:?} {unpack:?} {ownership:?}")).id();
         let inner = self.inner.clone();
         blocking(move || {
+            let answer = inner.contexts.answer(question);
             let (mut found, mut digests) = (Vec::new(), Vec::new());
             for origin in &origins {
                 let mut sources = match origin {
@@ -79,13 +83,15 @@ impl Build<'_> {
                 if unpack != Unpack::None {
                     sources.iter_mut().try_for_each(Source::look_inside)?;
                 }
-                for source in &sources {
-                    if !known || matches!(origin, Origin::Document(..)) {
+                if answer.is_none() && (!known || matches!(origin, Origin::Document(..))) {
+                    for source in &sources {
                         digests.push(source.digest(ownership, &exclude)?);
                     }
                 }
                 found.extend(sources);
             }
+            let digests = answer.unwrap_or(digests);
+            inner.contexts.remember(question, digests.clone());
             Ok((found, digests))
         })
         .await
@@ -104,14 +110,18 @@ impl Build<'_> {
 
     /// What `--from` means. The layers of stages and images say what is in them; of the context only what is copied counts.
     pub(super) async fn source(&self, from: Option<&str>, stage: usize) -> Result<From, Error> {
-        let Some(from) = from else {
-            return Ok(From { layers: vec![self.context.0], known: None, owners: Owners::Root, _pins: None });
+        let files = |context: &Context| From { layers: context.layers.clone(), known: None, owners: Owners::Root, _pins: None };
+        let Some(from) = from else { return Ok(files(&self.request.context)) };
+        let from = match self.request.contexts.get(from) {
+            Some(NamedContext::Files(context)) => return Ok(files(context)),
+            Some(NamedContext::Image(name)) => name,
+            None => from,
         };
         if let Some(stage) = self.stages.from_flag(stage, from) {
             let layers = self.finished(stage).await?.layers.clone();
             return Ok(From { known: Some(layers.clone()), layers, owners: Owners::Archive, _pins: None });
         }
-        let basis = self.unless_canceled(self.inner.images.basis(from, self.pull())).await?;
+        let basis = self.unless_canceled(self.inner.images.basis(from, self.pull(), &self.request.credentials)).await?;
         let basis = basis.map_err(|e| hinted(e, from, &self.stages))?;
         Ok(From { known: Some(basis.layers.clone()), layers: basis.layers, owners: Owners::Archive, _pins: Some(basis.pins) })
     }

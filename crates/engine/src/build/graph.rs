@@ -4,20 +4,22 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU32},
 };
 
 use dockerfile::{Dockerfile, Stages};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use model::{ErrorKind, ImageId, StepId};
+use model::{ErrorKind, StepId};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     BuildEvent, BuildRequest, Failed, StepEnd,
     cache::Made,
+    elsewhere::Source,
     key::Key,
     refuse,
+    results::Built,
     stages::{self, is_known_syntax},
     state::{self, State},
     steps::Written,
@@ -41,7 +43,6 @@ pub(super) struct Build<'d> {
     pub(super) text: &'d str,
     pub(super) file: &'d Dockerfile,
     pub(super) stages: Stages<'d>,
-    pub(super) context: Arc<Packed>,
     pub(super) automatic: BTreeMap<String, String>,
     /// SOURCE_DATE_EPOCH: when everything is said to be made that is.
     pub(super) epoch: Option<i64>,
@@ -55,6 +56,8 @@ pub(super) struct Build<'d> {
     finished: Vec<watch::Sender<Option<Arc<State>>>>,
     /// Steps that this build has made itself.
     own: Mutex<HashSet<StepId>>,
+    /// Steps of other machines, once they are known.
+    pub(super) elsewhere: OnceLock<Vec<Source>>,
 }
 
 /// Builds what a Dockerfile says.
@@ -62,9 +65,8 @@ pub(super) async fn build(
     inner: Arc<Inner>,
     request: BuildRequest,
     text: &[u8],
-    context: Arc<Packed>,
     events: mpsc::Sender<BuildEvent>,
-) -> Result<ImageId, Failed> {
+) -> Result<Built, Failed> {
     let file = dockerfile::parse(text).map_err(Failed::of_file)?;
     if let Some(syntax) = file.directives.syntax.as_deref().filter(|syntax| !is_known_syntax(syntax)) {
         let why = format!("# syntax={syntax}: frontends of others are not run, only docker/dockerfile:1 is understood");
@@ -81,7 +83,6 @@ pub(super) async fn build(
         file: &file,
         finished: stages.stages.iter().map(|_| watch::Sender::new(None)).collect(),
         stages,
-        context,
         automatic,
         epoch,
         events,
@@ -89,6 +90,7 @@ pub(super) async fn build(
         room: Semaphore::new(cores.max(FEWEST)),
         cancelled: CancellationToken::new(),
         own: Mutex::default(),
+        elsewhere: OnceLock::new(),
     };
     build.checked()?;
     let deserted = async {
@@ -121,7 +123,8 @@ impl Build<'_> {
         self.epoch.unwrap_or_else(|| state.newest())
     }
 
-    async fn everything(&self) -> Result<ImageId, Failed> {
+    async fn everything(&self) -> Result<Built, Failed> {
+        self.look_elsewhere().await;
         let mut running: FuturesUnordered<_> = self.stages.needed.iter().map(|number| self.to_its_end(*number)).collect();
         let mut first = None;
         // Nothing is dropped while it runs: what a step has begun it takes down.
@@ -134,12 +137,12 @@ impl Build<'_> {
         match first {
             Some(failed) => Err(failed),
             None => {
-                let id = self.finish().await?;
+                let built = self.finish().await?;
                 // What bases set is known now.
                 for found in self.checked().unwrap_or_default() {
                     self.tell(BuildEvent::Warning(found)).await.ok();
                 }
-                Ok(id)
+                Ok(built)
             }
         }
     }
@@ -182,9 +185,14 @@ impl Build<'_> {
         let id = self.epoch.iter().fold(key, |key, epoch| key.part(epoch.to_le_bytes())).id();
         let turn = self.inner.builds.turn(id);
         let _turn = self.unless_canceled(turn.lock()).await?;
-        let usable = !self.request.no_cache || self.own().contains(&id);
-        if let Some((made, pins)) = usable.then(|| self.inner.builds.find(id)).flatten() {
+        let usable = !(self.request.no_cache || state.fresh) || self.own().contains(&id);
+        let found = match usable.then(|| self.inner.builds.find(id)) {
+            Some(None) => self.from_elsewhere(id).await,
+            found => found.flatten(),
+        };
+        if let Some((made, pins)) = found {
             state.done(text, &made, pins);
+            state.note(id, &made);
             return Ok(StepEnd::Cached);
         }
         let Written { layer, newest } = work.await?;
@@ -195,6 +203,7 @@ impl Build<'_> {
         let pins = blocking(move || inner.builds.put(id, kept)).await.step(About::Words, "remember the step")?;
         self.own().insert(id);
         state.done(text, &made, pins);
+        state.note(id, &made);
         Ok(StepEnd::Made)
     }
 

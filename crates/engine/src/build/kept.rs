@@ -111,7 +111,7 @@ impl Engine {
 impl Inner {
     /// Everybody who keeps something for builds.
     fn keepers(&self) -> Vec<&dyn Keeper> {
-        vec![&self.builds, &self.caches]
+        vec![&self.builds, &self.caches, &self.contexts]
     }
 
     fn kept(&self) -> Vec<Kept> {

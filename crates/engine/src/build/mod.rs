@@ -9,8 +9,11 @@ mod asked;
 pub(crate) mod cache;
 pub(crate) mod caches;
 mod checks;
+pub(crate) mod contexts;
 mod copy;
 mod copying;
+mod difference;
+mod elsewhere;
 mod find;
 mod graph;
 pub(crate) mod kept;
@@ -18,6 +21,7 @@ mod key;
 mod memory;
 mod mounts;
 mod options;
+mod results;
 mod run;
 mod shown;
 mod stages;
@@ -25,12 +29,17 @@ mod state;
 mod steps;
 
 pub use checks::{BuildWarning, CheckRequest};
+pub use contexts::{Compared, Context};
+pub use difference::ContextFile;
+pub use elsewhere::{CacheFrom, CacheRequest, CacheTo, Extent};
 pub use kept::{Kept, KeptKind, PruneBuilds};
 pub use options::{AgentConnection, Agents, RunOptions, SecretValue};
 
+pub use results::{BuildOutput, Built, Wanted};
+
 use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use model::{DiffId, ErrorKind, ImageId, ImageRef, container::ImageDefaults};
+use model::{DiffId, ErrorKind, ImageRef, container::ImageDefaults};
 use rustix::fs::OFlags;
 use sys::path::{Links, Root};
 use tokio::sync::mpsc;
@@ -39,7 +48,7 @@ use crate::{
     Engine, Inner,
     blocking::blocking,
     error::{About, Error, Step},
-    image::{ImageInfo, Packed},
+    image::{ImageInfo, Known, Packed},
 };
 
 /// The largest Dockerfile.
@@ -59,6 +68,15 @@ pub enum BuildNetwork {
     Host,
 }
 
+/// Another place that a stage begins with or that files are copied from.
+#[derive(Clone, Debug)]
+pub enum NamedContext {
+    /// An image, by its name or id.
+    Image(String),
+    /// Files of the client.
+    Files(Context),
+}
+
 /// What is to be built.
 #[derive(Debug)]
 pub struct BuildRequest {
@@ -66,8 +84,10 @@ pub struct BuildRequest {
     pub dockerfile: Option<Vec<u8>>,
     /// Its name in the context, or what it is called in errors.
     pub file: String,
-    /// Everything that can be copied: a plain tar.
-    pub context: File,
+    /// Everything that can be copied.
+    pub context: Context,
+    /// What else FROM and --from mean, by name.
+    pub contexts: BTreeMap<String, NamedContext>,
     /// Names of the image.
     pub names: Vec<ImageRef>,
     /// Values for ARGs.
@@ -86,6 +106,14 @@ pub struct BuildRequest {
     pub ignore: Vec<u8>,
     /// What else RUN gets.
     pub run: RunOptions,
+    /// Who to be at registries.
+    pub credentials: Known,
+    /// Stages, by name or number, for which nothing is taken from earlier builds.
+    pub no_cache_filter: Vec<String>,
+    /// What becomes of the result.
+    pub wanted: Wanted,
+    /// Steps of other machines.
+    pub cache: CacheRequest,
 }
 
 /// What happens in a build. Steps are numbered from 1.
@@ -102,6 +130,14 @@ pub enum BuildEvent {
     Output {
         /// Its number.
         step: u32,
+        /// What.
+        data: Vec<u8>,
+    },
+    /// The next piece of an archive for whoever listens. The numbers of outputs go from 0, first those of [`Wanted::outputs`], then
+    /// an archive of steps for each [`CacheTo::Archive`].
+    Exported {
+        /// Of which output.
+        output: u32,
         /// What.
         data: Vec<u8>,
     },
@@ -178,7 +214,7 @@ impl Engine {
     ///
     /// # Errors
     /// What is wrong with the Dockerfile, what a step ends with, the registry's and the disk's.
-    pub async fn build(&self, request: BuildRequest, events: mpsc::Sender<BuildEvent>) -> Result<ImageId, BuildFailure> {
+    pub async fn build(&self, request: BuildRequest, events: mpsc::Sender<BuildEvent>) -> Result<Built, BuildFailure> {
         let inner = self.inner().clone();
         let crashed =
             || BuildFailure { error: refuse(ErrorKind::Internal, "the build crashed; see the log"), excerpt: String::new() };
@@ -193,24 +229,20 @@ impl Engine {
 }
 
 impl Inner {
-    async fn build(self: Arc<Self>, request: BuildRequest, events: mpsc::Sender<BuildEvent>) -> Result<ImageId, BuildFailure> {
+    async fn build(self: Arc<Self>, request: BuildRequest, events: mpsc::Sender<BuildEvent>) -> Result<Built, BuildFailure> {
         let bare = |error: Error| BuildFailure { error, excerpt: String::new() };
-        let archive = request.context.try_clone().map_err(|e| bare(refuse(ErrorKind::Internal, format!("context: {e}"))))?;
-        let inner = self.clone();
-        let context = blocking(move || inner.images.loose_layer(archive)).await;
-        let context = Arc::new(context.step(About::Words, "unpack the context").map_err(bare)?);
         let text = match &request.dockerfile {
             Some(text) => text.clone(),
-            None => self.dockerfile(&context, &request.file).await.map_err(bare)?,
+            None => self.dockerfile(&request.context, &request.file).await.map_err(bare)?,
         };
         let name = request.file.clone();
-        let built = graph::build(self, request, &text, context, events).await;
+        let built = graph::build(self, request, &text, events).await;
         built.map_err(|failed| failed.shown(&name, &String::from_utf8_lossy(&text)))
     }
 
     /// The Dockerfile of a context.
-    async fn dockerfile(self: &Arc<Self>, context: &Arc<Packed>, file: &str) -> Result<Vec<u8>, Error> {
-        let root = self.mounted(vec![context.0]).await?;
+    async fn dockerfile(self: &Arc<Self>, context: &Context, file: &str) -> Result<Vec<u8>, Error> {
+        let root = self.mounted(context.layers.clone()).await?;
         let wanted = format!("/{}", clean(file).join("/"));
         let why = format!("failed to read dockerfile: open {file}: no such file or directory");
         blocking(move || {

@@ -3,20 +3,17 @@
 use std::collections::BTreeMap;
 
 use dockerfile::{Base, Instruction, Located};
-use model::{ErrorKind, ImageId};
+use model::ErrorKind;
 use registry::Platform;
 
 use super::{
-    BuildEvent, Failed, StepEnd,
+    Failed, NamedContext, StepEnd,
+    checks::hinted,
     graph::{Build, canceled},
     refuse,
     state::{self, State},
 };
-use crate::{
-    blocking::blocking,
-    error::{About, Error, Step},
-    image::Pull,
-};
+use crate::{error::Error, image::Pull};
 
 /// ARGs that are there without a declaration, and count for nothing (docker's list).
 pub(super) const PREDEFINED: [&str; 10] = [
@@ -71,6 +68,7 @@ impl Build<'_> {
         let total = 1 + stage.steps.iter().filter(|located| is_step(&located.instruction)).count();
         let from = Spot { stage: number, located: stage.from, of: (1, total) };
         let mut state = self.begin(&stage, from).await.map_err(|e| at(stage.from, e))?.dated(self.epoch);
+        state.fresh = self.is_fresh(number);
         for trigger in state.triggers() {
             let located = trigger_of(&trigger, stage.from).map_err(|e| at(stage.from, e))?;
             let spot = Spot { stage: number, located: &located, of: (1, total) };
@@ -96,10 +94,20 @@ impl Build<'_> {
             Base::Scratch => Ok(State::scratch(escape)),
             Base::Stage(before) => Ok(self.finished(*before).await?.of_stage(escape)),
             Base::Image(name) => {
+                let name = match self.request.contexts.get(name) {
+                    Some(NamedContext::Image(image)) => image,
+                    None => name,
+                    Some(NamedContext::Files(_)) => {
+                        let why =
+                            format!("FROM {name}: it is a directory (--build-context): COPY --from={name} its files onto scratch");
+                        return Err(refuse(ErrorKind::Unsupported, why));
+                    }
+                };
                 let progress = self.begun(format!("{} FROM {name}", self.place(spot))).await?;
                 let mut state = None;
                 let pulled = async {
-                    let basis = self.unless_canceled(self.inner.images.basis(name, self.pull())).await??;
+                    let basis = self.unless_canceled(self.inner.images.basis(name, self.pull(), &self.request.credentials)).await?;
+                    let basis = basis.map_err(|e| hinted(e, name, &self.stages))?;
                     state = Some(State::of_image(basis, escape));
                     Ok(StepEnd::Made)
                 };
@@ -107,6 +115,15 @@ impl Build<'_> {
                 state.ok_or_else(canceled)
             }
         }
+    }
+
+    /// Whether a stage is to be built anew, by its name or number.
+    fn is_fresh(&self, number: usize) -> bool {
+        let is_it = |wanted: &String| match self.stages.stages[number].name {
+            Some(name) if name.eq_ignore_ascii_case(wanted) => true,
+            _ => wanted.parse() == Ok(number),
+        };
+        self.request.no_cache_filter.iter().any(is_it)
     }
 
     pub(super) fn pull(&self) -> Pull {
@@ -154,25 +171,6 @@ impl Build<'_> {
             return Ok(Some(value));
         }
         Ok(self.stages.globals.get(name).or_else(|| self.automatic.get(name)).cloned())
-    }
-
-    pub(super) async fn finish(&self) -> Result<ImageId, Error> {
-        let target = self.finished(self.stages.target).await?;
-        let progress = self.begun("exporting to image".to_owned()).await?;
-        let (number, mut kept) = (progress.number, None);
-        let exported = async {
-            let (document, size) = target.finish(&self.request.labels);
-            let (inner, layers, names) = (self.inner.clone(), target.layers.clone(), self.request.names.clone());
-            let id = blocking(move || inner.images.keep_built(document, &layers, size, names)).await;
-            let id = *kept.insert(id.step(About::Words, "keep the image")?);
-            let named = self.request.names.iter().map(|name| format!("naming to {name} done\n"));
-            let text = format!("writing image {id} done\n{}", named.collect::<String>());
-            self.tell(BuildEvent::Output { step: number, data: text.into_bytes() }).await.ok();
-            Ok(StepEnd::Made)
-        };
-        let ended = self.ended(progress, exported).await;
-        // It is there, whether anybody hears of it or not.
-        kept.map_or_else(|| ended.and(Err(canceled())), Ok)
     }
 }
 
