@@ -29,21 +29,21 @@ CMD ["sh", "-c", "cat /app/out; echo $GREET; stat -c '%u %g %a' /ctx/src/page; l
 "#;
 
 /// A daemon with an image to begin with, and a directory to build in.
-struct Lab {
-    daemon: Daemon,
-    home: tempfile::TempDir,
+pub struct Lab {
+    pub daemon: Daemon,
+    pub home: tempfile::TempDir,
 }
 
 /// What a command said.
 #[derive(Debug)]
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Lab {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let lab = Self { daemon: Daemon::start().await, home: tempfile::tempdir().unwrap() };
         let tar = lab.home.path().join("base.tar");
         fs::write(&tar, Layer::busybox().tar()).unwrap();
@@ -53,15 +53,15 @@ impl Lab {
         lab
     }
 
-    fn context(&self) -> PathBuf {
+    pub fn context(&self) -> PathBuf {
         self.home.path().join("context")
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.context().join(name)
     }
 
-    fn says(&self, args: &[&str], input: Option<&Path>) -> Said {
+    pub fn says(&self, args: &[&str], input: Option<&Path>) -> Said {
         let mut command = Command::new(bin("creel"));
         command.args(args).env("CREEL_SOCKET", self.daemon.socket()).env("HOME", self.home.path());
         command.stdin(input.map_or_else(Stdio::null, |file| fs::File::open(file).unwrap().into()));
@@ -70,14 +70,14 @@ impl Lab {
         Said { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
-    fn ok(&self, args: &[&str]) -> Said {
+    pub fn ok(&self, args: &[&str]) -> Said {
         let said = self.says(args, None);
         assert_eq!(said.code, 0, "creel {args:?}: {said:?}\n{}", self.daemon.log());
         said
     }
 
     /// Builds what is written there, and answers the id and the progress.
-    fn build(&self, dockerfile: &str, args: &[&str]) -> (String, String) {
+    pub fn build(&self, dockerfile: &str, args: &[&str]) -> (String, String) {
         fs::write(self.at("Dockerfile"), dockerfile).unwrap();
         let id = self.home.path().join("id");
         let context = self.context();
@@ -86,7 +86,7 @@ impl Lab {
         (fs::read_to_string(id).unwrap(), said.err)
     }
 
-    fn fails(&self, dockerfile: &str, args: &[&str]) -> String {
+    pub fn fails(&self, dockerfile: &str, args: &[&str]) -> String {
         fs::write(self.at("Dockerfile"), dockerfile).unwrap();
         let context = self.context();
         let said = self.says(&[&["build", context.to_str().unwrap()], args].concat(), None);
@@ -94,7 +94,7 @@ impl Lab {
         said.err
     }
 
-    async fn finish(self) {
+    pub async fn finish(self) {
         check::nothing_left(&self.daemon);
         check::store_is_sound(&self.daemon);
         self.daemon.finish().await;
@@ -159,7 +159,7 @@ async fn what_is_wrong_is_shown_and_leaves_the_earlier_image() {
         ("FROM base:1\nCOYP a b\n", "unknown instruction: COYP (did you mean COPY?)"),
         ("FROM base:1\nCOPY missing /x\n", "\"/missing\": not found"),
         ("FROM base:1\nCOPY ../../etc/passwd /x\n", "\"/../../etc/passwd\": not found"),
-        ("FROM base:1\nRUN --mount=type=cache,target=/x true\n", "RUN --mount is not supported yet"),
+        ("FROM base:1\nRUN --mount=type=cahce,target=/x true\n", "unsupported mount type \"cahce\" (did you mean cache?)"),
         ("FROM base:1\nRUN --network=host true\n", "not started with --network host"),
         ("FROM base:1\nADD https://example.com/x /x\n", "ADD of a URL (https://example.com/x) is not supported yet"),
         ("FROM base:1\nCOPY --link src /x\n", "COPY --link is not supported yet"),
