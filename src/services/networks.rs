@@ -9,7 +9,7 @@ use engine::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{filters::Filters, status};
+use super::{containers, filters::Filters, status};
 
 /// The one driver that networks can be made with.
 const BRIDGE: &str = "bridge";
@@ -70,10 +70,10 @@ impl NetworksService {
     }
 }
 
-/// Always the same on every machine, and nobody else's: ids of networks are random.
+/// Always the same on every machine, and nobody else's: ids of networks are random. The first digits differ, which are shown.
 pub(super) fn built_in_id(name: &str) -> String {
     let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
-    format!("{digits:0>64}")
+    format!("{digits:0<64}")
 }
 
 fn member(member: &Member) -> own::network::Member {
@@ -142,6 +142,21 @@ impl NetworksApi for NetworksService {
             Some(network) => Ok(Response::new(network)),
             None => Ok(Response::new(self.network(&*self.engine.find_network(&text).map_err(failed)?))),
         }
+    }
+
+    async fn connect(&self, request: Request<own::ConnectNetworkRequest>) -> Answer<own::ConnectNetworkResponse> {
+        let own::ConnectNetworkRequest { container, attachment } = request.into_inner();
+        let user = containers::find(&self.engine, &container)?;
+        let wanted = containers::attachment(&attachment.unwrap_or_default());
+        self.engine.connect_user(&user, wanted).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(own::ConnectNetworkResponse {}))
+    }
+
+    async fn disconnect(&self, request: Request<own::DisconnectNetworkRequest>) -> Answer<own::DisconnectNetworkResponse> {
+        let own::DisconnectNetworkRequest { container, network } = request.into_inner();
+        let user = containers::find(&self.engine, &container)?;
+        self.engine.disconnect_user(&user, &network).await.map_err(|e| status::of_engine(&e))?;
+        Ok(Response::new(own::DisconnectNetworkResponse {}))
     }
 
     async fn remove(&self, request: Request<own::NetworkRef>) -> Answer<own::RemoveNetworkResponse> {

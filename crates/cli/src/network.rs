@@ -1,6 +1,9 @@
 //! `creel network`.
 
-use api::creel::{CreateNetworkRequest, ListNetworksRequest, Network, NetworkRef, PruneNetworksRequest};
+use api::creel::{
+    ConnectNetworkRequest, CreateNetworkRequest, DisconnectNetworkRequest, ListNetworksRequest, Network, NetworkAttachment,
+    NetworkRef, PruneNetworksRequest,
+};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -45,6 +48,31 @@ pub(crate) enum Command {
         /// Names or ids
         #[arg(required = true)]
         networks: Vec<String>,
+    },
+    /// Put a container into a network, at once if it runs
+    Connect {
+        /// Another name of it in there
+        #[arg(long, value_name = "NAME")]
+        alias: Vec<String>,
+        /// Its address in there
+        #[arg(long, alias = "ip6", value_name = "ADDRESS")]
+        ip: Option<String>,
+        /// Name or id
+        network: String,
+        /// Name or id
+        #[arg(add = crate::container::complete::containers())]
+        container: String,
+    },
+    /// Take a container out of a network, at once if it runs
+    Disconnect {
+        /// One that is not there is no error
+        #[arg(short, long)]
+        force: bool,
+        /// Name or id
+        network: String,
+        /// Name or id
+        #[arg(add = crate::container::complete::containers())]
+        container: String,
     },
     /// Remove networks that no container uses
     Prune {
@@ -91,6 +119,18 @@ pub(crate) async fn network(client: &mut Client, format: &Format, command: Comma
         Command::Create(args) => create(client, *args).await,
         Command::Ls { quiet, no_trunc, filter } => list(client, format, (quiet, no_trunc), &filter).await,
         Command::Inspect { networks } => inspect(client, format, &networks).await,
+        Command::Connect { alias, ip, network, container } => {
+            let attachment = NetworkAttachment { network, aliases: alias, ip: ip.unwrap_or_default() };
+            let request = ConnectNetworkRequest { container, attachment: Some(attachment) };
+            client.networks.connect(request).await.map_err(error::daemon)?;
+            Ok(Exit(0))
+        }
+        Command::Disconnect { force, network, container } => {
+            match client.networks.disconnect(DisconnectNetworkRequest { container, network }).await {
+                Err(status) if !(force && status.code() == tonic::Code::NotFound) => Err(error::daemon(status)),
+                _ => Ok(Exit(0)),
+            }
+        }
         Command::Rm { force, networks } => remove(client, force, networks).await,
         Command::Prune { force, filter } => prune(client, force, &filter).await,
     }
@@ -155,7 +195,7 @@ async fn inspect(client: &mut Client, format: &Format, names: &[String]) -> Resu
 }
 
 /// With docker's names for everything.
-fn value(network: &Network) -> Value {
+pub(crate) fn value(network: &Network) -> Value {
     let ranges = network.subnets.iter().zip(&network.gateways);
     let members = network.members.iter().map(|member| {
         let value = json!({

@@ -274,7 +274,7 @@ fn fork(env: &PodEnv, pid: PidMode, target: Option<BorrowedFd<'_>>) -> Result<Fo
     fork_into(env, joined, New::NEWNS)
 }
 
-/// A child in the PID namespace of another process. Only children are affected by setns(2) with a PID namespace, so the
+/// A child in the PID namespace of another process, by its pidfd or the namespace itself. Only children are affected by setns(2) with a PID namespace, so the
 /// supervisor stays where it is and goes on in its own with the next child.
 pub(crate) fn fork_into(env: &PodEnv, target: BorrowedFd<'_>, new: New) -> Result<Fork, Error> {
     ns::enter(target, Kinds::PROCESS_ID).map_err(|errno| match errno {

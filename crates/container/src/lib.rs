@@ -13,6 +13,7 @@ mod exec;
 mod hooks;
 mod identity;
 mod init;
+mod joined;
 mod mounts;
 mod pod;
 mod program;

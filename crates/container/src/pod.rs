@@ -20,6 +20,7 @@ use sys::{
 
 use crate::{
     error::{At, Error, Failure, Step},
+    joined,
     report::{self, Message, Reporter},
     sysctl::{self, Whose},
     userns::UserNamespace,
@@ -39,6 +40,8 @@ pub struct PodEnv {
     pub(crate) userns: Option<UserNamespace>,
     shm: Shm,
     init: Option<Process>,
+    /// The PID namespace of somebody else's that containers may be made in.
+    foreign_pids: Option<OwnedFd>,
 }
 
 /// Namespaces that the supervisor was started in.
@@ -65,9 +68,11 @@ impl PodEnv {
     /// what goes with them. `run_dir` is the pod's directory; on kernels before 6.15 `run_dir/shm` is mounted upon,
     /// see [`Self::close`].
     ///
+    /// `joined`: the descriptors of the plan's joined namespaces, in their order.
+    ///
     /// # Errors
     /// The step that failed. The process is then somewhere in between and should end.
-    pub fn new(plan: &PodPlan, run_dir: &Path) -> Result<Self, Error> {
+    pub fn new(plan: &PodPlan, run_dir: &Path, joined: Vec<OwnedFd>) -> Result<Self, Error> {
         // Nobody may look into a process of ours that a container can see, even before it has left the host (R01).
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Error::call("prctl(PR_SET_DUMPABLE)"))?;
         let hierarchies = Hierarchies::detect().map_err(Error::host("detect cgroups"))?;
@@ -79,16 +84,28 @@ impl PodEnv {
         let own = |name| ns::own(name).map_err(Error::call("open own namespaces"));
         let started_in = StartedIn { net: own("net")?, ipc: own("ipc")?, uts: own("uts")? };
         sysctl::check(plan)?;
+        let mut joined = joined::Joined::pair(plan, joined)?;
+        joined.enter()?;
         let userns = enter_namespaces(plan, &proc)?;
         let owner = userns.as_ref().map_or((0, 0), UserNamespace::root);
-        let shm = if plan.own_ipc { Shm::new(plan, owner, run_dir)? } else { Shm::Host };
+        let shm = match joined.take_shm()? {
+            Some(mount) => Shm::of(mount, run_dir)?,
+            None if plan.own_ipc => Shm::new(plan, owner, run_dir)?,
+            None => Shm::Host,
+        };
         let init = if plan.shared_pid { Some(start_init(userns.as_ref(), plan.mount_label.as_deref())?) } else { None };
-        Ok(Self { proc, hierarchies, pid_namespace, started_in, userns, shm, init })
+        let foreign_pids = joined.take_pids();
+        Ok(Self { proc, hierarchies, pid_namespace, started_in, userns, shm, init, foreign_pids })
     }
 
     /// The init of the pod's shared PID namespace, as the host numbers it.
     pub fn init_pid(&self) -> Option<Pid> {
         self.init.as_ref().map(|init| init.pid)
+    }
+
+    /// The PID namespace of somebody else's that containers may be made in.
+    pub fn foreign_pids(&self) -> Option<BorrowedFd<'_>> {
+        self.foreign_pids.as_ref().map(AsFd::as_fd)
     }
 
     /// The same as a descriptor: readable when it has died, and with it everything in the namespace.
@@ -174,7 +191,11 @@ impl Shm {
             options.iter().try_fold(Filesystem::open("tmpfs").map_err(Error::host("mount /dev/shm"))?, |tmpfs, (key, value)| {
                 tmpfs.set(key, value.as_str()).map_err(Error::host("mount /dev/shm"))
             })?;
-        let mount = tmpfs.mount(flags).map_err(Error::host("mount /dev/shm"))?;
+        Self::of(tmpfs.mount(flags).map_err(Error::host("mount /dev/shm"))?, run_dir)
+    }
+
+    /// A mount that is attached nowhere.
+    fn of(mount: OwnedFd, run_dir: &Path) -> Result<Self, Error> {
         if mount::clone_fd(&mount, Depth::Top).is_ok() {
             return Ok(Self::Detached(mount));
         }
@@ -209,6 +230,9 @@ fn enter_namespaces(plan: &PodPlan, proc: &Proc) -> Result<Option<UserNamespace>
     };
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(Error::call("sethostname"))?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).map_err(Error::call("setdomainname"))?;
     }
     if plan.own_network {
         ns::loopback_up().map_err(Error::call("bring up lo"))?;

@@ -38,6 +38,22 @@ pub(crate) struct PodRecord {
     /// SELinux level of its containers, where SELinux is on.
     #[n(24)]
     pub selinux_level: Option<String>,
+    /// Networks of people's that it is in beside the one that it was made with.
+    #[cbor(n(25), default)]
+    pub more_networks: Vec<MoreNetwork>,
+}
+
+/// A network of people's that a pod has come into later.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub(crate) struct MoreNetwork {
+    #[n(0)]
+    pub id: model::NetworkId,
+    /// Its interface's name in the pod.
+    #[n(1)]
+    pub interface: String,
+    /// What `net` needs to know of it after a start of the daemon.
+    #[n(2)]
+    pub record: ByteVec,
 }
 
 /// Where a pod is in its life, on disk.
@@ -250,6 +266,7 @@ pub(crate) mod tests {
             cgroup: "/x".into(),
             own_cgroup: true,
             size: None,
+            more_networks: Vec::new(),
             selinux_level: None,
         }
     }

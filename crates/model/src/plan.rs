@@ -44,6 +44,30 @@ pub struct PodPlan {
     /// Own user namespace, which the others are owned by; else the host's.
     #[n(7)]
     pub userns: Option<UserNamespace>,
+    /// NIS domain name of an own UTS namespace; `None`: the kernel's.
+    #[n(13)]
+    pub domainname: Option<String>,
+    /// Namespaces of others that it is in instead; their descriptors come with the plan, in this order.
+    #[cbor(n(14), default)]
+    pub joined: Vec<JoinedNamespace>,
+}
+
+/// A namespace that a pod shares with somebody who has it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum JoinedNamespace {
+    /// Network.
+    #[n(0)]
+    Network,
+    /// IPC.
+    #[n(1)]
+    Ipc,
+    /// The mount namespace from which /dev/shm is taken, which goes with IPC.
+    #[n(2)]
+    Shm,
+    /// PID: that of containers whose target is none of this pod's.
+    #[n(3)]
+    Pid,
 }
 
 /// One container.

@@ -297,6 +297,23 @@ pub struct UserContainerSpec {
     /// How it is found out whether it is well, where it is not as the image says.
     #[n(10)]
     pub healthcheck: Option<Healthcheck>,
+    /// Further networks.
+    #[cbor(n(11), default)]
+    pub more_networks: Vec<UserNetwork>,
+    /// The containers, by name or id, whose namespaces it shares.
+    #[cbor(n(12), default)]
+    pub shares: Shares,
+}
+
+/// The containers whose namespaces a container shares, by name or id; empty: it has its own, or the machine's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Shares {
+    /// PID.
+    #[n(0)]
+    pub pid: String,
+    /// IPC.
+    #[n(1)]
+    pub ipc: String,
 }
 
 /// What a container has that CRI cannot say.
@@ -340,6 +357,21 @@ pub struct OwnPod {
     /// The network of people's that it is in; `None`: that of all pods.
     #[n(3)]
     pub network: Option<OwnNetwork>,
+    /// Host and domain name are the machine's.
+    #[cbor(n(4), default)]
+    pub host_uts: bool,
+    /// Domain of its host name; empty: none.
+    #[cbor(n(5), default)]
+    pub domainname: String,
+    /// The container whose network namespace it is in.
+    #[n(6)]
+    pub network_of: Option<crate::ContainerId>,
+    /// The container whose IPC namespace it is in.
+    #[n(7)]
+    pub ipc_of: Option<crate::ContainerId>,
+    /// The container whose PID namespace its own one is in.
+    #[n(8)]
+    pub pid_of: Option<crate::ContainerId>,
 }
 
 /// A place in a network of people's.

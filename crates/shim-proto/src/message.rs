@@ -24,7 +24,7 @@ pub enum Request {
         #[n(1)]
         revision: u32,
     },
-    /// Make the pod: cgroup, namespaces, init. Once. Answer: [`Reply::Done`].
+    /// Make the pod: cgroup, namespaces, init. Once. Descriptors: the plan's joined namespaces. Answer: [`Reply::Done`].
     #[n(1)]
     Setup(#[n(0)] PodPlan),
     /// Make a container up to, not including, exec of its program. Descriptors: its root directory, an open directory or

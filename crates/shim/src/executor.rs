@@ -71,8 +71,8 @@ pub(crate) struct MadeExec {
 
 impl Pod {
     /// Makes the pod's namespaces; this process is in them from now on.
-    pub(crate) fn set_up(plan: &PodPlan, pod_dir: &Path) -> Result<Self, Error> {
-        let env = PodEnv::new(plan, pod_dir).map_err(|source| Error::Executor { step: "make pod", source })?;
+    pub(crate) fn set_up(plan: &PodPlan, pod_dir: &Path, joined: Vec<OwnedFd>) -> Result<Self, Error> {
+        let env = PodEnv::new(plan, pod_dir, joined).map_err(|source| Error::Executor { step: "make pod", source })?;
         Ok(Self { env, init_gone: false })
     }
 
@@ -103,7 +103,11 @@ impl Pod {
         }
         let rootfs = fds.remove(0);
         let target = match plan.pid {
-            PidMode::Target(id) => Some(table.containers.get(&id).ok_or(Error::NoContainer(id))?.pidfd.as_fd()),
+            // One of this pod's, or the one whose namespace came with the pod's plan.
+            PidMode::Target(id) => match table.containers.get(&id) {
+                Some(container) => Some(container.pidfd.as_fd()),
+                None => Some(self.env.foreign_pids().ok_or(Error::NoContainer(id))?),
+            },
             PidMode::Pod | PidMode::Container | PidMode::Node => None,
         };
         if let Some(oci) = &plan.oci {

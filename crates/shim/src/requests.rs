@@ -41,7 +41,7 @@ impl Supervisor {
     pub(crate) fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> (Reply, Vec<OwnedFd>) {
         let (step, answer) = match request {
             Request::Hello { version, .. } => return (hello(version), Vec::new()),
-            Request::Setup(plan) => ("set up pod", self.set_up(&plan)),
+            Request::Setup(plan) => ("set up pod", self.set_up(&plan, fds)),
             Request::Create(plan) => ("create container", self.create(plan, None, fds)),
             Request::Start { container } => ("start container", self.start(container)),
             Request::Signal { container, signal, scope } => ("signal container", self.signal(container, signal, scope)),
@@ -66,11 +66,11 @@ impl Supervisor {
         answer.unwrap_or_else(|error| (Reply::Failed(error.failure(step)), Vec::new()))
     }
 
-    fn set_up(&mut self, plan: &PodPlan) -> Answer {
+    fn set_up(&mut self, plan: &PodPlan, joined: Vec<OwnedFd>) -> Answer {
         if self.pod.is_some() {
             return Err(Error::State { is: "pod is set up", request: "set up" });
         }
-        let made = Pod::set_up(plan, &self.pod_dir);
+        let made = Pod::set_up(plan, &self.pod_dir, joined);
         // Half in its new namespaces this process is of no more use.
         self.spoiled = made.is_err();
         self.pod = Some(made?);

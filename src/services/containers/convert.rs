@@ -3,8 +3,8 @@
 use api::creel as own;
 use model::{
     container::{ContainerKey, ContainerSpec, EnvVar},
-    pod::{Dns, PodKey, PodNamespaces, PodSpec, UserNamespace},
-    user::{OwnContainer, OwnPod, RestartPolicy, UserContainerSpec},
+    pod::{Dns, PodKey, PodNamespaces, PodSpec},
+    user::{OwnContainer, OwnPod, RestartPolicy, Shares, UserContainerSpec},
 };
 use prost::Message;
 use tonic::Status;
@@ -54,6 +54,8 @@ pub(super) fn spec(config: Option<own::ContainerConfig>, host: Option<own::HostC
         auto_remove: host.auto_remove,
         stop_timeout: stop_timeout(config.stop_timeout)?,
         healthcheck: health::check(config.healthcheck.as_ref())?,
+        more_networks: host.more_networks.iter().map(network::attachment).collect(),
+        shares: Shares { pid: container_of(&host.pid), ipc: container_of(&host.ipc) },
         container: container(config, &host)?,
         request: request.into(),
     })
@@ -103,19 +105,18 @@ pub(super) fn restart(policy: Option<&own::RestartPolicy>, auto_remove: bool) ->
 }
 
 fn pod(config: &own::ContainerConfig, host: &own::HostConfig) -> Result<PodSpec> {
-    if !config.domainname.is_empty() {
-        return Err(Status::unimplemented("--domainname: there is no domain name of its own, use a host name with dots"));
+    if host.uts == "host" && (!config.hostname.is_empty() || !config.domainname.is_empty()) {
+        return Err(invalid("conflicting options: hostname and the UTS mode"));
     }
     match host.userns.as_str() {
         "" | "host" => {}
         other => {
             return Err(Status::unimplemented(format!(
-                "--userns {}: containers of people have the machine's user namespace",
+                "--userns {}: containers of people have the machine's user namespace, their files would belong to nobody else's",
                 shown(other)
             )));
         }
     }
-    let userns: Option<UserNamespace> = None;
     let namespaces = namespaces(host)?;
     let dns = Dns { servers: host.dns.clone(), searches: host.dns_search.clone(), options: host.dns_options.clone() };
     let hosts = host.extra_hosts.iter().map(|entry| extra_host(entry)).collect::<Result<_>>()?;
@@ -137,9 +138,15 @@ fn pod(config: &own::ContainerConfig, host: &own::HostConfig) -> Result<PodSpec>
         user_made: true,
         run_as_user: None,
         run_as_group: None,
-        userns,
+        userns: None,
         selinux: None,
-        own: Some(OwnPod { hosts, shm_size: Some(host.shm_size).filter(|size| *size > 0).or(Some(SHM_SIZE)), ..OwnPod::default() }),
+        own: Some(OwnPod {
+            hosts,
+            shm_size: Some(host.shm_size).filter(|size| *size > 0).or(Some(SHM_SIZE)),
+            host_uts: host.uts == "host",
+            domainname: config.domainname.clone(),
+            ..OwnPod::default()
+        }),
     })
 }
 
@@ -149,28 +156,35 @@ const SHM_SIZE: u64 = 64 << 20;
 /// PID and IPC; the network is the engine's to find.
 fn namespaces(host: &own::HostConfig) -> Result<PodNamespaces> {
     use model::pod::NamespaceMode;
-    let refuse = |flag: &str, text: &str| {
-        Err(Status::unimplemented(format!("--{flag} {}: only `host` and a namespace of its own are there", shown(text))))
-    };
+    let refuse = |flag: &str, text: &str| Err(invalid(format!("--{flag}: invalid {} mode: {}", flag.to_uppercase(), shown(text))));
     let pid = match host.pid.as_str() {
         "host" if host.init => return Err(Status::unimplemented("--init with --pid host: an init needs a PID namespace")),
         "host" => NamespaceMode::Node,
         // The pod's PID namespace is held by an init, which collects orphans.
         "" | "private" if host.init => NamespaceMode::Pod,
         "" | "private" => NamespaceMode::Container,
+        other if !container_of(other).is_empty() && host.init => {
+            return Err(Status::unimplemented("--init with --pid container: an init needs a PID namespace"));
+        }
+        // Its own until a run, which finds the other one.
+        other if !container_of(other).is_empty() => NamespaceMode::Container,
         other => return refuse("pid", other),
     };
     let ipc = match host.ipc.as_str() {
         "host" => NamespaceMode::Node,
         "" | "private" | "shareable" => NamespaceMode::Pod,
+        other if !container_of(other).is_empty() => NamespaceMode::Pod,
         other => return refuse("ipc", other),
     };
-    match (host.uts.as_str(), host.network.as_str()) {
-        ("" | "private", _) | ("host", "host") => {}
-        ("host", _) => return Err(Status::unimplemented("--uts host: only together with --network host")),
-        (other, _) => return refuse("uts", other),
+    if !matches!(host.uts.as_str(), "" | "private" | "host") {
+        return refuse("uts", &host.uts);
     }
     Ok(PodNamespaces { pid, ipc, ..PodNamespaces::default() })
+}
+
+/// The container of `container:NAME`; empty: it is none.
+fn container_of(mode: &str) -> String {
+    mode.strip_prefix("container:").unwrap_or_default().to_owned()
 }
 
 pub(in crate::services) fn extra_host(entry: &str) -> Result<(String, String)> {

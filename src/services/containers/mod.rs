@@ -26,6 +26,9 @@ use model::Signal;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
+pub(super) use convert::extra_host;
+pub(super) use network::attachment;
+
 use super::{images, status, stream::Streaming};
 
 type Answer<T> = Result<Response<T>, Status>;

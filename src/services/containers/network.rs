@@ -22,7 +22,11 @@ pub(super) fn of(config: &own::ContainerConfig, host: &own::HostConfig) -> Resul
         port(number.parse().unwrap_or_default())?;
         protocol(name)?;
     }
-    let own_namespace = !matches!(host.network.as_str(), "host" | "none") && !host.network.starts_with("container:");
+    let shared = host.network.starts_with("container:");
+    if shared {
+        check_shared(config, host)?;
+    }
+    let own_namespace = !matches!(host.network.as_str(), "host" | "none") && !shared;
     if !own_namespace && (!host.network_aliases.is_empty() || !host.ip.is_empty()) {
         return Err(invalid("user specified IP address and aliases are supported on user defined networks only"));
     }
@@ -35,6 +39,26 @@ pub(super) fn of(config: &own::ContainerConfig, host: &own::HostConfig) -> Resul
         ports: if own_namespace { host.ports.iter().map(binding).collect::<Result<_, _>>()? } else { Vec::new() },
         exposed: config.exposed_ports.clone(),
     })
+}
+
+/// A place in a network as the engine takes it.
+pub(in super::super) fn attachment(asked: &own::NetworkAttachment) -> UserNetwork {
+    UserNetwork { name: asked.network.clone(), aliases: asked.aliases.clone(), ip: asked.ip.clone(), ..UserNetwork::default() }
+}
+
+/// What only the container can have whose network it is.
+fn check_shared(config: &own::ContainerConfig, host: &own::HostConfig) -> Result<(), Status> {
+    let both = |what: &str| Err(invalid(format!("conflicting options: {what} and the network mode")));
+    let mode = |what: &str| Err(invalid(format!("conflicting options: {what} and the container type network mode")));
+    match () {
+        () if !config.hostname.is_empty() => both("hostname"),
+        () if !config.domainname.is_empty() => both("domain name"),
+        () if !host.dns.is_empty() || !host.dns_search.is_empty() || !host.dns_options.is_empty() => both("dns"),
+        () if !host.extra_hosts.is_empty() => both("custom host-to-IP mapping"),
+        () if !host.ports.is_empty() || host.publish_all => mode("port publishing"),
+        () if !config.exposed_ports.is_empty() => mode("port exposing"),
+        () => Ok(()),
+    }
 }
 
 fn binding(asked: &own::PortBinding) -> Result<UserPort, Status> {

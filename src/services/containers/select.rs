@@ -92,7 +92,7 @@ impl<'a> Wanted<'a> {
             && self.before.is_none_or(|before| user.created_at < before)
             && self.since.is_none_or(|since| user.created_at > since)
             && filters.any("ancestor", |image| self.descends(user, image))
-            && filters.any("network", |wanted| wanted == view::network_name(&spec.network.name))
+            && filters.any("network", |wanted| user.networks().iter().any(|network| wanted == view::network_name(&network.name)))
             && filters.any("volume", |wanted| mounts(user, wanted))
             && (self.ports.is_empty() || self.ports.iter().any(|ports| spec.network.ports.iter().any(|port| ports.have(port))))
             && (self.exposed.is_empty() || self.exposed.iter().any(|ports| ports.exposed(user)))

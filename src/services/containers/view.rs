@@ -10,7 +10,7 @@ use engine::{
 use model::{
     container::ContainerState,
     pod::{NamespaceMode, Network, PodState, PortMapping, Protocol},
-    user::{UserMount, UserMountKind},
+    user::{UserMount, UserMountKind, UserNetwork},
 };
 
 use super::{convert, health};
@@ -34,7 +34,7 @@ pub(super) fn summary(engine: &Engine, user: &UserContainer) -> own::ContainerSu
         state: Some(state(&user.state())),
         ports: ports(run.as_deref().filter(|_| user.is_running()), spec.network.exposed.iter().chain(&user.defaults.exposed_ports)),
         labels: labels(user, &spec.container.labels),
-        networks: vec![network_name(&spec.network.name).to_owned()],
+        networks: user.networks().iter().map(|network| network_name(&network.name).to_owned()).collect(),
         mounts: points(&spec.mounts, &volumes, engine).into_iter().map(|mount| named(mount.name, mount.source)).collect(),
         ..own::ContainerSummary::default()
     }
@@ -139,7 +139,7 @@ pub(super) async fn details(engine: &Engine, user: &UserContainer) -> own::Conta
         summary: Some(summary),
         effective: Some(effective(user, &config)),
         mounts: points(&spec.mounts, &user.volumes(), engine),
-        networks: vec![endpoint(engine, network_name(&spec.network.name), run.as_deref(), &spec.network.aliases)],
+        networks: user.networks().iter().map(|network| endpoint(engine, network, run.as_deref())).collect(),
         log_path: engine.log_of_user(user).to_string_lossy().into_owned(),
         hosts_path: file("hosts"),
         hostname_path: file("hostname"),
@@ -237,24 +237,28 @@ fn kind(kind: UserMountKind) -> own::mount::Kind {
     }
 }
 
-fn endpoint(engine: &Engine, network: &str, run: Option<&Container>, aliases: &[String]) -> own::Endpoint {
-    let mut endpoint = own::Endpoint { network: network.to_owned(), aliases: aliases.to_vec(), ..own::Endpoint::default() };
-    if let Some(PodState::Ready { network: Network::Pod { ip, additional } }) = run.map(|run| run.pod.state()) {
+fn endpoint(engine: &Engine, network: &UserNetwork, run: Option<&Container>) -> own::Endpoint {
+    let name = network_name(&network.name);
+    let mut endpoint = own::Endpoint { network: name.to_owned(), aliases: network.aliases.clone(), ..own::Endpoint::default() };
+    let Some(run) = run else { return endpoint };
+    if let Some(place) = engine.place_of(run, name) {
+        let own = place.network.map(|id| id.to_string());
+        endpoint.network_id = own.unwrap_or_else(|| built_in_id(name));
+        let v4 = |ip: &IpAddr| ip.is_ipv4();
+        endpoint.gateway = place.gateways.into_iter().find(v4).map(|ip| ip.to_string()).unwrap_or_default();
+        let of = |v4: bool| place.addresses.iter().find(|(ip, _)| ip.is_ipv4() == v4);
+        let text = |v4: bool| of(v4).map(|(ip, length)| (ip.to_string(), u32::from(*length))).unwrap_or_default();
+        (endpoint.ip, endpoint.prefix) = text(true);
+        (endpoint.ip6, endpoint.prefix6) = text(false);
+        endpoint.mac = mac(place.mac);
+    } else if let (DEFAULT_NETWORK, PodState::Ready { network: Network::Pod { ip, additional } }) = (name, run.pod.state()) {
+        // A plugin's: no more is known of it.
         for ip in std::iter::once(ip).chain(additional) {
             let place = if ip.is_ipv4() { &mut endpoint.ip } else { &mut endpoint.ip6 };
             if place.is_empty() {
                 *place = ip.to_string();
             }
         }
-    }
-    if let Some(place) = run.and_then(|run| engine.place_of(run)) {
-        let own = place.network.map(|id| id.to_string());
-        endpoint.network_id = own.unwrap_or_else(|| built_in_id(network));
-        let v4 = |ip: &IpAddr| ip.is_ipv4();
-        endpoint.gateway = place.gateways.into_iter().find(v4).map(|ip| ip.to_string()).unwrap_or_default();
-        let prefix = |v4: bool| place.addresses.iter().find(|(ip, _)| ip.is_ipv4() == v4).map_or(0, |(_, length)| (*length).into());
-        (endpoint.prefix, endpoint.prefix6) = (prefix(true), prefix(false));
-        endpoint.mac = mac(place.mac);
     }
     endpoint
 }

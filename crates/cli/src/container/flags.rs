@@ -228,9 +228,9 @@ pub(crate) struct NetworkFlags {
     /// Ports that it listens on
     #[arg(long, value_name = "PORT[-PORT][/PROTOCOL]")]
     pub(crate) expose: Vec<String>,
-    /// bridge, none, host, container:NAME, or a network
+    /// bridge, none, host, container:NAME, or networks; name=NETWORK,alias=NAME,ip=ADDRESS says more
     #[arg(long, alias = "net", value_name = "NETWORK")]
-    pub(crate) network: Option<String>,
+    pub(crate) network: Vec<String>,
     /// Another name of it in its network
     #[arg(long, alias = "net-alias", value_name = "NAME")]
     pub(crate) network_alias: Vec<String>,
@@ -287,7 +287,7 @@ pub(crate) struct SecurityFlags {
     /// Host name: host
     #[arg(long, value_name = "MODE")]
     pub(crate) uts: Option<String>,
-    /// A user namespace of its own: private
+    /// User namespace: host
     #[arg(long, value_name = "MODE")]
     pub(crate) userns: Option<String>,
 }

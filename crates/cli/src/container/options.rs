@@ -7,9 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use api::creel::{Healthcheck, Limits, PortBinding, RestartPolicy, Ulimit};
+use api::creel::{Healthcheck, Limits, NetworkAttachment, PortBinding, RestartPolicy, Ulimit};
 
-use super::flags::{HealthFlags, LimitFlags};
+use super::flags::{HealthFlags, LimitFlags, NetworkFlags};
 use crate::error::{self, Error};
 
 /// An option that does not say what it should.
@@ -237,6 +237,38 @@ fn range(text: &str) -> Option<(u16, u16)> {
 fn protocol(text: &str) -> Option<(&str, &str)> {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     matches!(protocol, "tcp" | "udp" | "sctp").then_some((ports, protocol))
+}
+
+/// `NETWORK`, or `name=NETWORK,alias=NAME,ip=ADDRESS`, each; what flags of their own say is meant for the first.
+pub(super) fn networks(flags: &NetworkFlags) -> Result<Vec<NetworkAttachment>, Error> {
+    let mut all = flags.network.iter().map(|text| network(text)).collect::<Result<Vec<_>, _>>()?;
+    if all.is_empty() {
+        all.push(NetworkAttachment::default());
+    }
+    all[0].aliases.extend(flags.network_alias.iter().cloned());
+    if let Some(ip) = &flags.ip {
+        all[0].ip.clone_from(ip);
+    }
+    Ok(all)
+}
+
+fn network(text: &str) -> Result<NetworkAttachment, Error> {
+    if !text.contains('=') {
+        return Ok(NetworkAttachment { network: text.to_owned(), ..NetworkAttachment::default() });
+    }
+    let mut read = NetworkAttachment::default();
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("name", name)) => name.clone_into(&mut read.network),
+            Some(("alias", name)) => read.aliases.push(name.to_owned()),
+            Some(("ip" | "ip6", ip)) => ip.clone_into(&mut read.ip),
+            _ => return Err(wrong("--network", text, format!("unknown field '{field}': there are name, alias and ip"))),
+        }
+    }
+    if read.network.is_empty() {
+        return Err(wrong("--network", text, "network name/id is not specified"));
+    }
+    Ok(read)
 }
 
 /// Ports of --expose, one by one.

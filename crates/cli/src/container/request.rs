@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use api::creel::{ContainerConfig, CreateContainerRequest, HostConfig};
+use clap::Args as _;
 
 use super::{
     flags::{CreateFlags, NetworkFlags, ProgramFlags},
@@ -11,10 +12,18 @@ use super::{
 };
 use crate::error::Error;
 
+/// What stands before the image and is none, with the flag that it is near to.
+fn unknown(flag: &str) -> Error {
+    let word = flag.trim_start_matches('-').split('=').next().unwrap_or_default();
+    let known = CreateFlags::augment_args(clap::Command::new("run"));
+    let near = dockerfile::closest(word, known.get_arguments().filter_map(clap::Arg::get_long));
+    Error::Flag(near.map_or_else(|| flag.to_owned(), |near| format!("{flag} (did you mean --{near}?)")))
+}
+
 /// The request; `here` is the directory that relative paths are seen from.
 pub(super) fn request(flags: &CreateFlags, here: &Path) -> Result<CreateContainerRequest, Error> {
     if flags.image().starts_with('-') {
-        return Err(Error::Flag(flags.image().to_owned()));
+        return Err(unknown(flags.image()));
     }
     let host = host(flags, here)?;
     if flags.rm && host.restart.as_ref().is_some_and(|policy| policy.name != "no") {
@@ -73,13 +82,16 @@ fn host(flags: &CreateFlags, here: &Path) -> Result<HostConfig, Error> {
         mounts.push(mounts::tmpfs(text)?);
     }
     let ports = network.publish.iter().map(|text| options::publish(text)).collect::<Result<Vec<_>, _>>()?;
+    let mut attachments = options::networks(network)?.into_iter();
+    let first = attachments.next().unwrap_or_default();
     Ok(HostConfig {
         mounts,
         ports: ports.into_iter().flatten().collect(),
         publish_all: network.publish_all,
-        network: or_empty(&network.network),
-        network_aliases: network.network_alias.clone(),
-        ip: or_empty(&network.ip),
+        network: first.network,
+        network_aliases: first.aliases,
+        ip: first.ip,
+        more_networks: attachments.collect(),
         dns: network.dns.clone(),
         dns_search: network.dns_search.clone(),
         dns_options: network.dns_option.clone(),
@@ -192,5 +204,6 @@ mod tests {
         assert!(asked(&["--rm", "--restart", "always", "i"]).is_err());
         assert!(asked(&["-w", "relative", "i"]).is_err());
         assert!(matches!(asked(&["--no-such-flag", "i"]), Err(Error::Flag(_))));
+        assert!(asked(&["--memroy=5m", "i"]).is_err_and(|e| e.to_string() == "unknown flag: --memroy=5m (did you mean --memory?)"));
     }
 }

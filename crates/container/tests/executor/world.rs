@@ -59,6 +59,8 @@ impl World {
             sysctls: [].into(),
             shm_size: 1 << 20,
             cgroup: format!("{base}/supervisor"),
+            domainname: None,
+            joined: Vec::new(),
             userns: None,
             mount_label: None,
         };
@@ -66,7 +68,7 @@ impl World {
         Group::new(&hierarchies, &plan.cgroup).unwrap().create().unwrap();
         let mut world = Self { env: None, dir, hierarchies, base, userns: plan.userns, containers: 0 };
         make_image(&world.image());
-        world.env = Some(PodEnv::new(&plan, world.dir.path()).unwrap());
+        world.env = Some(PodEnv::new(&plan, world.dir.path(), Vec::new()).unwrap());
         world
     }
 

@@ -49,7 +49,9 @@ impl Inner {
             let user = self.users.get(self.table.pod(endpoint.pod).ok()?.of_user()?)?;
             let (name, spec) = (user.name(), user.spec());
             let mut names = vec![name.to_lowercase(), user.id.short(), spec.pod.hostname.to_lowercase()];
-            names.extend(spec.network.aliases.iter().map(|alias| alias.to_lowercase()));
+            let here = |own: &&model::user::UserNetwork| self.networks.find(&own.name).is_ok_and(|found| found.id == network.id);
+            let entry = std::iter::once(&spec.network).chain(&spec.more_networks).find(here);
+            names.extend(entry.iter().flat_map(|entry| &entry.aliases).map(|alias| alias.to_lowercase()));
             names.retain(|name| !name.is_empty());
             let servers = spec.pod.dns.map(|dns| dns.servers).unwrap_or_default();
             Some(Member { container: user.id, name, names, addresses: endpoint.addresses, mac: endpoint.mac, servers })
@@ -91,20 +93,28 @@ impl Engine {
     pub fn networks_in_use(&self) -> BTreeSet<NetworkId> {
         let networks = &self.inner().networks;
         let named = |name: &str| networks.find(name).map(|network| network.id);
-        let mut used: BTreeSet<NetworkId> =
-            self.inner().users.list().iter().filter_map(|user| named(&user.spec().network.name).ok()).collect();
+        let mut used: BTreeSet<NetworkId> = self
+            .inner()
+            .users
+            .list()
+            .iter()
+            .flat_map(|user| user.networks())
+            .filter_map(|network| named(&network.name).ok())
+            .collect();
         used.extend(networks.list().iter().filter(|network| !network.bridge.endpoints().is_empty()).map(|network| network.id));
         used
     }
 
-    /// Where a run is in its network, if that is a bridge of ours.
-    pub fn place_of(&self, run: &crate::Container) -> Option<Place> {
+    /// Where a run is in a network of people's, or in that of all pods; `None`: in neither, or that is no bridge of ours.
+    pub fn place_of(&self, run: &crate::Container, network: &str) -> Option<Place> {
         let inner = self.inner();
-        let own = super::own_network(&run.pod.spec);
-        let network = own.and_then(|own| inner.networks.get(own.id));
+        let network = match network {
+            "bridge" => None,
+            name => Some(inner.networks.find(name).ok()?),
+        };
         let bridge = match (&network, &inner.network) {
             (Some(network), _) => &network.bridge,
-            (None, net::Network::Bridge(bridge)) if own.is_none() => bridge,
+            (None, net::Network::Bridge(bridge)) => bridge,
             (None, _) => return None,
         };
         let found = bridge.endpoints().into_iter().find(|endpoint| endpoint.pod == run.pod.id)?;

@@ -6,6 +6,7 @@
 mod create;
 mod error;
 mod members;
+mod more;
 mod names;
 mod pods;
 mod record;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use model::NetworkId;
+use model::{ContainerId, NetworkId};
 use net::dns::{A, AAAA, Answer, Code, Question};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -142,10 +142,13 @@ impl Here {
         if let Some((code, answers)) = known(&question, &network, &members) {
             return Some(question.answer(code, &answers));
         }
+        let asker = members.into_iter().find(|member| member.addresses.iter().any(|(ip, _)| *ip == from));
+        if let Some((code, answers)) = asker.as_ref().and_then(|asker| elsewhere(&inner, &question, asker.container)) {
+            return Some(question.answer(code, &answers));
+        }
         if network.is_internal() {
             return Some(question.answer(Code::Failed, &[]));
         }
-        let asker = members.into_iter().find(|member| member.addresses.iter().any(|(ip, _)| *ip == from));
         let servers = asker.map(|member| member.servers).filter(|servers| !servers.is_empty());
         drop(inner);
         for server in servers.unwrap_or_else(node_servers).iter().filter_map(|server| server.parse().ok()).take(SERVERS) {
@@ -168,6 +171,17 @@ impl Here {
 enum By {
     Datagram,
     Connection,
+}
+
+/// What is known in the networks that the asker is in; `None`: others have to be asked.
+fn elsewhere(inner: &Inner, question: &Question, asker: ContainerId) -> Option<(Code, Vec<Answer>)> {
+    let networks = inner.users.get(asker)?.networks();
+    networks.iter().filter_map(|network| inner.networks.find(&network.name).ok()).find_map(|network| {
+        let members = inner.members(&network);
+        // Only where it really is: one that runs may have come later than its run.
+        let is_in = members.iter().any(|member| member.container == asker);
+        is_in.then(|| known(question, &network, &members)).flatten()
+    })
 }
 
 /// What is known here; `None`: others have to be asked.

@@ -32,7 +32,8 @@ impl Inner {
         if *gone {
             return Err(missing());
         }
-        network.bridge.attach_at(request, own.ip).step(pod, "attach the container's network")
+        let interface = net::bridge::Interface { ip: own.ip, ..Default::default() };
+        network.bridge.attach_as(request, interface).step(pod, "attach the container's network")
     }
 
     /// Takes back what [`Self::attach_pod`] gave. A network that is no more has nothing of the pod's. Blocks.

@@ -12,7 +12,7 @@ mod tests;
 use std::path::Path;
 
 use model::{
-    plan::{ContainerPlan, DeviceNode, Hook, HookStage, PodPlan, oci},
+    plan::{ContainerPlan, DeviceNode, Hook, HookStage, JoinedNamespace, PodPlan, oci},
     pod::PidMode,
 };
 use serde_json::{Value, json};
@@ -107,7 +107,10 @@ fn namespaces(request: &Request<'_>) -> Vec<Value> {
     let Request { plan, pod, bundle, .. } = *request;
     let joined = |kind: &str, name: &str| json!({ "type": kind, "path": bundle.join(oci::NAMESPACES).join(name) });
     let mut list = vec![json!({ "type": "mount" })];
-    let pods = [("network", "net", pod.own_network), ("ipc", "ipc", pod.own_ipc), ("uts", "uts", pod.hostname.is_some())];
+    let is = |kind, own: bool| own || pod.joined.contains(&kind);
+    let network = is(JoinedNamespace::Network, pod.own_network);
+    let ipc = is(JoinedNamespace::Ipc, pod.own_ipc);
+    let pods = [("network", "net", network), ("ipc", "ipc", ipc), ("uts", "uts", pod.hostname.is_some())];
     list.extend(pods.iter().filter(|(_, _, own)| *own).map(|(kind, name, _)| joined(kind, name)));
     match plan.pid {
         PidMode::Container => list.push(json!({ "type": "pid" })),

@@ -100,6 +100,8 @@ fn a_pod() -> PodPlan {
         sysctls: [].into(),
         shm_size: 0,
         cgroup: "/x".into(),
+        domainname: None,
+        joined: Vec::new(),
         mount_label: None,
         userns: None,
     }

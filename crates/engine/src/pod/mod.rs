@@ -25,7 +25,7 @@ use crate::{
     error::{About, Error, Step},
     events::EventKind,
     flight::Flights,
-    record::{self, NetworkDebt, PodPhase, PodRecord},
+    record::{self, MoreNetwork, NetworkDebt, PodPhase, PodRecord},
     shim::Shim,
 };
 
@@ -69,6 +69,7 @@ pub struct Pod {
     pub(crate) selinux_level: Option<String>,
     state: watch::Sender<PodState>,
     network: Mutex<NetworkDebt>,
+    more_networks: Mutex<Vec<MoreNetwork>>,
     supervisor: RwLock<Supervisor>,
     /// Whether the record has been removed. Held while it is written: the newest state is the last one written, and
     /// nothing that was late brings a removed pod back at the next start.
@@ -110,6 +111,7 @@ impl Pod {
             selinux_level: record.selinux_level,
             state: watch::Sender::new(state),
             network: Mutex::new(record.network),
+            more_networks: Mutex::new(record.more_networks),
             supervisor: RwLock::new(supervisor),
             removed: Mutex::default(),
             creating: Flights::default(),
@@ -177,6 +179,15 @@ impl Pod {
         *self.network.lock().unwrap_or_else(PoisonError::into_inner) = debt;
     }
 
+    /// Networks that it has come into later.
+    pub(crate) fn more_networks(&self) -> Vec<MoreNetwork> {
+        self.more_networks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_more_networks(&self, networks: Vec<MoreNetwork>) {
+        *self.more_networks.lock().unwrap_or_else(PoisonError::into_inner) = networks;
+    }
+
     /// Its record as it should be on disk now.
     pub(crate) fn record(&self) -> PodRecord {
         PodRecord {
@@ -189,6 +200,7 @@ impl Pod {
             cgroup: self.cgroup.clone(),
             own_cgroup: self.own_cgroup,
             selinux_level: self.selinux_level.clone(),
+            more_networks: self.more_networks(),
             size: Some(self.size()).filter(|size| *size != update::PodSize::of(&self.spec)),
         }
     }

@@ -97,7 +97,7 @@ impl Setup {
             }
             Ok(label) => label,
         };
-        let owes_network = spec.namespaces.network == NamespaceMode::Pod && !spec::no_network(&spec);
+        let owes_network = spec.namespaces.network == NamespaceMode::Pod && !spec::no_network(&spec) && !spec::joins_network(&spec);
         let record = PodRecord {
             id,
             boot: inner.boot.clone(),
@@ -108,6 +108,7 @@ impl Setup {
             cgroup,
             own_cgroup: false,
             selinux_level,
+            more_networks: Vec::new(),
             size: None,
         };
         Ok(Self {
@@ -234,12 +235,13 @@ impl Setup {
         started.get_or_init(|| shim.clone());
         self.enter_scope(shim.pid()).await?;
         failpoint::hit("pod.setup", id)?;
-        shim.setup(&self.plan).await.step(id, "set up the supervisor's namespaces")?;
+        let joined = self.inner.joined(&self.record.spec).await?;
+        shim.setup(&self.plan, joined).await.step(id, "set up the supervisor's namespaces")?;
         Ok((shim, events))
     }
 
     async fn attach_network(&mut self, shim: &Shim) -> Result<Network, Error> {
-        if self.record.spec.namespaces.network == NamespaceMode::Node {
+        if self.record.spec.namespaces.network == NamespaceMode::Node || spec::joins_network(&self.record.spec) {
             return Ok(Network::Host);
         }
         let id = self.record.id;
@@ -296,7 +298,13 @@ impl Setup {
         let id = self.record.id;
         failpoint::hit("pod.files", id)?;
         let (spec, network, dir) = (self.record.spec.clone(), network.clone(), self.paths.dir.clone());
-        blocking(move || spec::files::write(&spec, &network, &dir)).await.step(id, "write hosts, hostname and resolv.conf")
+        let of = self.inner.network_holder(&spec).map(|pod| pod.paths.dir.clone());
+        blocking(move || match of {
+            Some(of) => spec::files::copy(&of, &dir),
+            None => spec::files::write(&spec, &network, &dir),
+        })
+        .await
+        .step(id, "write hosts, hostname and resolv.conf")
     }
 
     /// Puts the pod into the table. Plugins that have joined meanwhile are asked first.

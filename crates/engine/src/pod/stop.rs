@@ -101,6 +101,7 @@ impl Inner {
 
     /// Pays what is owed to the network; it stays owed until this succeeds.
     pub(crate) async fn detach_network(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), Error> {
+        self.leave_more_networks(pod).await?;
         let record = match pod.network_debt() {
             NetworkDebt::None => return Ok(()),
             NetworkDebt::Begun => None,

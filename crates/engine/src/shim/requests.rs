@@ -42,12 +42,15 @@ pub(super) async fn ack(connection: &Connection, sequence: u64) -> Result<(), Er
 }
 
 impl Shim {
-    /// Makes the pod: namespaces, cgroup, init. Once.
+    /// Makes the pod: namespaces, cgroup, init. Once. `joined`: the plan's joined namespaces.
     ///
     /// # Errors
     /// What the supervisor says, or that it does not.
-    pub async fn setup(&self, plan: &PodPlan) -> Result<(), Error> {
-        self.plain(Request::Setup(plan.clone()), LONG).await
+    pub async fn setup(&self, plan: &PodPlan, joined: Vec<OwnedFd>) -> Result<(), Error> {
+        match self.connection.ask(&Request::Setup(plan.clone()), joined, LONG).await?.0 {
+            Reply::Done => Ok(()),
+            _ => Err(self.wrong("set up pod")),
+        }
     }
 
     /// Makes a container up to, not including, its program. `rootfs`: an open directory or a detached mount; `mounts`:

@@ -69,9 +69,11 @@ impl Place {
             shm_size: 1 << 20,
             cgroup,
             userns: None,
+            domainname: None,
+            joined: Vec::new(),
             mount_label: None,
         };
-        shim.setup(&plan).await.unwrap();
+        shim.setup(&plan, Vec::new()).await.unwrap();
         (shim, events)
     }
 

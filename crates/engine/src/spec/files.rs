@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::pod::{Dns, NamespaceMode, Network, PodSpec};
+use model::pod::{Dns, Network, PodSpec};
 
 use super::error::{Error, cut};
 
@@ -34,6 +34,8 @@ const MAX_HOST_FILE: u64 = 1 << 20;
 pub fn write(spec: &PodSpec, network: &Network, dir: &Path) -> Result<(), Error> {
     let name = visible_hostname(spec)?;
     put(&dir.join(HOSTNAME), format!("{name}\n").as_bytes())?;
+    // With a domain the whole name comes first (hosts(5)).
+    let name = domainname(spec)?.map_or(name.clone(), |domain| format!("{name}.{domain} {name}"));
     let hosts = match network {
         Network::Host if super::no_network(spec) => hosts(&name, std::iter::empty()).into_bytes(),
         Network::Host => host_file("/etc/hosts")?,
@@ -41,11 +43,7 @@ pub fn write(spec: &PodSpec, network: &Network, dir: &Path) -> Result<(), Error>
     };
     let hosts = [hosts, more_hosts(spec)?.into_bytes()].concat();
     put(&dir.join(HOSTS), &hosts)?;
-    let resolv = match spec.dns.as_ref().filter(|dns| !is_empty(dns)) {
-        Some(dns) => resolv_conf(dns)?.into_bytes(),
-        None => host_file("/etc/resolv.conf")?,
-    };
-    put(&dir.join(RESOLV_CONF), &resolv)
+    put(&dir.join(RESOLV_CONF), &resolv_text(spec.dns.as_ref())?)
 }
 
 /// The host name of the pod's own UTS namespace; `None`: it is the node's.
@@ -53,7 +51,7 @@ pub fn write(spec: &PodSpec, network: &Network, dir: &Path) -> Result<(), Error>
 /// # Errors
 /// Not a host name.
 pub fn hostname(spec: &PodSpec) -> Result<Option<String>, Error> {
-    if spec.namespaces.network == NamespaceMode::Node {
+    if super::host_uts(spec) {
         return Ok(None);
     }
     if !spec.hostname.is_empty() {
@@ -62,6 +60,42 @@ pub fn hostname(spec: &PodSpec) -> Result<Option<String>, Error> {
     // A pod's name may be longer than a host name; kubelets cut it the same way.
     let cut: String = spec.key.name.chars().take(MAX_LABEL).collect();
     check_hostname(cut.trim_end_matches(['-', '.'])).map(Some)
+}
+
+/// The NIS domain name of the pod's own UTS namespace; `None`: the kernel's.
+///
+/// # Errors
+/// Not a domain.
+pub fn domainname(spec: &PodSpec) -> Result<Option<String>, Error> {
+    match spec.own.as_ref().map(|own| own.domainname.as_str()) {
+        None | Some("") => Ok(None),
+        Some(name) => check_hostname(name).map(Some),
+    }
+}
+
+/// The same files as those of a pod whose network it is in.
+pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    [HOSTS, HOSTNAME, RESOLV_CONF].into_iter().try_for_each(|name| {
+        let source = from.join(name);
+        put(&to.join(name), &host_file(&source.to_string_lossy())?)
+    })
+}
+
+/// Writes resolv.conf where it is, so that containers that have it mounted see it.
+///
+/// # Errors
+/// As [`write`].
+pub fn rewrite_resolv_conf(dns: Option<&Dns>, dir: &Path) -> Result<(), Error> {
+    let path = dir.join(RESOLV_CONF);
+    let text = resolv_text(dns)?;
+    fs::write(&path, text).map_err(|source| Error::HostPath { operation: "write", path, source })
+}
+
+fn resolv_text(dns: Option<&Dns>) -> Result<Vec<u8>, Error> {
+    match dns.filter(|dns| !is_empty(dns)) {
+        Some(dns) => resolv_conf(dns).map(String::into_bytes),
+        None => host_file("/etc/resolv.conf"),
+    }
 }
 
 /// The name that processes of the pod see.
@@ -179,6 +213,8 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use model::pod::NamespaceMode;
+
     use super::*;
     use crate::spec::tests::pod;
 

@@ -32,7 +32,7 @@ use std::{os::fd::BorrowedFd, path::Path};
 use model::{
     ContainerId, PodId, Resources, Signal,
     container::{ContainerSpec, ImageDefaults, ResolvedUser},
-    plan::{ContainerPlan, Hook, PodPlan, ProcessPlan},
+    plan::{ContainerPlan, Hook, JoinedNamespace, PodPlan, ProcessPlan},
     pod::{NamespaceMode, PidMode, PodSpec},
 };
 
@@ -62,8 +62,9 @@ pub fn pod_plan(spec: &PodSpec, supervisor_cgroup: &str, shm_size: u64) -> Resul
     if namespaces.network == NamespaceMode::Container || namespaces.ipc == NamespaceMode::Container {
         return Err(Error::Namespaces("network and IPC are the pod's or the node's, never a container's own"));
     }
-    let own_network = namespaces.network == NamespaceMode::Pod;
-    let own_ipc = namespaces.ipc == NamespaceMode::Pod;
+    let joined = joined(spec);
+    let own_network = namespaces.network == NamespaceMode::Pod && !joined.contains(&JoinedNamespace::Network);
+    let own_ipc = namespaces.ipc == NamespaceMode::Pod && !joined.contains(&JoinedNamespace::Ipc);
     if spec.userns.is_some() && (namespaces.pid == NamespaceMode::Node || !own_ipc) {
         return Err(Error::Namespaces("a user namespace of the pod's own goes with PID and IPC namespaces of its own only"));
     }
@@ -77,8 +78,29 @@ pub fn pod_plan(spec: &PodSpec, supervisor_cgroup: &str, shm_size: u64) -> Resul
         shm_size: spec.own.as_ref().and_then(|own| own.shm_size).unwrap_or(shm_size),
         cgroup: supervisor_cgroup.to_owned(),
         userns: spec.userns,
+        domainname: files::domainname(spec)?,
+        joined,
         mount_label: None,
     })
+}
+
+/// Whether it is in the network namespace of another container.
+pub(crate) fn joins_network(spec: &PodSpec) -> bool {
+    spec.own.as_ref().is_some_and(|own| own.network_of.is_some())
+}
+
+/// Namespaces of other containers that it is in, in the order of their descriptors.
+fn joined(spec: &PodSpec) -> Vec<JoinedNamespace> {
+    let Some(own) = &spec.own else { return Vec::new() };
+    let ipc = own.ipc_of.map(|_| JoinedNamespace::Ipc);
+    let shm = own.ipc_of.map(|_| JoinedNamespace::Shm);
+    let pid = own.pid_of.map(|_| JoinedNamespace::Pid);
+    own.network_of.map(|_| JoinedNamespace::Network).into_iter().chain(ipc).chain(shm).chain(pid).collect()
+}
+
+/// Whether the machine's host name is its own.
+pub(crate) fn host_uts(spec: &PodSpec) -> bool {
+    spec.namespaces.network == NamespaceMode::Node || spec.own.as_ref().is_some_and(|own| own.host_uts)
 }
 
 /// Whether a pod has nothing but loopback in its network namespace.

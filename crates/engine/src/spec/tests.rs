@@ -182,6 +182,8 @@ fn a_golden_pod_plan() {
             shm_size: 64 << 20,
             cgroup: "/k/creel-x".into(),
             userns: None,
+            domainname: None,
+            joined: Vec::new(),
             mount_label: None,
         }
     );

@@ -144,6 +144,12 @@ impl UserContainer {
         self.now.borrow().record.layers.clone()
     }
 
+    /// Its networks, the first one first.
+    pub fn networks(&self) -> Vec<model::user::UserNetwork> {
+        let now = self.now.borrow();
+        super::join::all(&now.record.spec.network, &now.record.spec.more_networks).cloned().collect()
+    }
+
     /// Volumes that it has.
     pub fn volumes(&self) -> Vec<VolumeUse> {
         self.now.borrow().record.volumes.clone()

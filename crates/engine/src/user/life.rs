@@ -16,7 +16,7 @@ use super::{
     UserContainer, networks,
     record::{Phase, UserRecord},
     run::By,
-    volumes,
+    shares, volumes,
 };
 use crate::{
     Inner,
@@ -94,6 +94,7 @@ impl Inner {
             return Err(words(ErrorKind::NotFound, format!("No such image: {}", spec.container.image)));
         }
         check(&spec, &image)?;
+        shares::settle(self, &mut spec)?;
         networks::check(self, &spec)?;
         self.handlers.admit(&spec.pod.runtime_handler, spec.pod.userns.is_some()).await?;
         spec.container.image = image.id.to_string();

@@ -8,7 +8,7 @@ use model::{
     user::{OwnNetwork, UserContainerSpec, UserPort},
 };
 
-use super::record::UserRecord;
+use super::{join, record::UserRecord, shares};
 use crate::{
     Inner,
     blocking::blocking,
@@ -17,31 +17,48 @@ use crate::{
 };
 
 /// The names of the network of all pods.
-const BRIDGE: [&str; 3] = ["", "bridge", "default"];
+pub(super) const BRIDGE: [&str; 3] = ["", "bridge", "default"];
 /// What stands for the address of this machine in a network.
 const HOST_GATEWAY: &str = "host-gateway";
-/// With it, names without dots are asked for as they are first: those of containers are.
-const NDOTS: &str = "ndots:";
 
 fn refuse<T>(kind: ErrorKind, why: impl Into<String>) -> Result<T, Error> {
     Err(Error::new(kind, About::Words, why))
 }
 
 /// The network of people's that is asked for, if it is one.
-fn own(inner: &Inner, name: &str) -> Result<Option<Arc<UserNetwork>>, Error> {
+pub(super) fn own(inner: &Inner, name: &str) -> Result<Option<Arc<UserNetwork>>, Error> {
     match name {
         "host" | "none" => Ok(None),
-        name if BRIDGE.contains(&name) => Ok(None),
-        name if name.starts_with("container:") => {
-            refuse(ErrorKind::Unsupported, format!("network {name}: a container cannot be put into the network of another one"))
-        }
-        name => inner.networks.find(name).map(Some).map_err(|e| Error::new(e.kind(), About::Words, e.to_string())),
+        name if BRIDGE.contains(&name) || shares::network_of(name).is_some() => Ok(None),
+        name => find(inner, name).map(Some),
     }
+}
+
+/// A network of people's.
+pub(super) fn find(inner: &Inner, name: &str) -> Result<Arc<UserNetwork>, Error> {
+    inner.networks.find(name).map_err(|e| Error::new(e.kind(), About::Words, e.to_string()))
 }
 
 /// Whether what is asked for can be, as far as that is known before a run.
 pub(super) fn check(inner: &Inner, spec: &UserContainerSpec) -> Result<(), Error> {
-    let network = &spec.network;
+    check_one(inner, &spec.network)?;
+    for (at, more) in spec.more_networks.iter().enumerate() {
+        check_one(inner, more)?;
+        let id = own(inner, &more.name)?.map(|network| network.id);
+        let same = |other: &model::user::UserNetwork| own(inner, &other.name).is_ok_and(|other| other.map(|other| other.id) == id);
+        if id.is_none() || matches!(spec.network.name.as_str(), "host" | "none") || shares::network_of(&spec.network.name).is_some()
+        {
+            return refuse(ErrorKind::InvalidArgument, format!("network {} does not go together with others", more.name));
+        }
+        if join::all(&spec.network, &spec.more_networks[..at]).any(same) {
+            return refuse(ErrorKind::InvalidArgument, format!("network {} is specified multiple times", more.name));
+        }
+    }
+    Ok(())
+}
+
+/// The same for one of its networks.
+pub(super) fn check_one(inner: &Inner, network: &model::user::UserNetwork) -> Result<(), Error> {
     let own = own(inner, &network.name)?;
     if own.is_none() && !network.ip.is_empty() {
         return refuse(ErrorKind::InvalidArgument, "user specified IP address is supported on user defined networks only");
@@ -66,7 +83,7 @@ pub(super) fn check(inner: &Inner, spec: &UserContainerSpec) -> Result<(), Error
     Ok(())
 }
 
-fn address(text: &str) -> Result<IpAddr, Error> {
+pub(super) fn address(text: &str) -> Result<IpAddr, Error> {
     text.parse().or_else(|_| refuse(ErrorKind::InvalidArgument, format!("invalid IP address: {text:?}")))
 }
 
@@ -78,6 +95,7 @@ pub(super) async fn resolve(inner: &Arc<Inner>, record: &UserRecord, pod: &mut P
     match network.name.as_str() {
         "host" => pod.namespaces.network = NamespaceMode::Node,
         "none" => pod.own.get_or_insert_default().no_network = true,
+        name if shares::network_of(name).is_some() => {}
         _ => pod.port_mappings = ports(inner, record).await?,
     }
     let gateway = match &own {
@@ -87,18 +105,21 @@ pub(super) async fn resolve(inner: &Arc<Inner>, record: &UserRecord, pod: &mut P
     if let Some(own) = own {
         let ip = if network.ip.is_empty() { None } else { Some(address(&network.ip)?) };
         pod.own.get_or_insert_default().network = Some(OwnNetwork { id: own.id, ip });
-        let mut dns = pod.dns.take().unwrap_or(Dns { servers: Vec::new(), searches: Vec::new(), options: Vec::new() });
-        // Servers of its own are asked by the network's, which knows the names of containers.
-        dns.servers = own.gateways().iter().map(ToString::to_string).collect();
-        if dns.searches.is_empty() {
-            dns.searches = blocking(crate::networks::node_searches).await;
-        }
-        if !dns.options.iter().any(|option| option.starts_with(NDOTS)) {
-            dns.options.push(format!("{NDOTS}0"));
-        }
-        pod.dns = Some(dns);
     }
+    pod.dns = dns(inner, &record.spec).await?;
     host_gateway(pod, gateway)
+}
+
+/// Where a container asks for names: in the first of its networks that knows those of containers. Servers of its own are asked by
+/// that network's.
+pub(super) async fn dns(inner: &Inner, spec: &UserContainerSpec) -> Result<Option<Dns>, Error> {
+    for network in join::all(&spec.network, &spec.more_networks) {
+        if let Some(own) = own(inner, &network.name)? {
+            let searches = blocking(crate::networks::node_searches).await;
+            return Ok(Some(join::asking(spec.pod.dns.clone(), &own.gateways(), searches)));
+        }
+    }
+    Ok(spec.pod.dns.clone())
 }
 
 fn host_gateway(pod: &mut PodSpec, gateway: Option<IpAddr>) -> Result<(), Error> {

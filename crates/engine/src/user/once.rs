@@ -226,6 +226,8 @@ fn record_of(once: &Once) -> UserRecord {
             stop_timeout: None,
             request: Vec::new().into(),
             healthcheck: None,
+            more_networks: Vec::new(),
+            shares: Default::default(),
         },
     }
 }

@@ -12,7 +12,7 @@ use model::{
     user::Ending,
 };
 
-use super::{UserContainer, events::Kind, health, networks, record::Phase, volumes};
+use super::{UserContainer, events::Kind, health, networks, record::Phase, shares, volumes};
 use crate::{
     Inner,
     blocking::blocking,
@@ -73,6 +73,7 @@ impl Inner {
         let (pod, spec) = self.plan_run(user).await?;
         let pod = self.run_pod(pod).await?;
         failpoint::hit("user.pod", id)?;
+        self.join_more(&self.table.pod(pod)?, &user.spec().more_networks).await?;
         self.create_run(pod, spec, user.clone()).await?;
         let container = self.table.container(id)?;
         let streams = match attach {
@@ -136,6 +137,7 @@ impl Inner {
             ..record.spec.container.clone()
         };
         container.own.get_or_insert_default().tmpfs = mounts.tmpfs;
+        shares::resolve(self, &record.spec, &mut pod, &mut container)?;
         blocking(move || crate::make_private_dir(&logs)).await.step(id, "make the log directory")?;
         Ok((pod, container))
     }

@@ -1,32 +1,50 @@
 //! Gives a pod its interface.
 
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::{fs::File, net::IpAddr, os::fd::AsFd, path::Path};
 
+use model::PodId;
 use rustix::io::Errno;
 
 use super::{
-    Bridge, Plug, conntrack,
-    link::{Links, NewVeth},
+    Bridge, Plug, Reach, conntrack,
+    link::{Links, NewVeth, WayOut},
     namespace, record,
     state::Order,
 };
 use crate::{AttachRequest, Attached, Error, network::POD_INTERFACE};
 
+/// A pod's end of its link to a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface<'a> {
+    /// Its name in the pod.
+    pub name: &'a str,
+    /// An address that it is to have.
+    pub ip: Option<IpAddr>,
+    /// Whether what is for elsewhere goes by it.
+    pub way_out: WayOut,
+}
+
+impl Default for Interface<'_> {
+    fn default() -> Self {
+        Self { name: POD_INTERFACE, ip: None, way_out: WayOut::Gateway }
+    }
+}
+
 impl Bridge {
     /// See [`crate::Network::attach`].
     pub(crate) fn attach(&self, request: &AttachRequest<'_>) -> Result<Attached, Error> {
-        self.attach_at(request, None)
+        self.attach_as(request, Interface::default())
     }
 
-    /// The same with an address that the pod wants.
-    pub fn attach_at(&self, request: &AttachRequest<'_>, ip: Option<std::net::IpAddr>) -> Result<Attached, Error> {
+    /// The same for an interface that is not like that of all pods.
+    pub fn attach_as(&self, request: &AttachRequest<'_>, interface: Interface<'_>) -> Result<Attached, Error> {
         let namespace =
             File::open(request.netns).map_err(|source| Error::OpenNamespace { path: request.netns.to_owned(), source })?;
-        let (plug, bridge) = self.lock().reserve(&self.config, Order { pod: request.pod, ports: request.ports, ip })?;
+        let (plug, bridge) =
+            self.lock().reserve(&self.config, Order { pod: request.pod, ports: request.ports, ip: interface.ip })?;
         let plugged = conntrack::forget(&plug.forwards)
-            .and_then(|()| self.plug_in(&plug, bridge, &namespace))
-            .and_then(|()| namespace::configure(&namespace, request.netns, &plug, &self.config.reach))
+            .and_then(|()| self.plug_in((&plug, interface.name), bridge, &namespace))
+            .and_then(|()| namespace::configure(&namespace, request.netns, &plug, self.within(interface)))
             .and_then(|()| record::encode(request.pod, &plug));
         match plugged {
             Ok(record) => {
@@ -43,12 +61,42 @@ impl Bridge {
         }
     }
 
-    fn plug_in(&self, plug: &Plug, bridge: u32, namespace: &File) -> Result<(), Error> {
+    /// Nobody leaves a network that has no way out.
+    fn within<'i>(&self, interface: Interface<'i>) -> Interface<'i> {
+        match self.config.reach {
+            Reach::Inside => Interface { way_out: WayOut::None, ..interface },
+            _ => interface,
+        }
+    }
+
+    /// Takes a pod that lives out of the bridge; one that has nothing is fine.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn unplug(&self, pod: PodId) -> Result<(), Error> {
+        let interface = self.lock().interface_of(pod);
+        if let Some(interface) = interface {
+            // Tens of milliseconds, so not under the lock: nobody else uses this name.
+            Links::open()?.delete(&interface)?;
+        }
+        self.detach(pod)
+    }
+
+    /// Lets a pod that is on the bridge leave its subnets by it: its way out so far was another network.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn lead_out(&self, pod: PodId, netns: &Path, interface: &str) -> Result<(), Error> {
+        let Some(plug) = self.lock().plug_of(pod).filter(|_| self.config.reach != Reach::Inside) else { return Ok(()) };
+        namespace::lead_out(netns, &plug, interface)
+    }
+
+    fn plug_in(&self, (plug, inside): (&Plug, &str), bridge: u32, namespace: &File) -> Result<(), Error> {
         let mut links = Links::open()?;
         let mut veth = NewVeth {
             name: &plug.interface,
             bridge,
-            peer_name: POD_INTERFACE,
+            peer_name: inside,
             peer_mac: plug.mac,
             peer_namespace: namespace.as_fd(),
             mtu: self.config.mtu,

@@ -66,7 +66,7 @@ pub(super) struct NewVeth<'a> {
 
 /// Whether a pod can leave its subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WayOut {
+pub enum WayOut {
     /// By default routes to the bridge.
     Gateway,
     /// It cannot.
@@ -263,6 +263,16 @@ impl Links {
         self.0
             .execute(&[request, port_options(&link.name)])
             .map_err(|(_, error)| failed(format!("put interface {} into the bridge", link.name))(error))
+    }
+
+    /// Gives a pod default routes by an interface that it has.
+    pub(super) fn lead_out(&mut self, link: &Link, subnets: &[Subnet]) -> Result<(), Error> {
+        let requests: Vec<_> = subnets.iter().map(|subnet| default_route(link.index, subnet.gateway())).collect();
+        match self.0.execute(&requests) {
+            // It has another one: as good.
+            Err((_, error)) if error.errno() == Some(Errno::EXIST) => Ok(()),
+            done => done.map_err(|(_, error)| failed(format!("lead out by interface {}", link.name))(error)),
+        }
     }
 
     /// Brings a pod's interface up and gives it its addresses and default routes, in one system call.

@@ -30,8 +30,10 @@ use std::{
 
 use model::PodId;
 
+pub use attach::Interface;
 pub use config::{AntiSpoof, BridgeConfig, Masquerade, Reach, Subnets};
 pub use free::free_subnet;
+pub use link::WayOut;
 pub use namespace::loopback;
 pub use ports::PortBook;
 pub use subnet::{Subnet, SubnetError};

@@ -134,6 +134,15 @@ impl State {
         self.plugs.insert(pod, plug);
     }
 
+    pub(super) fn plug_of(&self, pod: PodId) -> Option<Plug> {
+        self.plugs.get(&pod).cloned()
+    }
+
+    /// Name of the host's end of a pod's link.
+    pub(super) fn interface_of(&self, pod: PodId) -> Option<String> {
+        self.plugs.get(&pod).map(|plug| plug.interface.clone())
+    }
+
     pub(super) fn endpoints(&self) -> Vec<Endpoint> {
         let endpoint = |(pod, plug): (&PodId, &Plug)| Endpoint {
             pod: *pod,

@@ -48,6 +48,8 @@ pub(crate) fn pod_plan() -> PodPlan {
         shm_size: 64 << 20,
         cgroup: "/kubepods/pod1/creel-ab12".into(),
         userns: None,
+        domainname: None,
+        joined: Vec::new(),
         mount_label: None,
     }
 }

@@ -75,6 +75,8 @@ impl Pod {
             shm_size: 1 << 20,
             cgroup: format!("{}/shim", pod.group.path()),
             userns: None,
+            domainname: None,
+            joined: Vec::new(),
             mount_label: None,
         };
         change(&mut plan);

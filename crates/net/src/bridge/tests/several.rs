@@ -25,7 +25,10 @@ impl Host {
         let (path, bridge, ports, wanted) = (namespace.path().to_owned(), bridge.clone(), order.0.to_vec(), order.1.map(ip));
         let attached = self.namespace.run(move || {
             let key = key("p");
-            bridge.attach_at(&AttachRequest { pod: id, key: &key, netns: &path, ports: &ports, dns: None }, wanted)
+            bridge.attach_as(
+                &AttachRequest { pod: id, key: &key, netns: &path, ports: &ports, dns: None },
+                crate::bridge::Interface { ip: wanted, ..Default::default() },
+            )
         })?;
         Ok(Pod { namespace, id, attached })
     }
