@@ -1,7 +1,7 @@
 //! creel's own API for images: docker's commands on the images of CRI.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io::{self, Write},
 };
 
@@ -11,7 +11,7 @@ use engine::{
     image::{FromFiles, Gone, ImageInfo, PruneImages, PushPhase, PushProgress, PushRequest},
     user::UserEventKind,
 };
-use model::{At, ImageRef};
+use model::{At, ImageId, ImageRef};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming as Incoming};
@@ -43,23 +43,34 @@ impl ImagesService {
         Self { engine }
     }
 
+    /// How many containers use each image: a kubelet's, and people's whether they run or not.
+    fn users(&self) -> HashMap<ImageId, u32> {
+        let mut users = HashMap::new();
+        for container in self.engine.containers() {
+            let mut images = container.volume_images.clone();
+            images.push(container.image.id);
+            images.sort_unstable();
+            images.dedup();
+            images.into_iter().for_each(|image| *users.entry(image).or_default() += 1);
+        }
+        self.engine.users().iter().for_each(|user| *users.entry(user.image.id).or_default() += 1);
+        users
+    }
+
     fn summaries(&self) -> Vec<own::ImageSummary> {
-        let containers = self.engine.containers();
+        let users = self.users();
         let images = self.engine.images();
         let mut list: Vec<own::ImageSummary> = images
             .footprints()
             .into_iter()
-            .map(|(image, footprint)| {
-                let users = containers.iter().filter(|c| c.image.id == image.id || c.volume_images.contains(&image.id)).count();
-                own::ImageSummary {
-                    shared_size: footprint.shared,
-                    unique_size: footprint.unique,
-                    size: footprint.unpacked,
-                    containers: u32::try_from(users).unwrap_or(u32::MAX),
-                    pinned: images.is_pinned(&image),
-                    layer_sizes: footprint.layers,
-                    ..summary(&image)
-                }
+            .map(|(image, footprint)| own::ImageSummary {
+                shared_size: footprint.shared,
+                unique_size: footprint.unique,
+                size: footprint.unpacked,
+                containers: users.get(&image.id).copied().unwrap_or_default(),
+                pinned: images.is_pinned(&image),
+                layer_sizes: footprint.layers,
+                ..summary(&image)
             })
             .collect();
         list.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
@@ -250,6 +261,7 @@ impl ImagesApi for ImagesService {
             name: name("image", &request.image)?,
             credentials: credentials(request.credentials),
             sources: request.sources.into_iter().map(|(host, of_it)| (host, credentials(Some(of_it)))).collect(),
+            annotations: Default::default(),
         };
         let (sender, events) = mpsc::channel(64);
         let (engine, name) = (self.engine.clone(), push.name.clone());

@@ -112,6 +112,7 @@ kinded!(
     crate::nri::Refusal,
     crate::image::PullError,
     crate::image::Unmakable,
+    crate::image::Unsavable,
     crate::image::RootfsError,
     crate::security::Error,
     crate::image::VolumeError,

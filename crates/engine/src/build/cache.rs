@@ -241,6 +241,11 @@ impl Made {
         Self { what: Some(what.chars().take(SHOWN).collect()), ..self }
     }
 
+    /// The instruction, for people.
+    pub(super) fn what(&self) -> &str {
+        self.what.as_deref().unwrap_or_default()
+    }
+
     fn used(&self) -> Timestamp {
         self.used.unwrap_or(self.at)
     }

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use dockerfile::Instruction;
-use model::DiffId;
+use model::{DiffId, StepId};
 use registry::Platform;
 use serde_json::{Map, Value, json};
 use store::LayerPins;
 
 use super::cache::Made;
-use crate::image::{Basis, Changed};
+use crate::image::{Basis, CACHE_FIELD, CarriedStep, Changed};
 
 /// What RUN looks for programs in if the image does not say, as docker has it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -32,9 +32,19 @@ pub(super) struct State {
     /// ARGs that have a value, in the order in which they were declared.
     args: Vec<(String, String)>,
     pins: Vec<Arc<LayerPins>>,
+    /// What it is made of, beside what it began with.
+    steps: Vec<(StepId, Made)>,
+    /// Nothing is taken from earlier builds.
+    pub(super) fresh: bool,
 }
 
 impl State {
+    fn begun(document: Map<String, Value>, changed: Changed) -> Self {
+        let created = EPOCH.to_owned();
+        let (layers, args, pins, steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { document, changed, layers, size: 0, created, args, pins, steps, fresh: false }
+    }
+
     /// FROM scratch.
     pub(super) fn scratch(escape: char) -> Self {
         let host = Platform::host();
@@ -47,7 +57,7 @@ impl State {
         let mut changed = Changed::new(Map::new()).begin(escape);
         changed.config.insert("Env".to_owned(), json!([format!("PATH={PATH}")]));
         changed.config.insert("WorkingDir".to_owned(), json!("/"));
-        Self { document, changed, layers: Vec::new(), size: 0, created: EPOCH.to_owned(), args: Vec::new(), pins: Vec::new() }
+        Self::begun(document, changed)
     }
 
     /// FROM an image.
@@ -57,12 +67,12 @@ impl State {
             Some(Value::Object(config)) => config,
             _ => Map::new(),
         };
-        for key in STALE {
+        for key in STALE.into_iter().chain([CACHE_FIELD]) {
             document.remove(key);
         }
         let created = document.get("created").and_then(Value::as_str).unwrap_or(EPOCH).to_owned();
         let changed = Changed::new(config).begin(escape);
-        Self { document, changed, layers, size, created, args: Vec::new(), pins: vec![Arc::new(pins)] }
+        Self { layers, size, created, pins: vec![Arc::new(pins)], ..Self::begun(document, changed) }
     }
 
     /// FROM a stage.
@@ -133,6 +143,22 @@ impl State {
         self.size += made.size;
         self.pins.push(pins);
         self.remember(text, made.layer.is_none());
+    }
+
+    /// A step has been done whose result others may take.
+    pub(super) fn note(&mut self, id: StepId, made: &Made) {
+        self.steps.push((id, made.clone()));
+    }
+
+    /// The steps for others.
+    pub(super) fn carried(&self) -> Vec<CarriedStep> {
+        let carried = |(id, made): &(StepId, Made)| CarriedStep {
+            id: *id,
+            created: made.created.clone(),
+            layer: made.layer,
+            what: made.what().to_owned(),
+        };
+        self.steps.iter().map(carried).collect()
     }
 
     fn remember(&mut self, text: &str, empty: bool) {

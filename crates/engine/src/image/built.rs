@@ -1,16 +1,24 @@
 //! What a build needs of images: what it begins with, layers of what its steps have written, and the image in the end.
 
-use std::{collections::BTreeSet, io::Read, os::fd::OwnedFd, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    os::fd::OwnedFd,
+    sync::Arc,
+};
 
 use model::{DiffId, ErrorKind, ImageId, ImageRef, container::ImageDefaults};
 use serde_json::{Map, Value};
 use sha2::Digest as _;
 
-use super::{ImageInfo, Images, Packed, PullRequest, Unmakable, make};
+use super::{Credentials, ImageInfo, Images, Packed, PullRequest, Unmakable, make, removal::Asked};
 use crate::{
     blocking::blocking,
     error::{About, Error, Step},
 };
+
+/// Who to be at registries, by `HOST[:PORT]`.
+pub type Known = BTreeMap<String, Credentials>;
 
 /// An image that a stage begins with.
 #[derive(Debug)]
@@ -27,16 +35,14 @@ impl Images {
     ///
     /// # Errors
     /// `NotFound`: neither here nor at its registry; what the registry says.
-    pub(crate) async fn basis(&self, name: &str, pull: Pull) -> Result<Basis, Error> {
+    pub(crate) async fn basis(&self, name: &str, pull: Pull, known: &Known) -> Result<Basis, Error> {
         let about = || About::Image(name.to_owned());
-        let here = self.find(name).ok();
-        let reference = name.parse::<ImageRef>();
-        let is_id = here.as_ref().is_some_and(|image| image.id.to_string().contains(name));
-        let id = match (here, reference) {
-            (Some(image), _) if pull == Pull::Missing || is_id => image.id,
+        let here = self.find_named(name).ok();
+        let id = match (here, name.parse::<ImageRef>()) {
+            (Some((image, asked)), _) if pull == Pull::Missing || asked == Asked::Id => image.record.id,
             (_, Ok(reference)) => {
-                let request = PullRequest { reference, credentials: Default::default(), platform: None };
-                self.pull(request).await?
+                let credentials = known.get(reference.registry.as_str()).cloned().unwrap_or_default();
+                self.pull(PullRequest { reference, credentials, platform: None }).await?
             }
             (_, Err(e)) => return Err(Error::new(ErrorKind::InvalidArgument, about(), e.to_string())),
         };

@@ -9,7 +9,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
 };
 
-use model::{Digest, ErrorKind, ImageId, ImageRef};
+use model::{DiffId, Digest, ErrorKind, ImageId, ImageRef};
 use serde::Deserialize;
 use sha2::Digest as _;
 use store::{Document, Name};
@@ -93,13 +93,14 @@ impl Images {
 }
 
 /// Where the files of an archive are in it.
-struct Archive {
+#[derive(Debug)]
+pub(super) struct Archive {
     file: File,
     entries: HashMap<String, (u64, u64)>,
 }
 
 impl Archive {
-    fn open(mut file: File) -> Result<Self, Unloadable> {
+    pub(super) fn open(mut file: File) -> Result<Self, Unloadable> {
         let mut entries = HashMap::new();
         file.seek(SeekFrom::Start(0))?;
         let size = file.metadata()?.len();
@@ -121,7 +122,7 @@ impl Archive {
         Ok((&mut self.file).take(size))
     }
 
-    fn document(&mut self, name: &str) -> Result<Vec<u8>, Unloadable> {
+    pub(super) fn document(&mut self, name: &str) -> Result<Vec<u8>, Unloadable> {
         let mut reader = self.reader(name)?;
         if reader.limit() > DOCUMENT {
             return Err(bad(format!("{name:?} is larger than 4 MiB")));
@@ -138,9 +139,9 @@ impl Archive {
 }
 
 /// An image of an archive, whatever its form: names of files in it.
-struct Found {
-    config: String,
-    layers: Vec<String>,
+pub(super) struct Found {
+    pub(super) config: String,
+    pub(super) layers: Vec<String>,
     names: Vec<String>,
 }
 
@@ -188,18 +189,26 @@ impl Shared {
         let pins = self.store.pin(&parsed.diff_ids);
         let mut size = config.len() as u64;
         for (name, diff) in image.layers.iter().zip(&parsed.diff_ids) {
-            let mut reader = archive.reader(name)?;
-            size += reader.limit();
-            if self.store.layer(diff).is_none() {
-                let mut start = [0; 6];
-                let n = read_start(&mut reader, &mut start)?;
-                let compression = layer::Compression::detect(&start[..n]);
-                let whole = start[..n].chain(reader);
-                self.unpack_as(whole, compression, None, *diff).map_err(|e| Unloadable::Layer(name.clone(), Box::new(e)))?;
-            }
+            size += self.unpack_from(archive, name, *diff)?;
         }
         let names = names.into_iter().map(|name| Name { name, target: None }).collect();
         Ok(Prepared { record: parsed.into_record(ImageId::new(digest), size), names, config, _pins: pins })
+    }
+}
+
+impl Shared {
+    /// Brings a layer of an archive in unless it is there; answers its bytes in the archive.
+    pub(super) fn unpack_from(&self, archive: &mut Archive, name: &str, diff: DiffId) -> Result<u64, Unloadable> {
+        let mut reader = archive.reader(name)?;
+        let size = reader.limit();
+        if self.store.layer(&diff).is_none() {
+            let mut start = [0; 6];
+            let n = read_start(&mut reader, &mut start)?;
+            let compression = layer::Compression::detect(&start[..n]);
+            let whole = start[..n].chain(reader);
+            self.unpack_as(whole, compression, None, diff).map_err(|e| Unloadable::Layer(name.to_owned(), Box::new(e)))?;
+        }
+        Ok(size)
     }
 }
 
@@ -234,7 +243,7 @@ pub(super) fn read_start(reader: &mut impl Read, start: &mut [u8]) -> io::Result
 }
 
 /// The images of an OCI image layout that this machine can run (image-layout.md).
-fn layout(archive: &mut Archive) -> Result<Vec<Found>, Unloadable> {
+pub(super) fn layout(archive: &mut Archive) -> Result<Vec<Found>, Unloadable> {
     let index: Index = archive.json("index.json")?;
     let mut found = Vec::new();
     for entry in index.manifests.into_iter().take(1000) {

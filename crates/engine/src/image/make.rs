@@ -213,24 +213,43 @@ impl Shared {
     /// Writes the config, whose layers it is told here, and makes the image visible. `size`: bytes of its layers.
     pub(super) fn keep(
         &self,
-        mut document: Map<String, Value>,
+        document: Map<String, Value>,
         layers: &[DiffId],
         size: u64,
         names: Vec<ImageRef>,
     ) -> Result<ImageId, Unmakable> {
         let _pins = self.store.pin(layers);
-        let ids: Vec<String> = layers.iter().map(ToString::to_string).collect();
-        document.insert("rootfs".to_owned(), json!({"type": "layers", "diff_ids": ids}));
-        let bytes = serde_json::to_vec(&document).map_err(|e| Unmakable::Config(Some(e)))?;
-        let digest = Digest::Sha256(sha2::Sha256::digest(&bytes).into());
-        let id = ImageId::new(digest);
-        let record = config::parse(&bytes, layers.len())?.into_record(id, size + bytes.len() as u64);
+        let Draft { record, config } = Draft::new(document, layers, size)?;
+        let id = record.id;
         let names: Vec<Name> = names.into_iter().map(|name| Name { name, target: None }).collect();
         point("image.layers")?;
-        self.store.put_image(&record, &names, &[Document { digest, bytes: &bytes }])?;
+        self.store.put_image(&record, &names, &[Document { digest: *id.digest(), bytes: &config }])?;
         point("image.put")?;
         tracing::info!(image = %id, layers = layers.len(), "made");
         Ok(id)
+    }
+}
+
+/// An image that nobody sees yet, or ever.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) record: store::ImageRecord,
+    /// The bytes of its config.
+    pub(crate) config: Vec<u8>,
+}
+
+impl Draft {
+    /// Of a config, whose layers it is told here. `size`: bytes of the layers.
+    ///
+    /// # Errors
+    /// A config that is none.
+    pub(crate) fn new(mut document: Map<String, Value>, layers: &[DiffId], size: u64) -> Result<Self, Unmakable> {
+        let ids: Vec<String> = layers.iter().map(ToString::to_string).collect();
+        document.insert("rootfs".to_owned(), json!({"type": "layers", "diff_ids": ids}));
+        let config = serde_json::to_vec(&document).map_err(|e| Unmakable::Config(Some(e)))?;
+        let id = ImageId::new(Digest::Sha256(sha2::Sha256::digest(&config).into()));
+        let record = config::parse(&config, layers.len())?.into_record(id, size + config.len() as u64);
+        Ok(Self { record, config })
     }
 }
 

@@ -4,6 +4,7 @@ mod built;
 mod changes;
 mod config;
 mod describe;
+mod elsewhere;
 mod idmap;
 mod import;
 mod joint;
@@ -24,6 +25,7 @@ mod volume;
 
 use std::sync::Arc;
 
+pub use built::Known;
 pub use describe::{Footprint, HistoryEntry, ImageDetails};
 pub use make::{Commit, FromFiles};
 use model::{ErrorKind, ImageId};
@@ -33,13 +35,16 @@ pub use push::{PushPhase, PushProgress, PushRequest, Pushed};
 pub use registry::{Credentials, Hit, Platform, Secret};
 pub use remove::{Gone, PruneImages, Pruned};
 pub use rootfs::Durability;
+pub use save::Annotations;
 pub use view::ImageInfo;
 
 pub(crate) use built::{Basis, Pull};
 pub(crate) use changes::Changed;
 pub(crate) use config::Unusable as UnusableConfig;
+pub(crate) use elsewhere::{CarriedStep, Elsewhere, FIELD as CACHE_FIELD, draft as cache_draft, field as cache_field};
 pub(crate) use idmap::Idmap;
-pub(crate) use make::{Packed, Unmakable};
+pub(crate) use make::{Draft, Packed, Unmakable};
+pub(crate) use save::Unsavable;
 pub(crate) use pull::Unpack as PullError;
 pub(crate) use rootfs::Error as RootfsError;
 pub(crate) use volume::Error as VolumeError;

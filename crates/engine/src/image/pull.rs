@@ -160,7 +160,14 @@ impl Shared {
         Ok(id)
     }
 
-    async fn layer(self: &Arc<Self>, resolved: Arc<Resolved>, blob: Descriptor, diff: DiffId, image: String) -> Result<(), Error> {
+    /// Brings a layer in unless it is there, or joins who does; the caller has pinned it.
+    pub(super) async fn layer(
+        self: &Arc<Self>,
+        resolved: Arc<Resolved>,
+        blob: Descriptor,
+        diff: DiffId,
+        image: String,
+    ) -> Result<(), Error> {
         let report = Report { sender: self.pulls.progress.clone(), image: image.clone(), digest: blob.digest, total: blob.size };
         if self.store.layer(&diff).is_some() {
             report.say(Phase::Exists, blob.size);

@@ -17,7 +17,11 @@ use registry::{Content, Credentials, Document, Found, Target};
 use sha2::Digest as _;
 use store::NamedImage;
 
-use super::{Images, Shared, save};
+use super::{
+    Images, Shared,
+    make::Draft,
+    save::{self, Annotations},
+};
 use crate::{
     blocking::blocking,
     error::{About, Error, Step},
@@ -33,6 +37,8 @@ pub struct PushRequest {
     pub credentials: Credentials,
     /// For the registries that the image has been pulled from, by `HOST[:PORT]`.
     pub sources: BTreeMap<String, Credentials>,
+    /// Of the manifest that is made; with any, one is made even if the image came with one.
+    pub annotations: Annotations,
 }
 
 /// How far a layer of a push is.
@@ -96,6 +102,9 @@ struct Push<'p> {
     target: Target,
     name: ImageRef,
     sources: BTreeMap<String, Credentials>,
+    annotations: Annotations,
+    /// The config of an image that is not in the store, and is not to be.
+    draft: Option<Vec<u8>>,
     tell: &'p (dyn Fn(PushProgress) + Sync),
 }
 
@@ -116,7 +125,27 @@ impl Images {
         };
         let _pins = self.shared.store.pin(&image.record.layers);
         let target = self.shared.registry.target(&name, &request.credentials).await.step(about(), "push")?;
-        Push { shared: self.shared.clone(), image, target, name, sources: request.sources, tell }.run().await
+        let (shared, sources, annotations) = (self.shared.clone(), request.sources, request.annotations);
+        Push { shared, image, target, name, sources, annotations, draft: None, tell }.run().await
+    }
+
+    /// Pushes an image that is not in the store, whose layers the caller has pinned.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub(crate) async fn push_draft(
+        &self,
+        draft: Draft,
+        name: ImageRef,
+        credentials: &Credentials,
+        tell: &(dyn Fn(PushProgress) + Sync),
+    ) -> Result<Pushed, Error> {
+        let Draft { record, config } = draft;
+        let image = NamedImage { record, tags: Vec::new(), digests: Vec::new(), documents: Vec::new() };
+        let target = self.shared.registry.target(&name, credentials).await.step(About::Image(name.to_string()), "push")?;
+        let (shared, sources, annotations) = (self.shared.clone(), BTreeMap::new(), Annotations::new());
+        let push = Push { shared, image, target, name, sources, annotations, draft: Some(config), tell };
+        push.compressed(String::new()).await
     }
 }
 
@@ -126,7 +155,8 @@ impl Push<'_> {
     }
 
     async fn run(self) -> Result<Pushed, Error> {
-        let Some(known) = self.known().await else { return self.compressed(String::new()).await };
+        let known = if self.annotations.is_empty() { self.known().await } else { None };
+        let Some(known) = known else { return self.compressed(String::new()).await };
         match self.as_it_came(&known).await? {
             Ok(pushed) => Ok(pushed),
             Err(why) => {
@@ -268,13 +298,12 @@ impl Push<'_> {
             }
             layers.push(save::Entry::new(&blob.media_type, &blob.digest, blob.size));
         }
-        let id = *self.image.record.id.digest();
-        let shared = self.shared.clone();
-        let config = blocking(move || shared.store.blob(&id)).await.step(self.about(), "read config")?;
-        let config = Descriptor { media_type: MediaType::OciConfig, digest: id, size: config.len() as u64 };
+        let (id, size) = (*self.image.record.id.digest(), self.config().await?.len() as u64);
+        let config = Descriptor { media_type: MediaType::OciConfig, digest: id, size };
         self.document(&config).await?;
         let entry = save::Entry::new(&config.media_type, &config.digest, config.size);
-        let bytes = save::manifest(entry, layers).map_err(|e| Error::new(ErrorKind::Internal, self.about(), e.to_string()))?;
+        let bytes = save::manifest(entry, layers, self.annotations.clone());
+        let bytes = bytes.map_err(|e| Error::new(ErrorKind::Internal, self.about(), e.to_string()))?;
         let digest = Digest::Sha256(sha2::Sha256::digest(&bytes).into());
         let descriptor = Descriptor { media_type: MediaType::OciManifest, digest, size: bytes.len() as u64 };
         self.publish(descriptor, bytes.into(), note).await
@@ -283,9 +312,17 @@ impl Push<'_> {
     /// Uploads the config.
     async fn document(&self, config: &Descriptor) -> Result<(), Error> {
         let Found::Missing(upload) = self.target.find(config, None).await.step(self.about(), "push config")? else { return Ok(()) };
-        let (shared, digest) = (self.shared.clone(), config.digest);
-        let bytes = blocking(move || shared.store.blob(&digest)).await.step(self.about(), "read config")?;
+        let bytes = self.config().await?;
         self.target.upload(upload, &Content::Bytes(bytes.into()), &|_| ()).await.step(self.about(), "push config")
+    }
+
+    /// The bytes of the image's config.
+    async fn config(&self) -> Result<Vec<u8>, Error> {
+        if let Some(draft) = &self.draft {
+            return Ok(draft.clone());
+        }
+        let (shared, id) = (self.shared.clone(), self.image.record.id);
+        blocking(move || shared.store.blob(id.digest())).await.step(self.about(), "read config")
     }
 
     async fn send(&self, layer: DiffId, blob: &Descriptor, upload: registry::Upload, content: Content) -> Result<(), Error> {
@@ -304,6 +341,9 @@ impl Push<'_> {
         };
         failpoint::hit("push.manifest", self.about())?;
         self.target.publish(Some(tag.as_str()), &manifest, bytes.clone()).await.step(self.about(), "push manifest")?;
+        if self.draft.is_some() {
+            return Ok(Pushed { manifest, note });
+        }
         failpoint::hit("push.record", self.about())?;
         let (shared, record) = (self.shared.clone(), self.image.record.clone());
         let (name, digest) = (store::Name { name: self.name.clone(), target: Some(manifest.digest) }, manifest.digest);

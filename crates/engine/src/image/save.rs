@@ -10,12 +10,12 @@ use std::{
     io::Write,
 };
 
-use model::{At, DiffId, Digest, ErrorKind, ImageRef, MediaType};
+use model::{At, Descriptor, DiffId, Digest, ErrorKind, ImageRef, MediaType};
 use serde::Serialize;
 use sha2::Digest as _;
 use store::{LayerKind, NamedImage};
 
-use super::{Images, Shared, names, view};
+use super::{Images, Shared, make::Draft, names, view};
 use crate::{
     blocking::blocking,
     error::{About, Error},
@@ -78,11 +78,17 @@ struct Manifest {
     media_type: &'static str,
     config: Entry,
     layers: Vec<Entry>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
 }
 
+/// What a manifest says of its image beside what the image says itself.
+pub type Annotations = BTreeMap<String, String>;
+
 /// The bytes of an OCI manifest.
-pub(super) fn manifest(config: Entry, layers: Vec<Entry>) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&Manifest { schema_version: 2, media_type: "application/vnd.oci.image.manifest.v1+json", config, layers })
+pub(super) fn manifest(config: Entry, layers: Vec<Entry>, annotations: Annotations) -> serde_json::Result<Vec<u8>> {
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    serde_json::to_vec(&Manifest { schema_version: 2, media_type, config, layers, annotations })
 }
 
 #[derive(Serialize)]
@@ -106,6 +112,15 @@ struct Saved {
 struct Wanted {
     image: NamedImage,
     names: BTreeSet<ImageRef>,
+    /// Its config if that is not in the store.
+    config: Option<Vec<u8>>,
+    annotations: Annotations,
+}
+
+impl Wanted {
+    fn new(image: NamedImage, names: BTreeSet<ImageRef>) -> Self {
+        Self { image, names, config: None, annotations: Annotations::new() }
+    }
 }
 
 /// What goes into the archive under `blobs/`.
@@ -127,6 +142,23 @@ impl Images {
 }
 
 impl Images {
+    /// Writes an image that is not in the store, whose layers the caller has pinned, as an archive of the same form. Answers its
+    /// manifest. Blocks.
+    ///
+    /// # Errors
+    /// What writing says; the disk's.
+    pub(crate) fn save_draft(
+        &self,
+        draft: Draft,
+        names: BTreeSet<ImageRef>,
+        annotations: Annotations,
+        out: impl Write,
+    ) -> Result<Option<Descriptor>, Unsavable> {
+        let Draft { record, config } = draft;
+        let image = NamedImage { record, tags: Vec::new(), digests: Vec::new(), documents: Vec::new() };
+        self.shared.archive(&[Wanted { image, names, config: Some(config), annotations }], out)
+    }
+
     /// Whether something that is asked for is there to be saved.
     ///
     /// # Errors
@@ -154,7 +186,7 @@ impl Shared {
         let layers: Vec<DiffId> = images.iter().flat_map(|wanted| wanted.image.record.layers.iter().copied()).collect();
         // Held until the last byte is out: a removal meanwhile frees the layers afterwards.
         let _pins = self.store.pin(&layers);
-        self.archive(&images, out).map_err(|e| (None, e))
+        self.archive(&images, out).map(drop).map_err(|e| (None, e))
     }
 
     /// What a name asks for.
@@ -165,7 +197,7 @@ impl Shared {
             let of_it = |tag: &String| tag.parse().ok().filter(|tag: &ImageRef| tag.name() == repository);
             let all = self.store.images().into_iter().map(|image| {
                 let names = image.tags.iter().filter_map(of_it).collect();
-                Wanted { image, names }
+                Wanted::new(image, names)
             });
             let tagged: Vec<Wanted> = all.filter(|wanted| !wanted.names.is_empty()).collect();
             if !tagged.is_empty() {
@@ -178,23 +210,26 @@ impl Shared {
         let Some(image) = found else { return Vec::new() };
         // An id, or a name with a digest, is saved without a name: there is no tag to give back.
         let named = parsed.filter(|name| matches!(name.at, At::Tag(_)) && image.tags.contains(&name.to_string()));
-        vec![Wanted { image, names: named.into_iter().collect() }]
+        vec![Wanted::new(image, named.into_iter().collect())]
     }
 
-    fn archive(&self, images: &[Wanted], out: impl Write) -> Result<(), Unsavable> {
+    /// Answers what the last of them is in the archive.
+    fn archive(&self, images: &[Wanted], out: impl Write) -> Result<Option<Descriptor>, Unsavable> {
+        let mut last = None;
         let mut blobs: BTreeMap<Digest, Blob> = BTreeMap::new();
         let mut index = Index { schema_version: 2, media_type: "application/vnd.oci.image.index.v1+json", manifests: Vec::new() };
         let mut saved = Vec::new();
         for wanted in images {
             let record = &wanted.image.record;
-            let (config, layers) = self.describe(&wanted.image, &mut blobs)?;
+            let (config, layers) = self.describe(wanted, &mut blobs)?;
             saved.push(Saved {
                 config: path_of(record.id.digest()),
                 repo_tags: wanted.names.iter().map(ImageRef::familiar).collect(),
                 layers: record.layers.iter().map(|id| path_of(id.digest())).collect(),
             });
-            let manifest = manifest(config, layers)?;
+            let manifest = manifest(config, layers, wanted.annotations.clone())?;
             let digest = Digest::Sha256(sha2::Sha256::digest(&manifest).into());
+            last = Some(Descriptor { media_type: MediaType::OciManifest, digest, size: manifest.len() as u64 });
             let entry = Entry::new(&MediaType::OciManifest, &digest, manifest.len() as u64);
             index.manifests.extend(named_entries(&entry, &wanted.names));
             blobs.insert(digest, Blob::Document(manifest));
@@ -213,13 +248,14 @@ impl Shared {
         document(&mut archive, "manifest.json", &serde_json::to_vec(&saved)?)?;
         document(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         archive.finish()?;
-        Ok(())
+        Ok(last)
     }
 
     /// The descriptors of an image's config and layers, which are noted to be written.
-    fn describe(&self, image: &NamedImage, blobs: &mut BTreeMap<Digest, Blob>) -> Result<(Entry, Vec<Entry>), Unsavable> {
+    fn describe(&self, wanted: &Wanted, blobs: &mut BTreeMap<Digest, Blob>) -> Result<(Entry, Vec<Entry>), Unsavable> {
+        let image = &wanted.image;
         let id = image.record.id.digest();
-        let config = self.store.blob(id)?;
+        let config = wanted.config.clone().map_or_else(|| self.store.blob(id), Ok)?;
         let entry = Entry::new(&MediaType::OciConfig, id, config.len() as u64);
         blobs.insert(*id, Blob::Document(config));
         let mut layers = Vec::new();

@@ -1,0 +1,121 @@
+//! What becomes of a build, as clients ask for it.
+
+use std::{fs::File, path::Path};
+
+use api::creel as own;
+use engine::{
+    build::{BuildOutput, CacheFrom, CacheRequest, CacheTo, Extent, Wanted},
+    image::{Known, Platform},
+};
+use model::ImageRef;
+use tonic::{Status, Streaming as Incoming};
+
+use super::{archive::receive, creel, images::new_name, status};
+
+/// Outputs, caches, annotations of one build.
+const MOST: usize = 100;
+
+fn few(field: &str, count: usize) -> Result<(), Status> {
+    if count > MOST { Err(status::bad_field(field, &format!("more than {MOST}"))) } else { Ok(()) }
+}
+
+/// What the result becomes.
+pub(super) fn wanted(start: &own::BuildStart) -> Result<Wanted, Status> {
+    few("outputs", start.outputs.len())?;
+    few("annotations", start.annotations.len())?;
+    let outputs = start.outputs.iter().map(output).collect::<Result<Vec<_>, _>>()?;
+    let has_manifest = |output: &BuildOutput| matches!(output, BuildOutput::Push | BuildOutput::Archive(_));
+    if !start.annotations.is_empty() && !outputs.iter().any(has_manifest) {
+        let why = "only manifests have them, which are made for an archive (type=oci, type=docker,dest=) or a registry (--push)";
+        return Err(status::bad_field("annotations", why));
+    }
+    let annotations = start.annotations.clone().into_iter().collect();
+    Ok(Wanted { outputs, annotations })
+}
+
+fn output(asked: &own::BuildOutputTo) -> Result<BuildOutput, Status> {
+    few("outputs", asked.names.len())?;
+    let names = asked.names.iter().map(|name| new_name("outputs", name)).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<ImageRef> = names.into_iter().flatten().collect();
+    match asked.r#type.as_str() {
+        "oci" | "docker" => Ok(BuildOutput::Archive(names)),
+        _ if !names.is_empty() => Err(status::bad_field("outputs", "only archives have names of their own")),
+        "image" => Ok(BuildOutput::Image),
+        "registry" => Ok(BuildOutput::Push),
+        "tar" => Ok(BuildOutput::Files),
+        other => Err(status::bad_field("outputs", &format!("{other:?}: use image, registry, oci, docker or tar"))),
+    }
+}
+
+/// Who to be, by registry.
+pub(super) fn known(start: &own::BuildStart) -> Known {
+    let one = |(host, given): (&String, &own::Credentials)| (host.clone(), creel::credentials(Some(given.clone())));
+    start.credentials.iter().map(one).collect()
+}
+
+/// The platform, which can only be this machine's.
+pub(super) fn platform(start: &own::BuildStart) -> Result<(), Status> {
+    let host = Platform::host();
+    match creel::platform(&start.platform)? {
+        // What suits in both directions is the same.
+        Some(other) if host.suits(&other).is_none() || other.suits(&host).is_none() => {
+            Err(status::bad_field("platform", &format!("{other}: only {host}, this machine's, can be built for")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Steps of others, and where steps go. `archives`: see [`archives`].
+pub(super) fn cache(start: &own::BuildStart, archives: Vec<File>) -> Result<CacheRequest, Status> {
+    few("cache_from", start.cache_from.len())?;
+    few("cache_to", start.cache_to.len())?;
+    let mut cache = CacheRequest::default();
+    for to in &start.cache_to {
+        let extent = if to.max { Extent::Max } else { Extent::Min };
+        match to {
+            own::BuildCacheTo { inline: true, .. } => cache.inline = true,
+            own::BuildCacheTo { reference, .. } if reference.is_empty() => cache.to.push(CacheTo::Archive(extent)),
+            own::BuildCacheTo { reference, .. } => {
+                let name = new_name("cache_to", reference)?.ok_or_else(|| status::bad_field("cache_to", "no name"))?;
+                cache.to.push(CacheTo::Registry(name, extent));
+            }
+        }
+    }
+    let mut archives = archives.into_iter();
+    for from in &start.cache_from {
+        if from.reference.is_empty() {
+            let archive = archives.next().ok_or_else(|| status::bad_field("cache_from", "its archive is missing"))?;
+            cache.from.push(CacheFrom::Archive(archive));
+            continue;
+        }
+        let wrong = |e: model::ReferenceError| status::bad_field("cache_from", &e.to_string());
+        let name: ImageRef = from.reference.parse().map_err(wrong)?;
+        cache.from.push(CacheFrom::Registry(name));
+    }
+    Ok(cache)
+}
+
+/// The archives of steps that come before everything else, and the first message after them.
+pub(super) async fn archives(
+    pieces: &mut Incoming<own::BuildRequest>,
+    dir: &Path,
+) -> Result<(Vec<File>, own::BuildRequest), Status> {
+    let mut archives = Vec::new();
+    loop {
+        let message = pieces.message().await?.ok_or_else(|| status::bad_field("start", "missing"))?;
+        let Some(first) = message.cache else { return Ok((archives, message)) };
+        few("cache_from", archives.len() + 1)?;
+        let (mut early, mut over) = (Some(first.data), first.last);
+        let next = async || match early.take() {
+            Some(data) => Ok(Some(data)),
+            None if over => Ok(None),
+            None => {
+                let piece = pieces.message().await?.and_then(|message| message.cache);
+                let piece = piece.ok_or_else(|| status::bad_field("cache", "its last piece is missing"))?;
+                over = piece.last;
+                Ok(Some(piece.data))
+            }
+        };
+        archives.push(receive(next, dir).await?);
+    }
+}
