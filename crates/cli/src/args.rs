@@ -73,7 +73,7 @@ pub(crate) enum Command {
     /// Log out of a registry
     Logout(Logout),
     /// Make an image out of a Dockerfile
-    Build(crate::build::BuildOr),
+    Build(Box<crate::build::BuildOr>),
     /// Everything about builds
     #[command(subcommand, visible_alias = "buildx")]
     Builder(crate::build::Builder),

@@ -106,7 +106,7 @@ async fn command(arguments: Arguments) -> Result<Exit, Error> {
         Command::Import(args) => archive::import(&mut client, args).await,
         Command::Search(args) => inspect::search(&mut client, &format, &args).await,
         Command::Login(args) => login::login(&mut client, args).await,
-        Command::Build(args) => build::build_or(&mut client, args).await,
+        Command::Build(args) => build::build_or(&mut client, *args).await,
         Command::Builder(command) => build::builder(&mut client, command).await,
         Command::Commit(args) => commit::commit(&mut client, args).await,
         Command::Export(args) => commit::export(&mut client, args).await,

@@ -69,7 +69,7 @@ mod tests {
     fn parse(words: &[&str]) -> Result<BuildOr, clap::Error> {
         let words = ["creel", "build"].iter().chain(words);
         match Arguments::try_parse_from(words)?.command {
-            Command::Build(build) => Ok(build),
+            Command::Build(build) => Ok(*build),
             other => panic!("{other:?}"),
         }
     }

@@ -3,7 +3,9 @@
 mod agents;
 mod commands;
 mod context;
+mod files;
 pub(crate) mod kept;
+mod named;
 mod progress;
 mod secrets;
 
@@ -15,8 +17,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use api::creel::{BuildFailed, BuildRun, BuildStart, build_event::Event};
-use clap::{Args, ValueEnum};
+use api::creel::{BuildRun, BuildStart, CheckRequest, build_event::Event};
+use clap::Args;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -29,15 +31,8 @@ use crate::{
 
 /// The largest Dockerfile.
 const DOCKERFILE: u64 = 8 << 20;
-
-/// How a build shows what it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Progress {
-    /// Line by line
-    Plain,
-    /// Not at all
-    Quiet,
-}
+/// When everything is said to be made, in seconds since 1970.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// `creel build`
 #[derive(Args, Debug)]
@@ -90,8 +85,14 @@ pub(crate) struct Build {
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
     /// How to show what happens
-    #[arg(long, value_enum, default_value = "plain")]
-    progress: Progress,
+    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS", value_name = "HOW")]
+    progress: progress::Mode,
+    /// Build nothing, but say what may be meant otherwise in the Dockerfile
+    #[arg(long)]
+    check: bool,
+    /// What else FROM and --from mean: NAME=PATH or NAME=docker-image://IMAGE; may be given more than once
+    #[arg(long, value_name = "NAME=PLACE")]
+    build_context: Vec<String>,
     /// The directory that files are copied from; - is a Dockerfile or a tar on standard input
     path: String,
 }
@@ -101,14 +102,21 @@ struct Input {
     dockerfile: Vec<u8>,
     file: String,
     context: context::Context,
+    /// What the context leaves out, as text.
+    ignore: Vec<u8>,
 }
 
 /// Builds, and says what happens to standard error.
 pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Error> {
     let input = if args.path == "-" { from_stdin(&args)? } else { from_directory(&args)? };
-    let Input { dockerfile, file, context } = input;
+    if args.check {
+        return check(client, args, input).await;
+    }
+    let mut shown = progress::Shown::new(if args.quiet { progress::Mode::Quiet } else { args.progress })?;
+    let Input { dockerfile, file, context, ignore } = input;
     let sockets = agents::parse(&args.ssh)?;
     let run = Some(run(&args, &sockets)?);
+    let (contexts, directories) = named::parse(&args.build_context)?;
     let start = BuildStart {
         run,
         dockerfile,
@@ -120,38 +128,51 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
         pull: args.pull,
         labels: args.label.iter().map(|label| pair(label)).collect(),
         network: args.network,
+        ignore,
+        context: context.name()?,
+        contexts,
         ..BuildStart::default()
     };
+    let tags = start.tags.clone();
     let (pieces, stream) = mpsc::channel(4);
     let mut agents = (!sockets.is_empty()).then(|| agents::Agents::new(sockets, pieces.clone()));
-    let sending = tokio::task::spawn_blocking(move || context.send(start, &pieces));
-    let answer = client.builds.build(ReceiverStream::new(stream)).await;
-    // A context that cannot be read to its end is that, whatever the daemon made of its beginning.
-    if let Ok(Err(error)) = sending.await {
-        return Err(error);
-    }
-    let mut events = answer.map_err(error::daemon)?.into_inner();
-    let quiet = args.quiet || args.progress == Progress::Quiet;
-    let mut shown = progress::Plain::new();
-    while let Some(event) = events.message().await.map_err(error::daemon)? {
+    let (wanted, wants) = std::sync::mpsc::channel();
+    pieces.send(context::begin(start)).await.ok();
+    let contexts = std::iter::once(context).chain(directories).collect();
+    let mut sending = tokio::task::spawn_blocking(move || context::send(contexts, &pieces, &wants));
+    let mut events = client.builds.build(ReceiverStream::new(stream)).await.map_err(error::daemon)?.into_inner();
+    let mut sent = false;
+    loop {
+        let event = tokio::select! {
+            // A context that cannot be read to its end is that, whatever the daemon makes of its beginning.
+            Ok(Err(error)) = &mut sending, if !sent => return Err(error),
+            event = events.message() => event.map_err(error::daemon)?,
+        };
+        sent |= sending.is_finished();
+        let Some(event) = event else { break };
         match event.event {
             Some(Event::Built(built)) => {
                 if let Some(file) = &args.iidfile {
                     std::fs::write(file, &built.id).map_err(error::io(format!("write {}", file.display())))?;
                 }
+                shown.built()?;
                 if args.quiet {
                     output::print(&format!("{}\n", built.id))?;
+                } else if shown.is_plain() {
+                    output::print(&as_ever(&built.id, &tags))?;
                 }
                 return Ok(Exit(0));
             }
+            // Who does not listen has an error, which is told.
+            Some(Event::Wanted(files)) => drop(wanted.send(files)),
             Some(Event::Agent(piece)) => {
                 if let Some(agents) = &mut agents {
                     agents.take(piece);
                 }
             }
-            Some(Event::Failed(failed)) => return Err(Error::Words(told(&failed))),
-            Some(event) if !quiet => shown.show(&event)?,
-            _ => {}
+            Some(Event::Failed(failed)) => return Err(shown.failed(&failed)),
+            Some(event) => shown.event(&event)?,
+            None => {}
         }
     }
     Err(Error::Words("ERROR: the daemon ended the build without a word".to_owned()))
@@ -169,18 +190,44 @@ fn run(args: &Build, sockets: &agents::Sockets) -> Result<BuildRun, Error> {
     })
 }
 
-/// docker's words around what is wrong.
-fn told(failed: &BuildFailed) -> String {
-    format!("{}ERROR: failed to build: failed to solve: {}", failed.excerpt, failed.message)
+/// What scripts have looked for since there are builders: it is printed where docker prints line by line.
+fn as_ever(id: &str, tags: &[String]) -> String {
+    let tagged = tags.iter().map(|tag| {
+        let last = tag.rsplit('/').next().unwrap_or_default();
+        let latest = if last.contains([':', '@']) { "" } else { ":latest" };
+        format!("Successfully tagged {tag}{latest}\n")
+    });
+    format!("Successfully built {}\n{}", output::short(id), tagged.collect::<String>())
 }
 
-/// Without `=` it is the environment's, and nothing if that has none.
+/// `--check`: nothing is built. Findings are an error, as docker has it.
+async fn check(client: &mut Client, args: Build, input: Input) -> Result<Exit, Error> {
+    let Input { dockerfile, file, ignore, .. } = input;
+    if dockerfile.is_empty() {
+        return Err(Error::Refused {
+            name: "--check".into(),
+            why: "the Dockerfile is in an archive: unpack it, and give its directory",
+        });
+    }
+    let request = CheckRequest { dockerfile, file, args: arguments(&args.build_arg), target: args.target, ignore };
+    let found = client.builds.check(request).await.map_err(error::daemon)?.into_inner();
+    if found.failed.is_none() || !found.warnings.is_empty() {
+        output::print(&progress::checked(&found.warnings))?;
+    }
+    match found.failed {
+        Some(failed) => Err(progress::Shown::new(progress::Mode::Quiet)?.failed(&failed)),
+        None => Ok(Exit(u8::from(!found.warnings.is_empty()))),
+    }
+}
+
+/// Without `=` it is the environment's, and nothing if that has none. When everything is said to be made is always told.
 fn arguments(given: &[String]) -> BTreeMap<String, String> {
     let one = |text: &String| match text.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => std::env::var(text).ok().map(|value| (text.clone(), value)),
     };
-    given.iter().filter_map(one).collect()
+    let epoch = std::env::var(EPOCH).ok().map(|value| (EPOCH.to_owned(), value));
+    epoch.into_iter().chain(given.iter().filter_map(one)).collect()
 }
 
 fn pair(text: &str) -> (String, String) {
@@ -198,18 +245,18 @@ fn from_stdin(args: &Build) -> Result<Input, Error> {
     start.truncate(read);
     if context::is_archive(&start) {
         let file = args.file.clone().unwrap_or_else(|| "Dockerfile".to_owned());
-        return Ok(Input { dockerfile: Vec::new(), file, context: context::Context::Stdin(start) });
+        return Ok(Input { dockerfile: Vec::new(), file, context: context::Context::Stdin(start), ignore: Vec::new() });
     }
     if args.file.is_some() {
         return Err(Error::Refused { name: "build".into(), why: "standard input is no tar, and -f names a file of one" });
     }
     let mut rest = std::io::stdin().lock().take(DOCKERFILE + 1);
     rest.read_to_end(&mut start).map_err(error::io("read standard input"))?;
-    Ok(Input { dockerfile: nonempty(start)?, file: "Dockerfile".to_owned(), context: context::Context::Empty })
+    Ok(Input { dockerfile: nonempty(start)?, file: "Dockerfile".to_owned(), context: context::Context::Empty, ignore: Vec::new() })
 }
 
 fn from_directory(args: &Build) -> Result<Input, Error> {
-    if args.path.contains("://") || args.path.starts_with("git@") {
+    if named::is_remote(&args.path) {
         return Err(Error::Refused { name: args.path.clone(), why: "a URL: fetch it first, and give its directory" });
     }
     let root = PathBuf::from(&args.path);
@@ -223,24 +270,21 @@ fn from_directory(args: &Build) -> Result<Input, Error> {
             std::io::stdin().lock().take(DOCKERFILE + 1).read_to_end(&mut text).map_err(error::io("read standard input"))?;
             (text, PathBuf::from("Dockerfile"))
         }
-        Some(file) => (read(Path::new(file))?, PathBuf::from(file)),
+        Some(file) => (read(&root, Path::new(file))?, PathBuf::from(file)),
         None => {
             let known = ["Containerfile", "Dockerfile"].map(|name| root.join(name));
-            let file = known.iter().find(|file| file.exists()).unwrap_or(&known[1]);
-            (read(file)?, file.clone())
+            let file = known.iter().find(|file| file.symlink_metadata().is_ok()).unwrap_or(&known[1]);
+            (read(&root, file)?, file.clone())
         }
     };
-    let context = context::Context::directory(&root, &file)?;
+    let (context, ignore) = context::Context::directory(&root, &file)?;
     let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Input { dockerfile: nonempty(dockerfile)?, file, context })
+    Ok(Input { dockerfile: nonempty(dockerfile)?, file, context, ignore })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let what = || format!("failed to read dockerfile: open {}", path.display());
-    let file = std::fs::File::open(path).map_err(error::io(what()))?;
-    let mut text = Vec::new();
-    file.take(DOCKERFILE + 1).read_to_end(&mut text).map_err(error::io(what()))?;
-    Ok(text)
+fn read(root: &Path, path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = error::io(format!("failed to read dockerfile: open {}", path.display()));
+    context::read_inside(root, path, DOCKERFILE).map_err(failed)
 }
 
 fn nonempty(text: Vec<u8>) -> Result<Vec<u8>, Error> {

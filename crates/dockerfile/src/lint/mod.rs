@@ -14,7 +14,7 @@ pub use rules::Rule;
 use crate::{Dockerfile, Error, Ignore, Located, Stages};
 
 /// Findings in one Dockerfile; more are not looked for.
-const MOST: usize = 200;
+const MOST: usize = 100;
 /// Lines of comments that are looked at before an instruction.
 const COMMENTS: usize = 50;
 

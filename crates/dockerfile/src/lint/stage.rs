@@ -9,7 +9,7 @@ use super::{Known, Lint, parts, platform::Globals, rules, whole};
 use crate::{Base, Command, Copy, Dockerfile, Expander, Healthcheck, Heredoc, Instruction, Located, Stages, closest, from_of};
 
 /// Names that a misspelt one is compared with.
-const COMPARED: usize = 1000;
+const COMPARED: usize = 100;
 
 /// What is known at the end of a stage.
 #[derive(Clone, Debug, Default)]
