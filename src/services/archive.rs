@@ -15,11 +15,11 @@ const LIMIT: u64 = 128 << 30;
 
 /// Writes an archive to a file that is gone with the request, and unpacks it if it is compressed.
 pub(super) async fn receive(mut next: impl AsyncFnMut() -> Result<Option<Vec<u8>>, Status>, dir: &Path) -> Result<File, Status> {
-    let mut archive = Archive::new(dir).map_err(|e| status::of_archive(&e))?;
+    let mut archive = Archive::new(dir)?;
     while let Some(piece) = next().await? {
-        archive = blocking(move || archive.write(&piece)).await?.map_err(|e| status::of_archive(&e))?;
+        archive = archive.take(piece).await?;
     }
-    blocking(move || engine::unpacked(archive.file, &archive.dir, LIMIT)).await?.map_err(|e| status::of_engine(&e))
+    archive.whole().await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
@@ -28,7 +28,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// An archive that is being received: a file that does not grow beyond a limit.
 #[derive(Debug)]
-struct Archive {
+pub(super) struct Archive {
     file: File,
     dir: PathBuf,
     left: u64,
@@ -36,8 +36,19 @@ struct Archive {
 
 impl Archive {
     /// An empty one, below this directory.
-    fn new(dir: &Path) -> io::Result<Self> {
-        Ok(Self { file: engine::nameless(dir)?, dir: dir.to_owned(), left: LIMIT })
+    pub(super) fn new(dir: &Path) -> Result<Self, Status> {
+        let file = engine::nameless(dir).map_err(|e| status::of_archive(&e))?;
+        Ok(Self { file, dir: dir.to_owned(), left: LIMIT })
+    }
+
+    /// With the next piece.
+    pub(super) async fn take(self, piece: Vec<u8>) -> Result<Self, Status> {
+        blocking(move || self.write(&piece)).await?.map_err(|e| status::of_archive(&e))
+    }
+
+    /// All of it, from its beginning, unpacked.
+    pub(super) async fn whole(self) -> Result<File, Status> {
+        blocking(move || engine::unpacked(self.file, &self.dir, LIMIT)).await?.map_err(|e| status::of_engine(&e))
     }
 
     /// Takes the next piece. Blocks.

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use api::creel::{self as own, build_event, builds_server::Builds};
 use engine::{
     Engine,
-    build::{AgentConnection, Agents, BuildFailure, BuildNetwork, BuildRequest, BuildWarning, CheckRequest, Kept, KeptKind, PruneBuilds, RunOptions, SecretValue, StepEnd, {BuildEvent},
+    build::{
+        AgentConnection, Agents, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuildWarning, Built, CheckRequest, Kept,
+        KeptKind, PruneBuilds, RunOptions, SecretValue, StepEnd,
+    },
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,11 +16,11 @@ use tonic::{Request, Response, Status, Streaming as Incoming};
 
 use super::{
     agents::relay,
-    archive::receive,
     containers::{extra_host, limits},
+    contexts::{Events, Parts, contexts},
     image::trim_soon,
     images::{new_name, tell},
-    status,
+    outputs, status,
     stream::Streaming,
 };
 
@@ -40,9 +43,9 @@ impl BuildsService {
         Self { engine }
     }
 
-    async fn received(&self, pieces: &mut Incoming<own::BuildRequest>) -> Result<(BuildRequest, Option<Connections>), Status> {
-        let first = pieces.message().await?.ok_or_else(|| status::bad_field("start", "missing"))?;
-        let start = first.start.ok_or_else(|| status::bad_field("start", "missing"))?;
+    async fn received(&self, mut pieces: Incoming<own::BuildRequest>, events: &Events) -> Result<Received, Status> {
+        let (archives, first) = outputs::archives(&mut pieces, &self.engine.info().config.root).await?;
+        let (mut start, mut parts) = Parts::begin(first, pieces)?;
         if start.tags.len() > NAMES {
             return Err(status::bad_field("tags", &format!("more than {NAMES}")));
         }
@@ -53,22 +56,16 @@ impl BuildsService {
             "host" => BuildNetwork::Host,
             _ => return Err(status::bad_field("network", "use default, none or host")),
         };
-        let (run, connections) = run_options(start.run.unwrap_or_default())?;
-        let (mut early, mut whole) = (Some(first.data), first.whole);
-        let next = async || match early.take() {
-            Some(data) => Ok(Some(data)),
-            None if whole => Ok(None),
-            None => {
-                let piece = pieces.message().await?;
-                whole = piece.as_ref().is_none_or(|piece| piece.whole);
-                Ok(piece.map(|piece| piece.data))
-            }
-        };
-        let context = receive(next, &self.engine.info().config.root).await?;
+        outputs::platform(&start)?;
+        let (wanted, known) = (outputs::wanted(&start)?, outputs::known(&start));
+        let cache = outputs::cache(&start, archives)?;
+        let (run, connections) = run_options(start.run.take().unwrap_or_default())?;
+        let (context, contexts) = contexts(&self.engine, &start, &mut parts, events).await?;
         let request = BuildRequest {
             dockerfile: Some(start.dockerfile).filter(|text| !text.is_empty()),
             file: start.file,
             context,
+            contexts,
             names: names.into_iter().flatten().collect(),
             args: start.args.into_iter().collect(),
             target: start.target,
@@ -77,7 +74,13 @@ impl BuildsService {
             labels: start.labels.into_iter().collect(),
             network,
             ignore: start.ignore,
-        })
+            run,
+            credentials: known,
+            no_cache_filter: start.no_cache_filter,
+            wanted,
+            cache,
+        };
+        Ok((request, connections, parts))
     }
 }
 
@@ -88,11 +91,18 @@ impl Builds for BuildsService {
     type BuildStream = Streaming<own::BuildEvent>;
 
     async fn build(&self, request: Request<Incoming<own::BuildRequest>>) -> Answer<Self::BuildStream> {
-        let mut pieces = request.into_inner();
-        let (request, connections) = self.received(&mut pieces).await?;
         let (sender, events) = mpsc::channel(WAITING);
-        let engine = self.engine.clone();
+        let (service, engine) = (self.clone(), self.engine.clone());
         tokio::spawn(async move {
+            // What is there of the context is said while it is received.
+            let received = tokio::select! {
+                received = service.received(request.into_inner(), &sender) => received,
+                () = sender.closed() => return,
+            };
+            let (request, connections, pieces) = match received {
+                Ok((request, connections, parts)) => (request, connections, parts.rest()),
+                Err(status) => return drop(sender.send(Err(status)).await),
+            };
             let relaying = async {
                 if let Some(connections) = connections {
                     relay(connections, pieces, sender.clone()).await;
@@ -126,6 +136,9 @@ impl Builds for BuildsService {
         Ok(Response::new(own::KeptResponse { things }))
     }
 }
+
+/// What is asked for, and what is left of the client's stream.
+type Received = (BuildRequest, Option<Connections>, Parts);
 
 /// Connections of programs to agents.
 type Connections = mpsc::Receiver<AgentConnection>;
@@ -167,22 +180,32 @@ async fn run(engine: &Engine, request: BuildRequest, sender: mpsc::Sender<Result
         () = sender.closed() => return,
     };
     let last = match built {
-        Ok(id) => {
+        Ok(built) => {
             trim_soon();
-            for name in &names {
-                tell(engine, "tag", id, name.familiar());
+            if let (Some(id), true) = (built.image, built.kept) {
+                names.iter().for_each(|name| tell(engine, "tag", id, name.familiar()));
             }
-            build_event::Event::Built(own::BuiltImage { id: id.to_string() })
+            build_event::Event::Built(image(&built))
         }
         Err(failure) => build_event::Event::Failed(failed(failure)),
     };
     sender.send(Ok(own::BuildEvent { event: Some(last) })).await.ok();
 }
 
+fn image(built: &Built) -> own::BuiltImage {
+    let mut image = own::BuiltImage { id: built.image.map(|id| id.to_string()).unwrap_or_default(), ..Default::default() };
+    if let Some(manifest) = &built.manifest {
+        (image.digest, image.size) = (manifest.digest.to_string(), manifest.size);
+        image.media_type = manifest.media_type.to_string();
+    }
+    image
+}
+
 fn said(event: BuildEvent) -> own::BuildEvent {
     let event = match event {
         BuildEvent::Begun { step, title } => build_event::Event::Begun(own::BuildStep { step, title }),
         BuildEvent::Output { step, data } => build_event::Event::Output(own::BuildOutput { step, data }),
+        BuildEvent::Exported { output, data } => build_event::Event::Exported(own::BuildExported { output, data }),
         BuildEvent::Done { step, took, end } => {
             let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
             let (cached, canceled) = (end == StepEnd::Cached, end == StepEnd::Canceled);

@@ -10,7 +10,7 @@ use engine::{
 use model::ImageRef;
 use tonic::{Status, Streaming as Incoming};
 
-use super::{archive::receive, creel, images::new_name, status};
+use super::{archive::Archive, creel, images::new_name, status};
 
 /// Outputs, caches, annotations of one build.
 const MOST: usize = 100;
@@ -105,17 +105,13 @@ pub(super) async fn archives(
         let message = pieces.message().await?.ok_or_else(|| status::bad_field("start", "missing"))?;
         let Some(first) = message.cache else { return Ok((archives, message)) };
         few("cache_from", archives.len() + 1)?;
-        let (mut early, mut over) = (Some(first.data), first.last);
-        let next = async || match early.take() {
-            Some(data) => Ok(Some(data)),
-            None if over => Ok(None),
-            None => {
-                let piece = pieces.message().await?.and_then(|message| message.cache);
-                let piece = piece.ok_or_else(|| status::bad_field("cache", "its last piece is missing"))?;
-                over = piece.last;
-                Ok(Some(piece.data))
-            }
-        };
-        archives.push(receive(next, dir).await?);
+        let (mut archive, mut over) = (Archive::new(dir)?.take(first.data).await?, first.last);
+        while !over {
+            let piece = pieces.message().await?.and_then(|message| message.cache);
+            let piece = piece.ok_or_else(|| status::bad_field("cache_from", "its last piece is missing"))?;
+            over = piece.last;
+            archive = archive.take(piece.data).await?;
+        }
+        archives.push(archive.whole().await?);
     }
 }

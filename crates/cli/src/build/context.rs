@@ -1,20 +1,25 @@
-//! The context on its way to the daemon: a directory as a tar, without what `.dockerignore` leaves out.
+//! Contexts on their way to the daemon: a tar as it is, of a directory what the daemon lacks, without what `.dockerignore` leaves
+//! out.
 
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use api::creel::{BuildRequest, BuildStart};
+use api::creel::{BuildRequest, BuildStart, ContextWanted};
 use dockerfile::Ignore;
 use tokio::sync::mpsc;
 
+use super::files::Files;
 use crate::error::{self, Error};
 
 /// Bytes of an archive in one message.
 const PIECE: usize = 1 << 20;
+/// Files of a list in one message.
+const FILES: usize = 1000;
+/// Bytes of a `.dockerignore`, and some more.
+const IGNORE: u64 = 2 << 20;
 /// Enough of an archive to know it as one.
 pub(super) const START: usize = 512;
 /// Where tar says that it is tar.
@@ -52,129 +57,107 @@ pub(super) fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usiz
 
 impl Context {
     /// A directory, with the patterns of `FILE.dockerignore`, `.containerignore` or `.dockerignore`, whichever is there first.
-    pub(super) fn directory(root: &Path, dockerfile: &Path) -> Result<Self, Error> {
+    /// Answers their text too.
+    pub(super) fn directory(root: &Path, dockerfile: &Path) -> Result<(Self, Vec<u8>), Error> {
         let mut beside = dockerfile.as_os_str().to_owned();
         beside.push(".dockerignore");
         let known = [PathBuf::from(beside), root.join(".containerignore"), root.join(".dockerignore")];
-        let Some(file) = known.iter().find(|file| file.exists()) else {
-            return Ok(Self::Directory(root.to_owned(), Ignore::default()));
+        let Some(file) = known.iter().find(|file| file.symlink_metadata().is_ok()) else {
+            return Ok((Self::Directory(root.to_owned(), Ignore::default()), Vec::new()));
         };
-        let text = fs::read(file).map_err(error::io(format!("read {}", file.display())))?;
+        let text = read_inside(root, file, IGNORE).map_err(error::io(format!("read {}", file.display())))?;
         let ignore = Ignore::parse(&text).map_err(|e| Error::Words(format!("ERROR: {}: {e}", file.display())))?;
-        Ok(Self::Directory(root.to_owned(), ignore))
+        Ok((Self::Directory(root.to_owned(), ignore), text))
     }
 
-    /// Sends it as messages, the first one with `start`. Blocks. Ends early, without an error, when nobody listens any more: the
-    /// daemon's answer then says why.
-    pub(super) fn send(self, start: BuildStart, to: &mpsc::Sender<BuildRequest>) -> Result<(), Error> {
-        let mut pieces = Pieces { to, start: Some(start), piece: Vec::with_capacity(PIECE) };
-        let sent = match self {
-            Self::Empty => tar::Builder::new(&mut pieces).into_inner().map(drop),
-            Self::Stdin(beginning) => {
-                let mut all = beginning.chain(io::stdin().lock());
-                io::copy(&mut all, &mut pieces).map(drop)
-            }
-            Self::Directory(root, ignore) => {
-                let mut archive = tar::Builder::new(&mut pieces);
-                archive.follow_symlinks(false);
-                walk(&mut archive, &root, "", &ignore).and_then(|()| archive.into_inner().map(drop))
-            }
-        };
-        match sent.and_then(|()| pieces.last()) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(error::io("read the context")),
-        }
+    /// What it is compared with; empty: it is sent as it is.
+    pub(super) fn name(&self) -> Result<String, Error> {
+        let Self::Directory(root, _) = self else { return Ok(String::new()) };
+        let whole = fs::canonicalize(root).map_err(error::io(format!("path {:?}", root.display())))?;
+        Ok(whole.to_string_lossy().into_owned())
     }
 }
 
-/// What is in a directory, by name. A directory that is left out may have something in it that is not.
-fn walk(archive: &mut tar::Builder<impl Write>, root: &Path, below: &str, ignore: &Ignore) -> io::Result<()> {
-    let mut entries = fs::read_dir(root.join(below))?.collect::<io::Result<Vec<_>>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let name = entry.file_name();
-        let shown = || entry.path().display().to_string();
-        let name = name.to_str().ok_or_else(|| io::Error::other(format!("{}: its name is not UTF-8", shown())))?;
-        let path = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
-        let found = entry.metadata().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", shown())))?;
-        let excluded = ignore.excludes(&path);
-        if excluded && !(found.is_dir() && ignore.may_keep_below(&path)) {
-            continue;
-        }
-        if name.starts_with(".wh.") {
-            return Err(io::Error::other(format!("{}: in a layer such a name means that something is gone", shown())));
-        }
-        if found.is_dir() {
-            if !excluded {
-                archive.append_data(&mut header(&found), format!("{path}/"), io::empty())?;
-            }
-            walk(archive, root, &path, ignore)?;
-        } else if found.is_symlink() {
-            let target = fs::read_link(entry.path())?;
-            archive.append_link(&mut header(&found), &path, target)?;
-        } else if found.is_file() {
-            let file = fs::File::open(entry.path()).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", shown())))?;
-            append(archive, &found, &path, file)?;
-        } else if !found.file_type().is_socket() {
-            return Err(io::Error::other(format!("{}: neither a file nor a directory nor a link", shown())));
-        }
+/// Reads a file. One that is in the context must not lead out of it: whoever has made the context is not to be shown what only the
+/// builder can read.
+pub(super) fn read_inside(root: &Path, file: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let (root, whole) = (fs::canonicalize(root)?, fs::canonicalize(file)?);
+    let parent = fs::canonicalize(file.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")))?;
+    if (parent.starts_with(&root) || file.starts_with(&root)) && !whole.starts_with(&root) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is a link that leads out of the build context"));
     }
-    Ok(())
+    if !fs::metadata(&whole)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    let mut text = Vec::new();
+    fs::File::open(whole)?.take(most + 1).read_to_end(&mut text)?;
+    Ok(text)
 }
 
-/// A file that grows meanwhile is sent as long as it was; one that shrinks is an error.
-fn append(archive: &mut tar::Builder<impl Write>, found: &fs::Metadata, path: &str, file: fs::File) -> io::Result<()> {
-    let mut limited = Exactly { file, left: found.len() };
-    archive.append_data(&mut header(found), path, &mut limited)
-}
+/// What the daemon has said to a list of files.
+pub(super) type Wanted = std::sync::mpsc::Receiver<ContextWanted>;
 
-struct Exactly {
-    file: fs::File,
-    left: u64,
-}
-
-impl Read for Exactly {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let read = self.file.read(&mut buffer[..most])?;
-        if read == 0 && most > 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file has become shorter while it was read"));
-        }
-        self.left -= read as u64;
-        Ok(read)
+/// Sends contexts as messages. Blocks. Ends early, without an error, when nobody listens any more: the daemon's answer then says
+/// why.
+pub(super) fn send(contexts: Vec<Context>, to: &mpsc::Sender<BuildRequest>, wanted: &Wanted) -> Result<(), Error> {
+    let mut pieces = Pieces { to, piece: Vec::with_capacity(PIECE) };
+    let sent = contexts.into_iter().try_for_each(|context| pieces.context(context, wanted));
+    match sent {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(error::io("read the context")),
     }
 }
 
-/// Mode, size and time of a file; it is root's.
-fn header(found: &fs::Metadata) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_metadata(found);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mode(found.mode() & 0o7777);
-    header.set_size(if found.is_file() { found.len() } else { 0 });
-    header
+/// The first message.
+pub(super) fn begin(start: BuildStart) -> BuildRequest {
+    BuildRequest { start: Some(start), ..BuildRequest::default() }
 }
 
 /// An archive on its way to the daemon, from a blocking thread.
 struct Pieces<'t> {
     to: &'t mpsc::Sender<BuildRequest>,
-    start: Option<BuildStart>,
     piece: Vec<u8>,
 }
 
 impl Pieces<'_> {
-    fn last(&mut self) -> io::Result<()> {
+    fn context(&mut self, context: Context, wanted: &Wanted) -> io::Result<()> {
+        match context {
+            Context::Empty => tar::Builder::new(&mut *self).into_inner().map(drop)?,
+            Context::Stdin(beginning) => {
+                let mut all = beginning.chain(io::stdin().lock());
+                io::copy(&mut all, self).map(drop)?;
+            }
+            Context::Directory(root, ignore) => {
+                let files = Files::read(&root, &ignore)?;
+                for list in files.list.chunks(FILES) {
+                    self.message(BuildRequest { files: list.to_vec(), ..BuildRequest::default() })?;
+                }
+                self.whole()?;
+                let ContextWanted { files: wanted } = wanted.recv().map_err(|_| gone())?;
+                files.archive(&wanted, &mut *self)?;
+            }
+        }
+        self.whole()
+    }
+
+    /// What has been sent so far is a part.
+    fn whole(&mut self) -> io::Result<()> {
         self.send()?;
-        let sent = self.to.blocking_send(BuildRequest { whole: true, ..BuildRequest::default() });
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the daemon listens no longer"))
+        self.message(BuildRequest { whole: true, ..BuildRequest::default() })
     }
 
     fn send(&mut self) -> io::Result<()> {
         let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let sent = self.to.blocking_send(BuildRequest { start: self.start.take(), data, ..BuildRequest::default() });
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the daemon listens no longer"))
+        if data.is_empty() { Ok(()) } else { self.message(BuildRequest { data, ..BuildRequest::default() }) }
     }
+
+    fn message(&self, message: BuildRequest) -> io::Result<()> {
+        self.to.blocking_send(message).map_err(|_| gone())
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the daemon listens no longer")
 }
 
 impl Write for Pieces<'_> {
@@ -197,30 +180,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_is_not_sent() {
+    fn links_out_of_the_context_are_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        fs::create_dir_all(at("node_modules/keep")).unwrap();
-        fs::create_dir_all(at("src")).unwrap();
-        for file in ["node_modules/x", "node_modules/keep/y", "src/main", "secret.key"] {
-            fs::write(at(file), file).unwrap();
-        }
-        std::os::unix::fs::symlink("/etc/shadow", at("link")).unwrap();
-        fs::write(at(".dockerignore"), "node_modules\n!node_modules/keep\n*.key\n.dockerignore\n").unwrap();
-        let Context::Directory(root, ignore) = Context::directory(dir.path(), &at("Dockerfile")).unwrap() else { panic!() };
-        let mut archive = tar::Builder::new(Vec::new());
-        walk(&mut archive, &root, "", &ignore).unwrap();
-        let bytes = archive.into_inner().unwrap();
-        let mut names = Vec::new();
-        for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
-            let entry = entry.unwrap();
-            names.push((entry.path().unwrap().display().to_string(), entry.header().entry_type().is_symlink()));
-            assert_eq!(entry.header().uid().unwrap(), 0);
-        }
-        let names: Vec<_> = names.iter().map(|(name, link)| (name.trim_end_matches('/'), *link)).collect();
-        let wanted =
-            [("link", true), ("node_modules/keep", false), ("node_modules/keep/y", false), ("src", false), ("src/main", false)];
-        assert_eq!(names, wanted);
+        fs::create_dir(at("context")).unwrap();
+        fs::write(at("secret"), "root only").unwrap();
+        fs::write(at("context/real"), "FROM a").unwrap();
+        std::os::unix::fs::symlink("../secret", at("context/Dockerfile")).unwrap();
+        std::os::unix::fs::symlink("real", at("context/inside")).unwrap();
+        std::os::unix::fs::symlink(at("secret"), at("context/.dockerignore")).unwrap();
+        let read = |name: &str| read_inside(&at("context"), &at(name), 100);
+        assert!(read("context/Dockerfile").unwrap_err().to_string().contains("leads out of the build context"));
+        assert_eq!(read("context/inside").unwrap(), b"FROM a");
+        assert_eq!(read("secret").unwrap(), b"root only", "whoever names a file outside means it");
+        let told = Context::directory(&at("context"), &at("context/real")).unwrap_err().to_string();
+        assert!(told.contains(".dockerignore"), "{told}");
     }
 
     #[test]

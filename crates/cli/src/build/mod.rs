@@ -1,11 +1,14 @@
 //! `creel build`: a Dockerfile and its context become an image.
 
 mod agents;
+mod caches;
 mod commands;
 mod context;
+mod credentials;
 mod files;
 pub(crate) mod kept;
 mod named;
+mod outputs;
 mod progress;
 mod secrets;
 
@@ -78,6 +81,10 @@ pub(crate) struct Build {
     ulimit: Vec<String>,
     #[command(flatten)]
     limits: LimitFlags,
+    #[command(flatten)]
+    outputs: outputs::OutputFlags,
+    #[command(flatten)]
+    caches: caches::CacheFlags,
     /// Print the image's id and nothing else
     #[arg(short, long)]
     quiet: bool,
@@ -117,7 +124,7 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
     let sockets = agents::parse(&args.ssh)?;
     let run = Some(run(&args, &sockets)?);
     let (contexts, directories) = named::parse(&args.build_context)?;
-    let start = BuildStart {
+    let mut start = BuildStart {
         run,
         dockerfile,
         file,
@@ -133,13 +140,24 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
         contexts,
         ..BuildStart::default()
     };
+    let (layouts, sinks) = args.caches.ask(&mut start)?;
+    let mut outputs = outputs::Outputs::ask(&args.outputs, &mut start, sinks)?;
+    start.credentials = credentials::known(&start)?;
+    if let Some(file) = &args.iidfile {
+        // One of an earlier build is not taken for this one's.
+        std::fs::remove_file(file).ok();
+    }
     let tags = start.tags.clone();
     let (pieces, stream) = mpsc::channel(4);
     let mut agents = (!sockets.is_empty()).then(|| agents::Agents::new(sockets, pieces.clone()));
     let (wanted, wants) = std::sync::mpsc::channel();
     pieces.send(context::begin(start)).await.ok();
     let contexts = std::iter::once(context).chain(directories).collect();
-    let mut sending = tokio::task::spawn_blocking(move || context::send(contexts, &pieces, &wants));
+    let mut sending = tokio::task::spawn_blocking(move || {
+        layouts.send(&pieces)?;
+        pieces.blocking_send(context::begin(start)).ok();
+        context::send(contexts, &pieces, &wants)
+    });
     let mut events = client.builds.build(ReceiverStream::new(stream)).await.map_err(error::daemon)?.into_inner();
     let mut sent = false;
     loop {
@@ -151,11 +169,16 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
         sent |= sending.is_finished();
         let Some(event) = event else { break };
         match event.event {
+            Some(Event::Exported(piece)) => outputs.take(piece).await?,
             Some(Event::Built(built)) => {
-                if let Some(file) = &args.iidfile {
+                outputs.finish(&built).await?;
+                if let Some(file) = args.iidfile.as_ref().filter(|_| !built.id.is_empty()) {
                     std::fs::write(file, &built.id).map_err(error::io(format!("write {}", file.display())))?;
                 }
                 shown.built()?;
+                if built.id.is_empty() {
+                    return Ok(Exit(0));
+                }
                 if args.quiet {
                     output::print(&format!("{}\n", built.id))?;
                 } else if shown.is_plain() {

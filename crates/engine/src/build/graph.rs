@@ -28,7 +28,6 @@ use crate::{
     Inner,
     blocking::blocking,
     error::{About, Error, Step as _},
-    image::Packed,
 };
 
 /// Steps of one build that run at the same time, on a machine with fewer cores: they wait for networks too.

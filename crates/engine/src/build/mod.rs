@@ -48,7 +48,7 @@ use crate::{
     Engine, Inner,
     blocking::blocking,
     error::{About, Error, Step},
-    image::{ImageInfo, Known, Packed},
+    image::{ImageInfo, Known},
 };
 
 /// The largest Dockerfile.
