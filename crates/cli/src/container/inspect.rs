@@ -94,26 +94,8 @@ async fn volume(client: &mut Client, name: &str) -> Result<Value, tonic::Status>
 }
 
 async fn network(client: &mut Client, name: &str) -> Result<Value, tonic::Status> {
-    let found = client.networks.inspect(NetworkRef { network: name.to_owned() }).await?.into_inner();
-    let pools = found.subnets.iter().enumerate();
-    let pools = pools.map(|(n, subnet)| json!({"Subnet": subnet, "Gateway": found.gateways.get(n).cloned().unwrap_or_default()}));
-    let member = |member: &api::creel::network::Member| {
-        let end = json!({"Name": member.name, "IPv4Address": member.ip, "IPv6Address": member.ip6, "MacAddress": member.mac});
-        (member.container_id.clone(), end)
-    };
-    Ok(json!({
-        "Name": found.name,
-        "Id": found.id,
-        "Created": time::rfc3339(found.created_at),
-        "Scope": "local",
-        "Driver": found.driver,
-        "EnableIPv6": found.ipv6,
-        "IPAM": {"Driver": "default", "Config": pools.collect::<Vec<_>>()},
-        "Internal": found.internal,
-        "Containers": found.members.iter().map(member).collect::<Map<_, _>>(),
-        "Options": found.options,
-        "Labels": found.labels,
-    }))
+    let found = client.networks.inspect(NetworkRef { network: name.to_owned() }).await?;
+    Ok(crate::network::value(&found.into_inner()))
 }
 
 /// A container with docker's names for everything.
