@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     pub builds: crate::build::cache::Cache,
     pub caches: Arc<crate::build::caches::Caches>,
     pub contexts: crate::build::contexts::Contexts,
+    /// What URLs of ADD stood for.
+    pub seen: crate::build::fetch::Seen,
 }
 
 /// What a person wants to know of an engine.
@@ -360,6 +362,7 @@ impl Inner {
                 builds: crate::build::cache::Cache::new(store.clone()),
                 caches: Arc::new(crate::build::caches::Caches::new(store.clone())),
                 contexts: crate::build::contexts::Contexts::new(store.clone()),
+                seen: Default::default(),
                 config: opened,
                 store,
                 network,

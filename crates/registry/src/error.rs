@@ -29,6 +29,8 @@ pub enum Step {
     Search,
     /// Show credentials.
     Login,
+    /// Fetch a file that is no registry's.
+    File,
 }
 
 impl fmt::Display for Step {
@@ -44,6 +46,7 @@ impl fmt::Display for Step {
             Self::Tags => "list tags of",
             Self::Search => "search",
             Self::Login => "log in to",
+            Self::File => "fetch",
         })
     }
 }

@@ -274,11 +274,11 @@ fn challenges(headers: &HeaderMap) -> Result<Vec<crate::Challenge>, Failure> {
     Ok(all)
 }
 
-fn is_redirect(status: StatusCode) -> bool {
+pub(crate) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn redirect(from: &Url, headers: &HeaderMap, count: &mut usize) -> Result<Url, Failure> {
+pub(crate) fn redirect(from: &Url, headers: &HeaderMap, count: &mut usize) -> Result<Url, Failure> {
     *count += 1;
     if *count > MOST_REDIRECTS {
         return Err(Failure::Redirect(RedirectError::TooMany));
@@ -334,7 +334,7 @@ fn parse_retry_after(text: &str) -> Option<Duration> {
 }
 
 /// Seconds since 1970 of an IMF-fixdate (`Sun, 06 Nov 1994 08:49:37 GMT`), the one form that may be sent.
-fn parse_http_date(text: &str) -> Option<u64> {
+pub(crate) fn parse_http_date(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let words: Vec<&str> = text.split(' ').collect();
     let [_, day, month, year, clock, "GMT"] = words.as_slice() else { return None };

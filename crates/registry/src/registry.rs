@@ -5,9 +5,9 @@ use std::{fmt, sync::Arc};
 use model::{Descriptor, Host, ImageRef};
 
 use crate::{
-    BlobReader, Config, Credentials, Error, Hit, Platform, Resolved, Source, Step, Target,
+    BlobReader, Config, Credentials, Error, Fetching, Hit, Platform, Resolved, Source, Step, Target, Url, Version,
     client::Clients,
-    list, resolve,
+    fetch, list, resolve,
     source::{Name, Session, Shared},
     token::{Access, Tokens},
 };
@@ -101,6 +101,14 @@ impl Registry {
         let name = Name { registry: host, repository: "" };
         let session = Arc::new(Session::open(&self.shared, name, Access::Pull, credentials).await?);
         session.ask_server(Step::Login, host.to_string(), |number| list::check(&session, number)).await
+    }
+
+    /// Asks any HTTP server for a file of at most `most` bytes; `None`: it is still the version that is `known`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn fetch(&self, url: &Url, known: Option<&Version>, most: u64) -> Result<Option<Fetching>, Error> {
+        fetch::fetch(&self.shared, url, known, most).await
     }
 
     #[cfg(test)]

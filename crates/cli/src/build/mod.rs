@@ -101,6 +101,8 @@ pub(crate) struct Build {
     #[arg(long, value_name = "NAME=PLACE")]
     build_context: Vec<String>,
     /// The directory that files are copied from; - is a Dockerfile or a tar on standard input
+    // Empty only beside another command, which needs none.
+    #[arg(required = true, default_value = "", hide_default_value = true)]
     path: String,
 }
 
@@ -142,6 +144,7 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
     };
     let (layouts, sinks) = args.caches.ask(&mut start)?;
     let mut outputs = outputs::Outputs::ask(&args.outputs, &mut start, sinks)?;
+    let is_piped = outputs.is_piped();
     start.credentials = credentials::known(&start)?;
     if let Some(file) = &args.iidfile {
         // One of an earlier build is not taken for this one's.
@@ -151,7 +154,6 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
     let (pieces, stream) = mpsc::channel(4);
     let mut agents = (!sockets.is_empty()).then(|| agents::Agents::new(sockets, pieces.clone()));
     let (wanted, wants) = std::sync::mpsc::channel();
-    pieces.send(context::begin(start)).await.ok();
     let contexts = std::iter::once(context).chain(directories).collect();
     let mut sending = tokio::task::spawn_blocking(move || {
         layouts.send(&pieces)?;
@@ -163,10 +165,15 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
     loop {
         let event = tokio::select! {
             // A context that cannot be read to its end is that, whatever the daemon makes of its beginning.
-            Ok(Err(error)) = &mut sending, if !sent => return Err(error),
+            done = &mut sending, if !sent => match done {
+                Ok(Err(error)) => return Err(error),
+                _ => {
+                    sent = true;
+                    continue;
+                }
+            },
             event = events.message() => event.map_err(error::daemon)?,
         };
-        sent |= sending.is_finished();
         let Some(event) = event else { break };
         match event.event {
             Some(Event::Exported(piece)) => outputs.take(piece).await?,
@@ -176,7 +183,7 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
                     std::fs::write(file, &built.id).map_err(error::io(format!("write {}", file.display())))?;
                 }
                 shown.built()?;
-                if built.id.is_empty() {
+                if built.id.is_empty() || is_piped {
                     return Ok(Exit(0));
                 }
                 if args.quiet {

@@ -8,6 +8,7 @@ use std::{
 
 use dockerfile::{Copy, from_of};
 use model::{DiffId, ErrorKind};
+use sha2::{Digest as _, Sha256};
 use sys::path::Root;
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     asked::{Asked, Link, Origin, Unpack},
     checks::hinted,
     copy::{self, Loose, Source, Target, What},
+    fetch::Remote,
     find,
     graph::{Build, LATEST},
     key::{Key, Ownership},
@@ -44,57 +46,106 @@ impl Build<'_> {
         let from = self.source(from_of(copy), spot.stage).await?;
         let progress = self.begun(format!("{} {}", self.place(spot), spot.located.text)).await?;
         let copied = async {
-            let (sources, digests) = self.sources(&asked, &from).await?;
+            let (found, digests) = self.find(&asked, &from).await?;
             let owners = self.owners(state, &asked, &from).await?;
             let key = key(state, &asked, &from, owners).list(digests);
             let linked = asked.link == Link::Nothing;
             let (layers, latest) = if linked { (Vec::new(), 0) } else { (state.layers.clone(), self.latest(state)) };
             let epoch = self.epoch;
-            let Asked { path, directory, chown, chmod, exclude, .. } = asked;
-            let work = move |root: &Root| {
+            let Asked { path, directory, chown, chmod, exclude, unpack, .. } = asked;
+            let sources = self.fetched(found, unpack);
+            let work = move |root: &Root, sources: &[Source]| {
                 let by_name = || chown.as_deref().map(|chown| owner(chown, root)).transpose();
                 let owners = owners.map_or_else(by_name, |owners| Ok(Some(owners)))?.unwrap_or(from.owners);
-                let newest = copy::copy(&sources, root, &Target { path, directory, owners, chmod, exclude })?;
+                let newest = copy::copy(sources, root, &Target { path, directory, owners, chmod, exclude })?;
                 Ok(epoch.unwrap_or_else(|| latest.max(i64::try_from(newest).unwrap_or(0).min(LATEST))))
             };
-            let work = self.inner.write_layer(layers, work);
+            let work = async {
+                let sources = sources.await?;
+                self.inner.write_layer(layers, move |root: &Root| work(root, &sources)).await
+            };
             self.make(state, key, &spot.located.text, work).await
         };
         self.ended(progress, copied).await
     }
 
     /// Finds what is copied, and the digests of all whose layers do not say what it is.
-    async fn sources(&self, asked: &Asked, from: &From) -> Result<(Vec<Source>, Vec<[u8; 32]>), Error> {
+    async fn find(&self, asked: &Asked, from: &From) -> Result<(Vec<Found>, Vec<[u8; 32]>), Error> {
+        let (mut found, mut digests, mut paths) = (Vec::new(), Vec::new(), Vec::new());
+        for origin in &asked.origins {
+            match origin {
+                Origin::Url(url) => {
+                    let find = Remote::find(&self.inner, url, asked.checksum.as_ref());
+                    let remote = self.unless_canceled(find).await??;
+                    if !remote.has_name() && asked.directory {
+                        let why = format!("cannot determine filename from url: {url}");
+                        return Err(refuse(ErrorKind::InvalidArgument, why));
+                    }
+                    digests.push(Sha256::digest(remote.digest.to_string()).into());
+                    found.push(Found::Away(remote));
+                }
+                Origin::Path(path) => paths.push(path.clone()),
+                Origin::Document(name, content) => {
+                    digests.push(Sha256::digest(content).into());
+                    let (inner, name, content) = (self.inner.clone(), name.clone(), content.clone());
+                    found.push(Found::Here(blocking(move || document(&inner, &name, &content)).await?));
+                }
+            }
+        }
+        if !paths.is_empty() {
+            let (sources, more) = self.sources(paths, asked, from).await?;
+            found.extend(sources.into_iter().map(Found::Here));
+            digests.extend(more);
+        }
+        Ok((found, digests))
+    }
+
+    /// What is in the layers that files are copied from.
+    async fn sources(&self, paths: Vec<String>, asked: &Asked, from: &From) -> Result<(Vec<Source>, Vec<[u8; 32]>), Error> {
         let mount = self.inner.mounted(from.layers.clone()).await?;
-        let (origins, layout, unpack, exclude) = (asked.origins.clone(), asked.layout, asked.unpack, asked.exclude.clone());
+        let (layout, unpack, exclude) = (asked.layout, asked.unpack, asked.exclude.clone());
         let (ownership, known) = (ownership(from.owners), from.known.is_some());
-        let question = Key::new("digests", &from.layers).list(asked.origins.iter().map(|origin| format!("{origin:?}")));
-        let question = question.list(&asked.excluded).part(format!("{layout:?} {unpack:?} {ownership:?}")).id();
+        let question = Key::new("digests", &from.layers).list(&paths).list(&asked.excluded);
+        let question = question.part(format!("{layout:?} {unpack:?} {ownership:?}")).id();
         let inner = self.inner.clone();
         blocking(move || {
-            let answer = inner.contexts.answer(question);
-            let (mut found, mut digests) = (Vec::new(), Vec::new());
-            for origin in &origins {
-                let mut sources = match origin {
-                    Origin::Path(path) => find::find(&mount, path, layout)?,
-                    Origin::Document(name, content) => vec![document(&inner, name, content)?],
-                    Origin::Url(url) => return Err(super::steps::not_yet(&format!("ADD of a URL ({url})"))),
-                };
-                if unpack != Unpack::None {
-                    sources.iter_mut().try_for_each(Source::look_inside)?;
-                }
-                if answer.is_none() && (!known || matches!(origin, Origin::Document(..))) {
-                    for source in &sources {
-                        digests.push(source.digest(ownership, &exclude)?);
-                    }
-                }
-                found.extend(sources);
+            let mut found = Vec::new();
+            for path in &paths {
+                found.extend(find::find(&mount, path, layout)?);
             }
-            let digests = answer.unwrap_or(digests);
+            if unpack != Unpack::None {
+                found.iter_mut().try_for_each(Source::look_inside)?;
+            }
+            if known {
+                return Ok((found, Vec::new()));
+            }
+            // Layers never change, and so do not the files in them.
+            let digests = match inner.contexts.answer(question) {
+                Some(digests) => digests,
+                None => found.iter().map(|source| source.digest(ownership, &exclude)).collect::<Result<Vec<_>, _>>()?,
+            };
             inner.contexts.remember(question, digests.clone());
             Ok((found, digests))
         })
         .await
+    }
+
+    /// Everything, here.
+    async fn fetched(&self, found: Vec<Found>, unpack: Unpack) -> Result<Vec<Source>, Error> {
+        let mut sources = Vec::new();
+        for found in found {
+            sources.push(match found {
+                Found::Here(source) => source,
+                Found::Away(remote) => {
+                    let mut source = self.unless_canceled(remote.source(&self.inner)).await??;
+                    if unpack == Unpack::All {
+                        source = blocking(move || source.look_inside().map(|()| source)).await?;
+                    }
+                    source
+                }
+            });
+        }
+        Ok(sources)
     }
 
     /// Whose the files are if that is to be known now: names are looked up in the files so far, which `--link` does not copy onto.
@@ -125,6 +176,13 @@ impl Build<'_> {
         let basis = basis.map_err(|e| hinted(e, from, &self.stages))?;
         Ok(From { known: Some(basis.layers.clone()), layers: basis.layers, owners: Owners::Archive, _pins: Some(basis.pins) })
     }
+}
+
+/// Something that is copied.
+#[derive(Debug)]
+enum Found {
+    Here(Source),
+    Away(Remote),
 }
 
 /// Everything but what is copied.

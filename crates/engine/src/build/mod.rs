@@ -14,6 +14,7 @@ mod copy;
 mod copying;
 mod difference;
 mod elsewhere;
+pub(crate) mod fetch;
 mod find;
 mod graph;
 pub(crate) mod kept;

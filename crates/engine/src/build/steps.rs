@@ -61,7 +61,3 @@ impl Inner {
         layer.and_then(|written| removed.map(|()| written))
     }
 }
-
-pub(super) fn not_yet(what: &str) -> Error {
-    refuse(ErrorKind::Unsupported, format!("{what} is not supported yet"))
-}

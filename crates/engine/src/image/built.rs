@@ -57,6 +57,19 @@ impl Images {
         Ok(Basis { document, layers: known.record.layers, size: known.record.size, pins })
     }
 
+    /// A file of any HTTP server; `None`: it is still what is `known`.
+    ///
+    /// # Errors
+    /// The server's.
+    pub(crate) async fn fetch(
+        &self,
+        url: &registry::Url,
+        known: Option<&registry::Version>,
+        most: u64,
+    ) -> Result<Option<registry::Fetching>, registry::Error> {
+        self.shared.registry.fetch(url, known, most).await
+    }
+
     /// Unpacks an archive whose names are nobody's: a layer that no image has. Blocks.
     ///
     /// # Errors
