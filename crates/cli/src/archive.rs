@@ -47,6 +47,21 @@ impl Target {
         file.map(Temporary::create).transpose().map(Self)
     }
 
+    /// Writes the next piece.
+    pub(crate) fn write(&mut self, data: &[u8]) -> Result<(), Error> {
+        let written = match &self.0 {
+            Some(file) => (&file.file).write_all(data),
+            None => std::io::stdout().lock().write_all(data),
+        };
+        written.map_err(error::io("write the archive"))
+    }
+
+    /// It is whole: a file gets its name.
+    pub(crate) fn keep(self) -> Result<(), Error> {
+        std::io::stdout().flush().map_err(error::io("write the archive"))?;
+        self.0.map_or(Ok(()), Temporary::keep)
+    }
+
     /// Writes all of it.
     pub(crate) async fn take<T>(self, mut pieces: Streaming<T>, data: impl Fn(T) -> Vec<u8>) -> Result<(), Error> {
         let mut sink: Box<dyn Write> = match &self.0 {
@@ -77,7 +92,7 @@ impl Temporary {
             .ok_or_else(|| Error::Refused { name: wanted.display().to_string(), why: "not the name of a file" })?;
         let path = wanted.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(error::io(format!("create {}", path.display())))?;
+        let file = file.map_err(error::io(format!("create {}", wanted.display())))?;
         Ok(Self { file, path, wanted: wanted.to_owned(), kept: false })
     }
 

@@ -27,6 +27,11 @@ const HELPER: Duration = Duration::from_secs(120);
 /// What a helper may say.
 const ANSWER: u64 = 1 << 20;
 
+/// The registries that somebody has logged in to, as far as docker's file says.
+pub(crate) fn registries() -> Vec<String> {
+    Store::open().map(|store| store.registries()).unwrap_or_default()
+}
+
 /// docker's configuration with everything in it that is not ours.
 pub(crate) struct Store {
     path: PathBuf,
@@ -55,6 +60,17 @@ impl Store {
             Err(e) => return Err(error::io(what())(e)),
         };
         Ok(Self { path: path.to_owned(), root })
+    }
+
+    /// The registries that something is known of, as far as the file says.
+    fn registries(&self) -> Vec<String> {
+        let keys = ["auths", "credHelpers"].iter().filter_map(|field| self.root.get(*field)?.as_object());
+        let host = |key: &String| {
+            let bare = key.trim_start_matches("https://").trim_start_matches("http://");
+            let host = bare.split('/').next().unwrap_or(bare);
+            if host == "index.docker.io" { "docker.io".to_owned() } else { host.to_owned() }
+        };
+        keys.flat_map(|object| object.keys().map(host)).collect()
     }
 
     /// The credentials for a registry, and nothing if there are none.
@@ -253,7 +269,7 @@ fn ask(args: &Login) -> Result<Credentials, Error> {
     let wrong = |option, why: &str| Error::Option { option, value: "***".into(), why: why.into() };
     let username = match (&args.username, args.password_stdin) {
         (Some(username), _) => username.clone(),
-        (None, true) => return Err(wrong("--password-stdin", "must provide --username with it")),
+        (None, true) => return Err(Error::Words("Must provide --username with --password-stdin".into())),
         (None, false) => prompt("Username: ", Echo::On)?,
     };
     let password = match (&args.password, args.password_stdin) {

@@ -16,7 +16,7 @@ pub(crate) struct BuildOr {
     #[command(subcommand)]
     other: Option<Other>,
     #[command(flatten)]
-    build: Option<Build>,
+    build: Build,
 }
 
 /// What there is of builds beside building.
@@ -39,9 +39,7 @@ pub(crate) enum Builder {
 pub(crate) async fn build_or(client: &mut Client, args: BuildOr) -> Result<Exit, Error> {
     match args {
         BuildOr { other: Some(other), .. } => do_other(client, other).await,
-        BuildOr { build: Some(build), .. } => super::build(client, build).await,
-        // clap has asked for PATH.
-        BuildOr { .. } => Err(Error::Refused { name: "build".into(), why: "requires 1 argument" }),
+        BuildOr { build, .. } => super::build(client, build).await,
     }
 }
 
@@ -76,8 +74,8 @@ mod tests {
 
     #[test]
     fn a_path_or_a_command() {
-        assert_eq!(parse(&["."]).unwrap().build.unwrap().path, ".");
-        assert_eq!(parse(&["-t", "x", "./prune"]).unwrap().build.unwrap().path, "./prune");
+        assert_eq!(parse(&["."]).unwrap().build.path, ".");
+        assert_eq!(parse(&["-t", "x", "./prune"]).unwrap().build.path, "./prune");
         assert!(matches!(parse(&["prune", "-f"]).unwrap(), BuildOr { other: Some(Other::Prune(_)), .. }));
         assert!(parse(&[]).is_err() && parse(&["-t", "x"]).is_err() && parse(&["-t", "x", "prune", "-f"]).is_err());
     }

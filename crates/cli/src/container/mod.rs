@@ -2,7 +2,7 @@
 
 pub(crate) mod args;
 pub(crate) mod complete;
-mod cp;
+pub(crate) mod cp;
 pub(crate) mod events;
 pub(crate) mod find;
 pub(crate) mod flags;

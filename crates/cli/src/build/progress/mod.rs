@@ -184,7 +184,7 @@ mod tests {
             "\n 2 warnings found (use --check to expand):\n - UndefinedVar: Usage of undefined variable '$x' (line 4)\n - one or \
              more build args were not consumed: [A]\n"
         );
-        assert!(summary(&[found.clone()], false).starts_with("\n 1 warning found "));
+        assert!(summary(std::slice::from_ref(&found), false).starts_with("\n 1 warning found "));
         assert_eq!(
             checked(&[found]),
             "Check complete, 1 warning has been found!\n\nWARNING: UndefinedVar - https://u/\nUsage of undefined variable \

@@ -3,6 +3,8 @@
 mod pack;
 mod unpack;
 
+pub(crate) use unpack::{Into, Keep, unpack};
+
 use std::{
     fs, io,
     io::{IsTerminal as _, Read, Write as _},
@@ -111,20 +113,20 @@ impl From<'_> {
         let is_directory = stat.mode & S_IFMT == S_IFDIR;
         let place = Place::find(target)?;
         let into = match place {
-            Place::Directory(directory) => unpack::Into::Directory(directory),
+            Place::Directory(directory) => Into::Directory(directory),
             Place::File(_) if is_directory => return Err(Error::Words("cannot copy directory".to_owned())),
-            Place::File(file) => unpack::Into::File(file),
+            Place::File(file) => Into::File(file),
             Place::New(new) if is_directory => {
                 // What is in it goes into a directory of the new name.
                 fs::create_dir(&new).map_err(error::io(format!("mkdir {}", new.display())))?;
                 pieces = self.open(&format!("{}/.", path.trim_end_matches("/."))).await?.1;
-                unpack::Into::Directory(new)
+                Into::Directory(new)
             }
             Place::New(_) if target.ends_with('/') => return Err(Error::Words("no such directory".to_owned())),
-            Place::New(file) => unpack::Into::File(file),
+            Place::New(file) => Into::File(file),
         };
         let (to, from) = mpsc::channel(AHEAD);
-        let unpacking = tokio::task::spawn_blocking(move || unpack::unpack(Pieces::new(from), &into, archive));
+        let unpacking = tokio::task::spawn_blocking(move || unpack(Pieces::new(from), &into, if archive { Keep::Owners } else { Keep::Modes }));
         while let Some(piece) = pieces.message().await.map_err(error::daemon)? {
             if to.send(piece.data).await.is_err() {
                 break;
@@ -261,14 +263,14 @@ fn split(path: &str) -> (String, String) {
 }
 
 /// What comes in pieces, to be read in one go.
-struct Pieces {
+pub(crate) struct Pieces {
     from: mpsc::Receiver<Vec<u8>>,
     piece: io::Cursor<Vec<u8>>,
     got: u64,
 }
 
 impl Pieces {
-    fn new(from: mpsc::Receiver<Vec<u8>>) -> Self {
+    pub(crate) fn new(from: mpsc::Receiver<Vec<u8>>) -> Self {
         Self { from, piece: io::Cursor::default(), got: 0 }
     }
 }

@@ -9,22 +9,39 @@ use super::Pieces;
 use crate::error::{self, Error};
 
 /// What an archive becomes.
-pub(super) enum Into {
+pub(crate) enum Into {
     /// Its entries are put in here.
     Directory(PathBuf),
     /// Its only entry becomes this.
     File(PathBuf),
 }
 
+/// What files keep of what the archive says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Everything.
+    Owners,
+    /// They are of whoever unpacks.
+    Modes,
+    /// The same, so that no program of the archive runs as them for others; devices and pipes are left out.
+    Plain,
+}
+
+/// Bits of a mode that let a program run as somebody else.
+const SET_ID: u32 = 0o6000;
+
 /// Unpacks; answers the archive's bytes.
-pub(super) fn unpack(from: Pieces, into: &Into, keep_owner: bool) -> Result<u64, Error> {
+pub(crate) fn unpack(from: Pieces, into: &Into, keep: Keep) -> Result<u64, Error> {
     let mut archive = tar::Archive::new(from);
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
-    archive.set_preserve_ownerships(keep_owner);
+    archive.set_preserve_ownerships(keep == Keep::Owners);
+    if keep == Keep::Plain {
+        archive.set_mask(SET_ID);
+    }
     archive.set_overwrite(true);
     let done = match into {
-        Into::Directory(directory) => all(&mut archive, directory),
+        Into::Directory(directory) => all(&mut archive, directory, keep),
         Into::File(file) => one(&mut archive, file),
     };
     let name = match into {
@@ -37,15 +54,20 @@ pub(super) fn unpack(from: Pieces, into: &Into, keep_owner: bool) -> Result<u64,
     Ok(rest.got)
 }
 
-fn all(archive: &mut tar::Archive<Pieces>, directory: &Path) -> io::Result<()> {
+fn all(archive: &mut tar::Archive<Pieces>, directory: &Path, keep: Keep) -> io::Result<()> {
     let mut directories = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
-        if entry.header().entry_type().is_dir() {
+        let kind = entry.header().entry_type();
+        if keep == Keep::Plain && (kind.is_character_special() || kind.is_block_special() || kind.is_fifo()) {
+            continue;
+        }
+        if kind.is_dir() {
             // Modes come last: one may not let us write.
-            directories.push((path, entry.header().mode()?));
-            make_directory(&mut entry, directory)?;
+            let mode = entry.header().mode()?;
+            directories.push((path, if keep == Keep::Plain { mode & !SET_ID } else { mode }));
+            make_directory(&mut entry, directory, keep)?;
             continue;
         }
         if !entry.unpack_in(directory)? {
@@ -75,12 +97,13 @@ fn below(directory: &Path, path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Makes a directory unless it is there; what is there and is none stays what it is.
-fn make_directory(entry: &mut tar::Entry<'_, Pieces>, directory: &Path) -> io::Result<()> {
+fn make_directory(entry: &mut tar::Entry<'_, Pieces>, directory: &Path, keep: Keep) -> io::Result<()> {
     let target = below(directory, &entry.path()?)?;
     match fs::symlink_metadata(&target) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => Err(io::Error::other(format!("cannot overwrite non-directory {:?} with directory", target.display().to_string()))),
-        Err(_) => entry.unpack_in(directory).map(|_| ()),
+        Err(_) if keep == Keep::Owners => entry.unpack_in(directory).map(|_| ()),
+        Err(_) => fs::create_dir_all(&target),
     }
 }
 
@@ -135,7 +158,7 @@ mod tests {
             tar.append_link(&mut header(tar::EntryType::Symlink, 0, 0o777), "a", &link).unwrap();
             tar.append_data(&mut header(tar::EntryType::Regular, 1, 0o644), "a/file", &b"x"[..]).unwrap();
         });
-        assert!(unpack(hostile, &Into::Directory(inside.clone()), false).is_err());
+        assert!(unpack(hostile, &Into::Directory(inside.clone()), Keep::Plain).is_err());
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         let link = outside.clone();
         fs::create_dir(outside.join("sub")).unwrap();
@@ -143,7 +166,7 @@ mod tests {
             tar.append_link(&mut header(tar::EntryType::Symlink, 0, 0o777), "b", &link).unwrap();
             tar.append_data(&mut header(tar::EntryType::Directory, 0, 0o777), "b/sub", io::empty()).unwrap();
         });
-        assert!(unpack(hostile, &Into::Directory(inside.clone()), false).is_err());
+        assert!(unpack(hostile, &Into::Directory(inside.clone()), Keep::Plain).is_err());
         fs::remove_dir(outside.join("sub")).unwrap();
         let hostile = pieces(|tar| {
             let mut header = header(tar::EntryType::Regular, 1, 0o644);
@@ -151,7 +174,7 @@ mod tests {
             header.set_cksum();
             tar.append(&header, &b"x"[..]).unwrap();
         });
-        assert!(unpack(hostile, &Into::Directory(inside), false).is_err());
+        assert!(unpack(hostile, &Into::Directory(inside), Keep::Modes).is_err());
         assert!(!dir.path().join("new").exists() && !dir.path().join("../new").exists());
     }
 
@@ -163,20 +186,20 @@ mod tests {
             tar.append_data(&mut header(tar::EntryType::Directory, 0, 0o555), "d", io::empty()).unwrap();
             tar.append_data(&mut header(tar::EntryType::Regular, 2, 0o640), "d/f", &b"hi"[..]).unwrap();
         };
-        unpack(pieces(tar), &Into::Directory(dir.path().into()), false).unwrap();
+        unpack(pieces(tar), &Into::Directory(dir.path().into()), Keep::Modes).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("d/f")).unwrap(), "hi");
         let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("d"), mode("d/f")), (0o555, 0o640));
         let file = |tar: &mut tar::Builder<Vec<u8>>| {
             tar.append_data(&mut header(tar::EntryType::Regular, 2, 0o640), "x", &b"ho"[..]).unwrap();
         };
-        unpack(pieces(file), &Into::File(dir.path().join("renamed")), false).unwrap();
+        unpack(pieces(file), &Into::File(dir.path().join("renamed")), Keep::Modes).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("renamed")).unwrap(), "ho");
         // A directory does not replace a file.
         fs::write(dir.path().join("e"), "").unwrap();
         let clash = |tar: &mut tar::Builder<Vec<u8>>| {
             tar.append_data(&mut header(tar::EntryType::Directory, 0, 0o755), "e", io::empty()).unwrap();
         };
-        assert!(unpack(pieces(clash), &Into::Directory(dir.path().into()), false).is_err());
+        assert!(unpack(pieces(clash), &Into::Directory(dir.path().into()), Keep::Modes).is_err());
     }
 }
