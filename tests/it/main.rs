@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, clippy::print_stderr, clippy::type_complexity, reason = "a program of tests: nobody else sees its items")]
 
 mod build;
+mod buildgraph;
 mod buildrun;
 mod cdi;
 mod cgroup2;
