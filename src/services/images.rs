@@ -20,6 +20,7 @@ use super::{
     archive::receive,
     creel::{credentials, platform},
     image::trim_soon,
+    pruning::Pruning,
     status,
     stream::Streaming,
 };
@@ -35,12 +36,13 @@ const MOST_HITS: u32 = 100;
 #[derive(Clone, Debug)]
 pub(crate) struct ImagesService {
     engine: Engine,
+    pruning: Pruning,
 }
 
 impl ImagesService {
     /// Serves the images of this engine.
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, pruning: Pruning::default() }
     }
 
     /// How many containers use each image: a kubelet's, and people's whether they run or not.
@@ -177,6 +179,7 @@ impl ImagesApi for ImagesService {
     }
 
     async fn prune(&self, request: Request<own::PruneImagesRequest>) -> Answer<own::PruneImagesResponse> {
+        let _turn = self.pruning.begin()?;
         let request = request.into_inner();
         let wanted = PruneImages {
             all: request.all,

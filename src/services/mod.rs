@@ -18,6 +18,7 @@ mod inspect;
 mod metrics;
 mod networks;
 mod outputs;
+mod pruning;
 mod runtime;
 mod session;
 mod stats;

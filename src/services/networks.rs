@@ -9,7 +9,7 @@ use engine::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{containers, filters::Filters, status};
+use super::{containers, filters::Filters, pruning::Pruning, status};
 
 /// The one driver that networks can be made with.
 const BRIDGE: &str = "bridge";
@@ -18,12 +18,13 @@ const BRIDGE: &str = "bridge";
 #[derive(Clone, Debug)]
 pub(crate) struct NetworksService {
     engine: Engine,
+    pruning: Pruning,
 }
 
 impl NetworksService {
     /// Serves the networks of this engine.
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, pruning: Pruning::default() }
     }
 
     /// What docker would show under this name.
@@ -165,6 +166,7 @@ impl NetworksApi for NetworksService {
     }
 
     async fn prune(&self, request: Request<own::PruneNetworksRequest>) -> Answer<own::PruneNetworksResponse> {
+        let _turn = self.pruning.begin()?;
         let filters = Filters::read(request.into_inner().filters, &["until", "label", "label!"])?;
         let until = filters.values("until").iter().map(|text| text.parse::<i64>()).collect::<Result<Vec<_>, _>>();
         let until = until.map_err(|_| status::bad_field("until", "not in seconds since 1970"))?;

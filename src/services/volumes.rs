@@ -7,7 +7,7 @@ use engine::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{filters::Filters, status};
+use super::{filters::Filters, pruning::Pruning, status};
 
 /// The one driver.
 const LOCAL: &str = "local";
@@ -16,12 +16,13 @@ const LOCAL: &str = "local";
 #[derive(Clone, Debug)]
 pub(crate) struct VolumesService {
     engine: Engine,
+    pruning: Pruning,
 }
 
 impl VolumesService {
     /// Serves the volumes of this engine.
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, pruning: Pruning::default() }
     }
 
     /// Does what may take its time on a thread where nobody waits for it.
@@ -97,6 +98,7 @@ impl VolumesApi for VolumesService {
     }
 
     async fn prune(&self, request: Request<own::PruneVolumesRequest>) -> Answer<own::PruneVolumesResponse> {
+        let _turn = self.pruning.begin()?;
         let own::PruneVolumesRequest { all, filters } = request.into_inner();
         let filters = Filters::read(filters, &["all", "label", "label!"])?;
         let all = all || filters.flag("all")? == Some(true);

@@ -30,7 +30,10 @@ pub(crate) async fn attach(client: &mut Client, args: Attach, id: String) -> Res
     let tty = matches!(first, Some(Output::Started(own::ProcessStarted { tty: true })));
     let outcome = session::converse(from, Inputs { stdin: !no_stdin, tty, keys }, to, &what).await?;
     match outcome {
-        Outcome::Detached => Ok(Exit(0)),
+        Outcome::Detached => {
+            crate::output::note("read escape sequence");
+            Ok(Exit(0))
+        }
         Outcome::Exit(_) => ended(client, &id).await,
     }
 }

@@ -53,7 +53,10 @@ pub(crate) async fn exec(client: &mut Client, args: Exec) -> Result<Exit, Error>
     drop(raw);
     Ok(match outcome? {
         Outcome::Exit(exit) => Exit(code(exit)),
-        Outcome::Detached => Exit(0),
+        Outcome::Detached => {
+            crate::output::note("read escape sequence");
+            Exit(0)
+        }
     })
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
+    each::Each,
     error::{self, Error, Exit},
     format::Format,
     output, rmi, time,
@@ -177,21 +178,16 @@ async fn list(client: &mut Client, format: &Format, (quiet, no_trunc): (bool, bo
 }
 
 async fn inspect(client: &mut Client, format: &Format, names: &[String]) -> Result<Exit, Error> {
-    let (mut found, mut failed) = (Vec::new(), 0);
+    let (mut found, mut each) = (Vec::new(), Each::default());
     for name in names {
-        match client.networks.inspect(NetworkRef { network: name.clone() }).await {
-            Ok(network) => found.push(value(&network.into_inner())),
-            Err(status) => {
-                output::note(&format!("Error response from daemon: {}", status.message()));
-                failed = 1;
-            }
-        }
+        let network = client.networks.inspect(NetworkRef { network: name.clone() }).await;
+        found.extend(each.note(network).map(|network| value(&network.into_inner())));
     }
     match format {
         Format::Table | Format::Json => output::json(&found)?,
         Format::Template { .. } => format.print(&found, String::new)?,
     }
-    Ok(Exit(failed))
+    each.exit()
 }
 
 /// With docker's names for everything.
@@ -223,19 +219,18 @@ pub(crate) fn value(network: &Network) -> Value {
 }
 
 async fn remove(client: &mut Client, force: bool, names: Vec<String>) -> Result<Exit, Error> {
-    let mut failed = 0;
+    let mut each = Each::default();
     for name in names {
         match client.networks.remove(NetworkRef { network: name.clone() }).await {
-            Ok(_) => output::print(&format!("{name}\n"))?,
-            Err(status) => {
-                output::note(&format!("Error response from daemon: {}", status.message()));
-                if !(force && status.code() == tonic::Code::NotFound) {
-                    failed = 1;
+            Err(status) if force && status.code() == tonic::Code::NotFound => each.say(&status),
+            removed => {
+                if each.note(removed).is_some() {
+                    output::print(&format!("{name}\n"))?;
                 }
             }
         }
     }
-    Ok(Exit(failed))
+    each.exit()
 }
 
 async fn prune(client: &mut Client, force: bool, filter: &[String]) -> Result<Exit, Error> {

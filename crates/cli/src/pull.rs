@@ -80,8 +80,8 @@ struct Wanted<'w> {
 }
 
 /// Pulls an image, shows how far it is and returns its id.
-pub(crate) async fn get(client: &mut Client, image: &str, creds: &Creds, quiet: bool) -> Result<String, Error> {
-    let wanted = Wanted { image, creds, platform: "" };
+pub(crate) async fn get(client: &mut Client, (image, platform): (&str, &str), creds: &Creds, quiet: bool) -> Result<String, Error> {
+    let wanted = Wanted { image, creds, platform };
     fetch(client, &wanted, Progress::new(quiet)).await.map(|(id, _)| id)
 }
 

@@ -232,11 +232,26 @@ fn evaluate(pipe: &Pipe, dot: &Value) -> Result<Value, Wrong> {
         arguments.extend(last.take());
         last = Some(match first {
             Term::Word(name) if name != "true" && name != "false" => function(name, arguments)?,
+            Term::Field(path) if path == &["Label"] => label(dot, &arguments)?,
             other if arguments.is_empty() => value(other, dot)?,
             _ => return Err(wrong("can't give argument to non-function")),
         });
     }
     last.ok_or_else(|| wrong("missing value for command"))
+}
+
+/// `.Label "NAME"` of a list's row, whose labels are `NAME=VALUE,NAME=VALUE`.
+fn label(dot: &Value, arguments: &[Value]) -> Result<Value, Wrong> {
+    let [Value::String(name)] = arguments else { return Err(wrong("wrong number of args for Label: want 1")) };
+    let Some(Value::String(labels)) = dot.get("Labels") else { return Err(wrong("can't evaluate field Label")) };
+    let front = format!("{name}=");
+    let begins = |(at, _): &(usize, &str)| *at == 0 || labels[..*at].ends_with(',');
+    let Some((at, _)) = labels.match_indices(&front).find(begins) else { return Ok(Value::from("")) };
+    let rest = &labels[at + front.len()..];
+    // A comma ends the value where a name follows it.
+    let names = |(at, _): &(usize, &str)| rest[at + 1..].split_once('=').is_some_and(|(name, _)| !name.contains(','));
+    let end = rest.match_indices(',').find(names).map_or(rest.len(), |(at, _)| at);
+    Ok(Value::from(&rest[..end]))
 }
 
 fn value(term: &Term, dot: &Value) -> Result<Value, Wrong> {

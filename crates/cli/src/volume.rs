@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
+    each::Each,
     error::{self, Error, Exit},
     format::Format,
     output, rmi, time,
@@ -139,21 +140,16 @@ async fn list(client: &mut Client, format: &Format, quiet: bool, filter: &[Strin
 }
 
 async fn inspect(client: &mut Client, format: &Format, names: &[String]) -> Result<Exit, Error> {
-    let (mut found, mut failed) = (Vec::new(), 0);
+    let (mut found, mut each) = (Vec::new(), Each::default());
     for name in names {
-        match client.volumes.inspect(VolumeRef { name: name.clone() }).await {
-            Ok(volume) => found.push(value(&volume.into_inner())),
-            Err(status) => {
-                output::note(&format!("Error response from daemon: {}", status.message()));
-                failed = 1;
-            }
-        }
+        let volume = client.volumes.inspect(VolumeRef { name: name.clone() }).await;
+        found.extend(each.note(volume).map(|volume| value(&volume.into_inner())));
     }
     match format {
         Format::Table | Format::Json => output::json(&found)?,
         Format::Template { .. } => format.print(&found, String::new)?,
     }
-    Ok(Exit(failed))
+    each.exit()
 }
 
 /// With docker's names for everything.
@@ -172,17 +168,14 @@ pub(crate) fn value(volume: &Volume) -> Value {
 }
 
 async fn remove(client: &mut Client, force: bool, names: Vec<String>) -> Result<Exit, Error> {
-    let mut failed = 0;
+    let mut each = Each::default();
     for name in names {
-        match client.volumes.remove(RemoveVolumeRequest { name: name.clone(), force }).await {
-            Ok(_) => output::print(&format!("{name}\n"))?,
-            Err(status) => {
-                output::note(&format!("Error response from daemon: {}", status.message()));
-                failed = 1;
-            }
+        let removed = client.volumes.remove(RemoveVolumeRequest { name: name.clone(), force }).await;
+        if each.note(removed).is_some() {
+            output::print(&format!("{name}\n"))?;
         }
     }
-    Ok(Exit(failed))
+    each.exit()
 }
 
 async fn prune(client: &mut Client, all: bool, force: bool, filter: &[String]) -> Result<Exit, Error> {

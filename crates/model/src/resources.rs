@@ -43,6 +43,9 @@ pub struct Resources {
     /// Block I/O.
     #[n(11)]
     pub block_io: Option<BlockIo>,
+    /// Memory in bytes that is left to it when others want some; negative: none.
+    #[n(12)]
+    pub memory_reservation: Option<i64>,
 }
 
 /// Weights and rates of block I/O (OCI runtime spec, config-linux.md#block-io).
@@ -93,6 +96,7 @@ impl Resources {
             cpu_shares,
             memory_limit,
             memory_swap_limit,
+            memory_reservation,
             cpuset_cpus,
             cpuset_mems,
             pids_limit,

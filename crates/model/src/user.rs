@@ -303,6 +303,9 @@ pub struct UserContainerSpec {
     /// The containers, by name or id, whose namespaces it shares.
     #[cbor(n(12), default)]
     pub shares: Shares,
+    /// The platform that its image has to be of, `OS[/ARCHITECTURE[/VARIANT]]`; empty: any.
+    #[cbor(n(13), default)]
+    pub platform: String,
 }
 
 /// The containers whose namespaces a container shares, by name or id; empty: it has its own, or the machine's.
@@ -340,6 +343,12 @@ pub struct OwnContainer {
     /// Nothing of what it says is kept.
     #[cbor(n(6), default)]
     pub no_log: bool,
+    /// Further rules of the device cgroup: `TYPE MAJOR:MINOR ACCESS`, as in devices.allow of cgroup v1.
+    #[cbor(n(7), default)]
+    pub device_rules: Vec<String>,
+    /// A cgroup namespace of its own, or the machine's; `None`: as its privileges are.
+    #[n(8)]
+    pub own_cgroup_namespace: Option<bool>,
 }
 
 /// What a pod has that CRI cannot say.

@@ -55,6 +55,7 @@ pub(super) fn spec(config: Option<own::ContainerConfig>, host: Option<own::HostC
         stop_timeout: stop_timeout(config.stop_timeout)?,
         healthcheck: health::check(config.healthcheck.as_ref())?,
         more_networks: host.more_networks.iter().map(network::attachment).collect(),
+        platform: config.platform.clone(),
         shares: Shares { pid: container_of(&host.pid), ipc: container_of(&host.ipc) },
         container: container(config, &host)?,
         request: request.into(),
@@ -216,6 +217,13 @@ fn container(config: own::ContainerConfig, host: &own::HostConfig) -> Result<Con
             Kept::Nothing => None,
         },
         no_log: log == Kept::Nothing,
+        device_rules: host.device_cgroup_rules.clone(),
+        own_cgroup_namespace: match host.cgroupns.as_str() {
+            "" => None,
+            "private" => Some(true),
+            "host" => Some(false),
+            other => return Err(invalid(format!("invalid cgroup namespace mode: {}", shown(other)))),
+        },
         user: config.user.clone(),
         groups: config.groups.clone(),
         no_entrypoint: config.reset_entrypoint && config.entrypoint.is_empty(),
@@ -223,8 +231,8 @@ fn container(config: own::ContainerConfig, host: &own::HostConfig) -> Result<Con
         tmpfs: Vec::new(),
     };
     let (devices, cdi_devices) = devices::all(&host.devices)?;
-    if let Some(rule) = host.device_cgroup_rules.first() {
-        return Err(Status::unimplemented(format!("--device-cgroup-rule {}: name the device with --device", shown(rule))));
+    if let Some(rule) = host.device_cgroup_rules.iter().find(|rule| engine::spec::device_rule(rule).is_none()) {
+        return Err(invalid(format!("invalid device cgroup format '{}'", shown(rule))));
     }
     let mut resources = limits::resources(host.limits.as_ref())?;
     resources.oom_score_adj = Some(host.oom_score_adj).filter(|score| *score != 0);

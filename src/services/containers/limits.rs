@@ -53,8 +53,13 @@ pub(in crate::services) fn resources(asked: Option<&own::Limits>) -> Result<Reso
     {
         return Err(invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
     }
-    if asked.memory_reservation.is_some_and(|bytes| bytes > 0) {
-        return Err(Status::unimplemented("--memory-reservation: there is only a limit"));
+    if asked.memory_reservation.is_some_and(|bytes| bytes > 0 && bytes < LEAST_MEMORY) {
+        return Err(invalid("Minimum memory reservation allowed is 6MB"));
+    }
+    if let (Some(memory @ 1..), Some(reservation)) = (asked.memory, asked.memory_reservation)
+        && memory < reservation
+    {
+        return Err(invalid("Minimum memory limit should be larger than memory reservation limit, see usage"));
     }
     let (period, quota) = match asked.nano_cpus.filter(|cpus| *cpus > 0) {
         Some(_) if asked.cpu_quota.is_some_and(|quota| quota > 0) => {
@@ -74,6 +79,7 @@ pub(in crate::services) fn resources(asked: Option<&own::Limits>) -> Result<Reso
         cpu_quota: quota,
         cpu_shares: positive("CPU shares", asked.cpu_shares)?,
         memory_limit: asked.memory,
+        memory_reservation: asked.memory_reservation,
         // As docker: as much swap as memory again, where only memory is said.
         memory_swap_limit: asked.memory_swap.filter(|swap| *swap != 0).or_else(|| doubled(asked.memory)),
         cpuset_cpus: asked.cpuset_cpus.clone().filter(|list| !list.is_empty()),

@@ -50,6 +50,9 @@ pub(super) fn stream(engine: &Engine, request: &own::LogsRequest) -> Result<Stre
             (Whose::Users(user), path)
         }
         Err(refused) if refused.code() == tonic::Code::NotFound => match ids::container(engine, &request.container) {
+            Ok(container) if container.log_path().is_empty() => {
+                return Err(Status::failed_precondition(format!("container {} was made without a log", container.id)));
+            }
             Ok(container) => {
                 let path = container.log_path();
                 (Whose::Pods(container), path.into())

@@ -29,7 +29,7 @@ use tonic::{Request, Response, Status, Streaming as Incoming};
 pub(super) use convert::extra_host;
 pub(super) use network::attachment;
 
-use super::{images, status, stream::Streaming};
+use super::{images, pruning::Pruning, status, stream::Streaming};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -37,12 +37,13 @@ type Answer<T> = Result<Response<T>, Status>;
 #[derive(Clone, Debug)]
 pub(crate) struct ContainersService {
     engine: Engine,
+    pruning: Pruning,
 }
 
 impl ContainersService {
     /// Serves the containers of this engine's people.
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, pruning: Pruning::default() }
     }
 
     pub(super) fn find(&self, text: &str) -> Result<Arc<UserContainer>, Status> {
@@ -158,6 +159,7 @@ impl Containers for ContainersService {
     }
 
     async fn prune(&self, request: Request<own::PruneContainersRequest>) -> Answer<own::PruneContainersResponse> {
+        let _turn = self.pruning.begin()?;
         let request = request.into_inner();
         let mut answer = own::PruneContainersResponse::default();
         for user in self.engine.users() {

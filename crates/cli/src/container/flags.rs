@@ -75,6 +75,9 @@ pub(crate) struct CreateFlags {
     /// Write the container's id into a new file
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
+    /// The image's platform, OS/ARCHITECTURE[/VARIANT]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
     /// When the image is pulled
     #[arg(long, value_enum, default_value_t = PullWhen::Missing)]
     pub(crate) pull: PullWhen,
@@ -208,6 +211,9 @@ pub(crate) struct FileFlags {
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES")]
     pub(crate) shm_size: Option<String>,
+    /// Refused: writable layers have no options
+    #[arg(long, value_name = "OPTION", hide = true)]
+    pub(crate) storage_opt: Vec<String>,
     /// A device of this machine, or of a vendor (CDI)
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     pub(crate) device: Vec<String>,

@@ -9,7 +9,7 @@ use super::{args::Logs, options::wrong};
 use crate::{
     client::Client,
     error::{self, Error, Exit},
-    log, time,
+    time,
 };
 
 /// Prints a container's log.
@@ -29,14 +29,17 @@ pub(super) async fn logs(client: &mut Client, args: &Logs) -> Result<Exit, Error
         since: instant("--since", args.since.as_deref())?,
         until: instant("--until", args.until.as_deref())?,
     };
-    let missing = match client.containers.logs(request).await {
+    let missing = match client.containers.logs(request.clone()).await {
         Ok(answer) => return print(answer.into_inner(), args.timestamps).await,
         Err(status) if status.code() == Code::NotFound => status,
         Err(status) => return Err(error::daemon(status)),
     };
     match crate::find::container(client, &args.container).await {
-        Ok(container) if args.since.is_none() && args.until.is_none() => log::logs(client, args, tail, &container.id).await,
-        Ok(_) => Err(Error::Refused { name: args.container.clone(), why: "--since and --until are for containers of creel run" }),
+        Ok(container) => {
+            // A kubelet's container by its name; the daemon knows it by its id.
+            let request = LogsRequest { container: container.id, ..request };
+            print(client.containers.logs(request).await.map_err(error::daemon)?.into_inner(), args.timestamps).await
+        }
         Err(Error::Missing { .. }) => Err(error::daemon(missing)),
         Err(other) => Err(other),
     }

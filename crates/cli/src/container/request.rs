@@ -25,6 +25,10 @@ pub(super) fn request(flags: &CreateFlags, here: &Path) -> Result<CreateContaine
     if flags.image().starts_with('-') {
         return Err(unknown(flags.image()));
     }
+    if let Some(option) = flags.files.storage_opt.first() {
+        let why = "a container's layer has no options here: give it a volume, or --tmpfs with a size, for what is to be limited";
+        return Err(wrong("--storage-opt", option, why));
+    }
     let host = host(flags, here)?;
     if flags.rm && host.restart.as_ref().is_some_and(|policy| policy.name != "no") {
         return Err(wrong("--restart", &flags.restart, "conflicting options: cannot specify both --restart and --rm"));
@@ -63,6 +67,7 @@ fn config(flags: &CreateFlags) -> Result<ContainerConfig, Error> {
         stdin_once: flags.interactive,
         stop_signal: or_empty(stop_signal),
         stop_timeout: *stop_timeout,
+        platform: or_empty(&flags.platform),
         healthcheck: options::healthcheck(&flags.program.health)?,
         ..ContainerConfig::default()
     })

@@ -148,11 +148,13 @@ fn remove_cidfile(flags: &CreateFlags, error: Error) -> Error {
 }
 
 fn is_no_image(status: &Status) -> bool {
-    status.code() == Code::NotFound && status.message().contains("No such image")
+    let missing = ["No such image", "does not match the specified platform"];
+    status.code() == Code::NotFound && missing.iter().any(|text| status.message().contains(text))
 }
 
 async fn pull_first(client: &mut Client, flags: &CreateFlags) -> Result<(), Error> {
-    pull::get(client, flags.image(), &flags.creds, flags.quiet).await.map(|_| ())
+    let platform = flags.platform.as_deref().unwrap_or_default();
+    pull::get(client, (flags.image(), platform), &flags.creds, flags.quiet).await.map(|_| ())
 }
 
 /// A name as docker shows it: with its tag.
@@ -210,7 +212,10 @@ fn start_error(status: Status) -> Error {
 fn exit(outcome: Outcome) -> Exit {
     match outcome {
         Outcome::Exit(exit) => Exit(code(exit)),
-        Outcome::Detached => Exit(0),
+        Outcome::Detached => {
+            output::note("read escape sequence");
+            Exit(0)
+        }
     }
 }
 

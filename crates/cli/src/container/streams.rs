@@ -1,5 +1,10 @@
 //! A container's streams on this terminal: what is typed, signals, the terminal's size, and what it says.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
 use api::creel::{self as own, process_output::Message as Output};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -96,6 +101,9 @@ pub(super) fn check_terminal(inputs: &Inputs) -> Result<(), Error> {
     if inputs.tty && inputs.stdin && !terminal::is_terminal() { Err(Error::NoTerminal) } else { Ok(()) }
 }
 
+/// Who wants to end it so often wants to leave it: what it does with the signals is its own.
+const INSISTENCE: u32 = 3;
+
 /// Signals that are passed on, by their names.
 fn passed() -> [(SignalKind, &'static str); 7] {
     [
@@ -113,11 +121,17 @@ fn passed() -> [(SignalKind, &'static str); 7] {
 /// go to.
 fn signals(client: &Client, container: &str) -> Result<JoinSet<()>, Error> {
     let mut set = JoinSet::new();
+    let insisted = Arc::new(AtomicU32::new(0));
     for (kind, name) in passed() {
         let mut signals = signal(kind).map_err(crate::error::io("wait for signals"))?;
         let (mut containers, container) = (client.containers.clone(), container.to_owned());
+        let insisted = insisted.clone();
         set.spawn(async move {
             while signals.recv().await.is_some() {
+                if matches!(name, "INT" | "TERM") && insisted.fetch_add(1, Ordering::Relaxed) + 1 == INSISTENCE {
+                    output::note(&format!("\ngot {INSISTENCE} SIGTERM/SIGINTs, forcefully exiting"));
+                    std::process::exit(1);
+                }
                 let request = own::KillContainerRequest { container: container.clone(), signal: name.to_owned() };
                 match containers.kill(request).await {
                     Err(status) if !matches!(status.code(), Code::FailedPrecondition | Code::NotFound) => {

@@ -36,23 +36,12 @@ impl Inner {
         self.create(pod, spec, Basis::default()).await
     }
 
-    /// The same for a run of a container of people: with its id, its image, and the writable layer that it has.
+    /// The same for a run of a container of people: with its id, its image, the writable layer that it has, and what it is given.
     pub(crate) async fn create_run(
         self: &Arc<Self>,
         pod: PodId,
         spec: ContainerSpec,
-        user: Arc<UserContainer>,
-    ) -> Result<ContainerId, Error> {
-        self.create(pod, spec, Basis { user: Some(user), ..Basis::default() }).await
-    }
-
-    /// The same for one that runs once, with what it is given.
-    pub(crate) async fn create_once(
-        self: &Arc<Self>,
-        pod: PodId,
-        spec: ContainerSpec,
-        user: Arc<UserContainer>,
-        given: Arc<Given>,
+        (user, given): (Arc<UserContainer>, Arc<Given>),
     ) -> Result<ContainerId, Error> {
         self.create(pod, spec, Basis { user: Some(user), given, ..Basis::default() }).await
     }

@@ -199,6 +199,7 @@ pub fn device_rules(spec: &ContainerSpec, plan: &ContainerPlan) -> Vec<DeviceRul
         return vec![DeviceRule::ALL];
     }
     let mut rules = DeviceRule::standard();
+    rules.extend(spec.own.iter().flat_map(|own| &own.device_rules).filter_map(|text| device_rule(text)));
     for device in &spec.devices {
         let (Ok(target), Ok(access)) = (target(device), access(device)) else { continue };
         let nodes = plan.devices.iter().filter(|node| path::within(&node.path, &target));
@@ -216,6 +217,26 @@ pub fn device_rules(spec: &ContainerSpec, plan: &ContainerPlan) -> Vec<DeviceRul
         );
     }
     rules
+}
+
+/// A rule as cgroup v1 writes it, `TYPE MAJOR:MINOR ACCESS`: `c 1:3 rwm`, `b 8:* r`. `None`: it is none.
+pub fn device_rule(text: &str) -> Option<DeviceRule> {
+    let mut words = text.split(' ');
+    let (kind, numbers, access, None) = (words.next()?, words.next()?, words.next()?, words.next()) else { return None };
+    let kind = match kind {
+        "a" => DeviceKind::Any,
+        "b" => DeviceKind::Block,
+        "c" => DeviceKind::Character,
+        _ => return None,
+    };
+    let number = |text: &str| if text == "*" { Some(None) } else { text.parse().ok().map(Some) };
+    let (major, minor) = numbers.split_once(':')?;
+    let once = |letter: char| access.matches(letter).count() <= 1;
+    if access.is_empty() || !access.chars().all(|c| matches!(c, 'r' | 'w' | 'm') && once(c)) {
+        return None;
+    }
+    let access = Access { read: access.contains('r'), write: access.contains('w'), mknod: access.contains('m') };
+    Some(DeviceRule { kind, major: number(major)?, minor: number(minor)?, access })
 }
 
 fn rule(block: bool, major: u32, minor: u32, access: Access) -> DeviceRule {
@@ -253,6 +274,22 @@ mod tests {
         assert_eq!(rules.len(), DeviceRule::standard().len() + 2);
         assert_eq!(rules[rules.len() - 1], rule(false, 1, 5, access));
         assert_eq!(rules[rules.len() - 2], rule(false, 1, 3, Access { write: true, ..access }));
+    }
+
+    #[test]
+    fn rules_as_cgroups_have_them() {
+        let all = Access { read: true, write: true, mknod: true };
+        let read = Access { write: false, mknod: false, ..all };
+        for (text, kind, major, minor, access) in [
+            ("c 1:3 rwm", DeviceKind::Character, Some(1), Some(3), all),
+            ("b 8:* r", DeviceKind::Block, Some(8), None, read),
+            ("a *:* mwr", DeviceKind::Any, None, None, all),
+        ] {
+            assert_eq!(device_rule(text), Some(DeviceRule { kind, major, minor, access }), "{text}");
+        }
+        for bad in ["", "c", "c 1:3", "d 1:3 r", "c 1 r", "c 1:x r", "c 1:3 x", "c 1:3 rr", "c 1:3 r w", "c  1:3 r", "c -1:3 r"] {
+            assert_eq!(device_rule(bad), None, "{bad}");
+        }
     }
 
     #[test]

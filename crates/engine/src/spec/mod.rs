@@ -41,8 +41,8 @@ use sys::cgroup::DeviceRule;
 
 pub(crate) use cdi::{HOOK_LIMIT, HOOK_TIMEOUT, Target as CdiTarget};
 pub use defaults::{default_masked_paths, default_readonly_paths, possible_cpus};
-pub use devices::device_rules;
 pub(crate) use devices::node_path as device_path;
+pub use devices::{device_rule, device_rules};
 pub(crate) use env::adjusted as adjusted_env;
 pub use error::Error;
 pub(crate) use exec::{ExecWishes, exec_plan_with, exec_user};
@@ -208,7 +208,7 @@ pub fn container_plan(request: &ContainerRequest<'_>) -> Result<Prepared, Error>
         masked_paths,
         readonly_paths,
         cgroup: cgroup::container(request.pod_cgroup, request.id),
-        own_cgroup_namespace: !security.privileged,
+        own_cgroup_namespace: spec.own.as_ref().and_then(|own| own.own_cgroup_namespace).unwrap_or(!security.privileged),
         log_path: logs::path(&request.pod.log_directory, &spec.log_path)?,
         // A kubelet rotates the logs of its containers itself.
         log_limit: spec.own.as_ref().map(|own| own.log_limit.unwrap_or_default()),

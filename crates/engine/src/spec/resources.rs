@@ -66,6 +66,7 @@ fn said(given: &Resources) -> Resources {
     limits.cpu_shares = given.cpu_shares.filter(|n| *n != 0).map(|shares| shares.clamp(*SHARES.start(), *SHARES.end()));
     limits.memory_limit = given.memory_limit.filter(|limit| *limit != 0);
     limits.memory_swap_limit = given.memory_swap_limit.filter(|limit| *limit != 0);
+    limits.memory_reservation = given.memory_reservation.filter(|bytes| *bytes != 0);
     limits.pids_limit = given.pids_limit.filter(|limit| *limit != 0);
     limits
 }

@@ -94,6 +94,7 @@ impl Inner {
             return Err(words(ErrorKind::NotFound, format!("No such image: {}", spec.container.image)));
         }
         check(&spec, &image)?;
+        check_platform(&spec, &image)?;
         shares::settle(self, &mut spec)?;
         networks::check(self, &spec)?;
         self.handlers.admit(&spec.pod.runtime_handler, spec.pod.userns.is_some()).await?;
@@ -471,6 +472,21 @@ impl Inner {
         self.tell_user(user, "destroy", []);
         removed
     }
+}
+
+/// An image of another platform is as good as none, for the client may pull the right one.
+fn check_platform(spec: &UserContainerSpec, image: &ImageInfo) -> Result<(), Error> {
+    let (wanted, actual) = (&spec.platform, &image.platform);
+    let fits = actual.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if wanted.is_empty() || fits {
+        return Ok(());
+    }
+    let shown: String = wanted.chars().take(80).collect();
+    let why = format!(
+        "image with reference {} was found but does not match the specified platform: wanted {shown}, actual: {actual}",
+        spec.container.user_specified_image
+    );
+    Err(words(ErrorKind::NotFound, why))
 }
 
 /// What would fail at every start is said when it is made.

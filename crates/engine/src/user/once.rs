@@ -120,7 +120,7 @@ impl Inner {
         networks::resolve(self, &record, &mut pod).await?;
         let mounted = self.places(once).await?;
         let pod = self.run_pod(pod).await?;
-        self.create_once(pod, record.spec.container, user.clone(), once.given.clone()).await?;
+        self.create_run(pod, record.spec.container, (user.clone(), once.given.clone())).await?;
         let container = self.table.container(id)?;
         let streams = self.attach_to(&container, StreamOptions::default()).await?;
         let told = tokio::spawn(tell(streams, output));
@@ -228,6 +228,7 @@ fn record_of(once: &Once) -> UserRecord {
             healthcheck: None,
             more_networks: Vec::new(),
             shares: Default::default(),
+            platform: String::new(),
         },
     }
 }

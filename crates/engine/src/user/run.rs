@@ -19,6 +19,7 @@ use crate::{
     clock,
     container::{
         Container,
+        given::Given,
         stream::{ProcessStreams, StreamOptions},
     },
     error::{About, Error, Step},
@@ -70,11 +71,11 @@ impl Inner {
         self.end_runs(user).await?;
         let id = user.id;
         failpoint::hit("user.start", id)?;
-        let (pod, spec) = self.plan_run(user).await?;
+        let (pod, spec, given) = self.plan_run(user).await?;
         let pod = self.run_pod(pod).await?;
         failpoint::hit("user.pod", id)?;
         self.join_more(&self.table.pod(pod)?, &user.spec().more_networks).await?;
-        self.create_run(pod, spec, user.clone()).await?;
+        self.create_run(pod, spec, (user.clone(), Arc::new(given))).await?;
         let container = self.table.container(id)?;
         let streams = match attach {
             Some(options) => Some(self.attach_to(&container, options).await?),
@@ -114,7 +115,7 @@ impl Inner {
     }
 
     /// What the pod and the container of a run are.
-    async fn plan_run(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<(PodSpec, ContainerSpec), Error> {
+    async fn plan_run(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<(PodSpec, ContainerSpec, Given), Error> {
         let record = user.now.borrow().record.clone();
         let id = user.id;
         let logs = self.config.logs().join(id.to_string());
@@ -139,7 +140,7 @@ impl Inner {
         container.own.get_or_insert_default().tmpfs = mounts.tmpfs;
         shares::resolve(self, &record.spec, &mut pod, &mut container)?;
         blocking(move || crate::make_private_dir(&logs)).await.step(id, "make the log directory")?;
-        Ok((pod, container))
+        Ok((pod, container, mounts.given))
     }
 
     /// Takes down whatever pods this container still has.

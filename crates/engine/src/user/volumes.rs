@@ -1,11 +1,17 @@
 //! What the mounts of a container become.
 
-use std::{path::Path, sync::Arc};
+use std::{os::fd::OwnedFd, path::Path, sync::Arc};
 
 use model::{
     ContainerId, ErrorKind, VolumeName,
     container::{BindMount, ImageVolume, Propagation},
+    plan::MountFlags,
     user::{UserContainerSpec, UserMount, UserMountKind},
+};
+
+use sys::{
+    mount::Depth,
+    path::{Links, Root},
 };
 
 use super::{
@@ -15,9 +21,10 @@ use super::{
 use crate::{
     Inner,
     blocking::blocking,
+    container::given::{Given, GivenMount},
     error::{About, Error},
     image::ImageInfo,
-    volumes::{NewVolume, Volumes, Wanted},
+    volumes::{NewVolume, Place, Volumes, Wanted},
 };
 
 /// The mounts of one run.
@@ -26,6 +33,8 @@ pub(super) struct Mounts {
     pub(super) binds: Vec<BindMount>,
     pub(super) images: Vec<ImageVolume>,
     pub(super) tmpfs: Vec<UserMount>,
+    /// Parts of volumes.
+    pub(super) given: Given,
 }
 
 fn refuse(why: String) -> Error {
@@ -51,7 +60,8 @@ pub(super) async fn make(
     });
     let (volumes, asked) = (inner.volumes.clone(), asked.collect());
     let names = blocking(move || volumes.claim(id, asked)).await.map_err(|e| words(&e))?;
-    let fill = wanted.iter().zip(&names).filter(|(mount, _)| !mount.no_copy);
+    // A part is of a volume that is there.
+    let fill = wanted.iter().zip(&names).filter(|(mount, _)| !mount.no_copy && mount.subpath.is_empty());
     let fill: Vec<_> = fill.map(|(mount, name)| Wanted { volume: name.clone(), target: mount.target.clone() }).collect();
     let (filling, of) = (inner.clone(), image.clone());
     let filled = blocking(move || filling.volumes.fill(&filling.images, &of, &fill)).await;
@@ -64,7 +74,7 @@ pub(super) async fn make(
         target: mount.target,
         anonymous: mount.source.is_empty(),
         read_only: mount.read_only,
-        subpath: String::new(),
+        subpath: mount.subpath,
     };
     Ok(wanted.into_iter().zip(names).map(one).collect())
 }
@@ -132,7 +142,12 @@ fn wanted(spec: &UserContainerSpec, image: &ImageInfo) -> Result<Vec<UserMount>,
         }
         let cannot = |what: &str| Err(refuse(format!("invalid mount config for type \"volume\": {what}")));
         match mount {
-            UserMount { subpath, .. } if !subpath.is_empty() => return cannot("parts of volumes cannot be mounted"),
+            UserMount { subpath, source, .. } if !subpath.is_empty() && source.is_empty() => {
+                return cannot("must not set Subpath when using anonymous volumes");
+            }
+            UserMount { subpath, .. } if subpath.starts_with('/') || subpath.split('/').any(|part| part == "..") => {
+                return cannot("subpath must be a relative path within the volume");
+            }
             UserMount { propagation, .. } if !propagation.is_empty() => return cannot("mounts do not travel through volumes"),
             _ => wanted.push(mount.clone()),
         }
@@ -164,9 +179,12 @@ fn check_bind(mount: &UserMount) -> Result<(), Error> {
 
 /// What a run gets mounted.
 pub(super) async fn resolve(inner: &Arc<Inner>, record: &UserRecord) -> Result<Mounts, Error> {
-    let mut mounts = Mounts::default();
     let (volumes, of) = (inner.volumes.clone(), record.clone());
-    mounts.binds = blocking(move || of.volumes.iter().map(|volume| place(&volumes, &of, volume)).collect::<Result<_, _>>()).await?;
+    let mut mounts = blocking(move || {
+        let mut mounts = Mounts::default();
+        of.volumes.iter().try_for_each(|volume| place(&volumes, &of, volume, &mut mounts)).map(|()| mounts)
+    })
+    .await?;
     for mount in &record.spec.mounts {
         match mount.kind {
             UserMountKind::Bind => mounts.binds.push(bind(mount)?),
@@ -187,21 +205,55 @@ pub(super) async fn resolve(inner: &Arc<Inner>, record: &UserRecord) -> Result<M
 }
 
 /// A volume at its place in a run.
-fn place(volumes: &Volumes, record: &UserRecord, volume: &VolumeUse) -> Result<BindMount, Error> {
+fn place(volumes: &Volumes, record: &UserRecord, volume: &VolumeUse, mounts: &mut Mounts) -> Result<(), Error> {
     let name: VolumeName = volume.name.parse().map_err(|e: model::VolumeNameError| refuse(e.to_string()))?;
-    let place = volumes.place(&name).map_err(|e| words(&e))?;
     let asked = record.spec.mounts.iter().find(|mount| same(&mount.target, &volume.target));
-    Ok(BindMount {
+    let options = asked.map(|mount| mount.options.clone()).unwrap_or_default();
+    let (path, readonly) = match volumes.place(&name).map_err(|e| words(&e))? {
+        Place::Directory { path, readonly } => (path, volume.read_only || readonly),
+        Place::Memory(memory) => {
+            mounts.tmpfs.push(UserMount {
+                read_only: volume.read_only || memory.readonly,
+                tmpfs_size: memory.size,
+                tmpfs_mode: memory.mode,
+                options,
+                ..empty(UserMountKind::Tmpfs, volume.target.clone())
+            });
+            return Ok(());
+        }
+    };
+    if !volume.subpath.is_empty() {
+        let has = |option: &str| options.iter().any(|known| known == option);
+        let flags = MountFlags { readonly, recursive: false, nosuid: has("nosuid"), nodev: has("nodev"), noexec: has("noexec") };
+        let mount = part(&path, volume)?;
+        let parts = volume.target.split('/').filter(|part| !part.is_empty() && *part != ".");
+        let target = parts.fold(String::new(), |path, part| path + "/" + part);
+        mounts.given.mounts.push(GivenMount { target, mount, flags });
+        return Ok(());
+    }
+    mounts.binds.push(BindMount {
         container_path: volume.target.clone(),
-        host_path: place.path.to_string_lossy().into_owned(),
-        readonly: volume.read_only || place.readonly,
+        host_path: path.to_string_lossy().into_owned(),
+        readonly,
         recursive_read_only: false,
         propagation: Propagation::Private,
         selinux_relabel: asked.is_some_and(|mount| !mount.relabel.is_empty()),
-        mount_options: asked.map(|mount| mount.options.clone()).unwrap_or_default(),
+        mount_options: options,
         // Owners in it are those that the container sees, as in its image.
         idmap: record.spec.pod.userns,
-    })
+    });
+    Ok(())
+}
+
+/// A detached mount of a part of a volume. What is in a volume is a container's to change at any time, so it is opened once, and
+/// what was opened is mounted: links lead nowhere else.
+fn part(path: &Path, volume: &VolumeUse) -> Result<OwnedFd, Error> {
+    let failed = |errno: sys::Errno| {
+        let why = std::io::Error::from(errno);
+        refuse(format!("cannot access path {} of volume {}: {why}", volume.subpath, volume.name))
+    };
+    let found = Root::open_host(path).and_then(|root| root.resolve(&volume.subpath, Links::Follow)).map_err(failed)?;
+    sys::mount::clone_fd(found, Depth::Recursive).map_err(failed)
 }
 
 /// After a start of the daemon: what a container has stays its own.

@@ -20,8 +20,9 @@ use model::{ContainerId, VolumeName};
 
 pub use error::Error;
 pub(crate) use fill::Wanted;
-pub(crate) use options::Source;
+pub(crate) use options::{Memory, Source};
 pub(crate) use record::VolumeRecord;
+pub(crate) use uses::Place;
 
 use crate::{
     clock, failpoint,

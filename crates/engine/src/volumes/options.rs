@@ -16,9 +16,22 @@ pub(crate) enum Source {
         /// `o=bind,ro`
         readonly: bool,
     },
+    /// In memory, anew for each run of each container (`type=tmpfs,device=tmpfs,o=size=10m`).
+    Memory(Memory),
 }
 
-const KNOWN: &str = "volumes take type=none,o=bind,device=PATH, or no options at all";
+/// A file system of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Bytes; `None`: half of the machine's.
+    pub(crate) size: Option<u64>,
+    /// Of its top.
+    pub(crate) mode: Option<u32>,
+    /// It cannot be written to.
+    pub(crate) readonly: bool,
+}
+
+const KNOWN: &str = "volumes take type=none,o=bind,device=PATH, type=tmpfs,device=tmpfs,o=size=BYTES, or no options at all";
 
 impl Source {
     /// Understands options.
@@ -38,6 +51,13 @@ impl Source {
             return refuse(unknown, KNOWN);
         }
         let value = |key: &str| options.get(key).map_or("", String::as_str);
+        if value("type") == "tmpfs" {
+            let memory = value("o").split(',').filter(|option| !option.is_empty()).try_fold(Memory::default(), Memory::with);
+            return memory.map_or_else(
+                || refuse("o", "the options of tmpfs are size=, mode=, ro and rw"),
+                |memory| Ok(Self::Memory(memory)),
+            );
+        }
         if !matches!(value("type"), "" | "none" | "bind") {
             return refuse("type", "file systems are not mounted by volumes: mount it, and make a volume with o=bind of it");
         }
@@ -59,6 +79,34 @@ impl Source {
     }
 }
 
+impl Memory {
+    /// With one option of mount(8).
+    fn with(self, option: &str) -> Option<Self> {
+        match option.split_once('=') {
+            Some(("size", text)) => Some(Self { size: Some(bytes(text)?), ..self }),
+            Some(("mode", text)) => {
+                let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777)?;
+                Some(Self { mode: Some(mode), ..self })
+            }
+            None if option == "ro" || option == "rw" => Some(Self { readonly: option == "ro", ..self }),
+            _ => None,
+        }
+    }
+}
+
+/// `64m`, as tmpfs(5) reads it.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,10 +123,17 @@ mod tests {
         assert_eq!(read(&[("type", "none"), ("o", "bind"), ("device", "/srv")]), bind(false));
         assert_eq!(read(&[("o", "ro,rbind"), ("device", "/srv")]), bind(true));
         assert_eq!(read(&[("type", "bind"), ("device", "/srv")]), bind(false));
+        let memory = |size, mode, readonly| Ok(Source::Memory(Memory { size, mode, readonly }));
+        assert_eq!(
+            read(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,mode=700")]),
+            memory(Some(1 << 20), Some(0o700), false)
+        );
+        assert_eq!(read(&[("type", "tmpfs"), ("o", "ro")]), memory(None, None, true));
         for (bad, says) in [
             (vec![("size", "1g")], "volume option size=\"1g\""),
             (vec![("type", "nfs"), ("o", "addr=1.2.3.4"), ("device", ":/x")], "volume option type=\"nfs\""),
-            (vec![("type", "tmpfs"), ("device", "tmpfs")], "volume option type=\"tmpfs\""),
+            (vec![("type", "tmpfs"), ("device", "tmpfs"), ("o", "uid=3")], "volume option o="),
+            (vec![("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1x")], "volume option o="),
             (vec![("o", "bind,uid=3"), ("device", "/srv")], "volume option o="),
             (vec![("o", "bind")], "volume option device="),
             (vec![("o", "bind"), ("device", "/srv/../etc")], "volume option device="),

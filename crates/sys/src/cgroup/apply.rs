@@ -90,10 +90,12 @@ impl Group {
         {
             files::write(&pids.join("pids.max"), &max_if_negative(limit))?;
         }
-        if (resources.memory_limit.is_some() || resources.memory_swap_limit.is_some())
+        let memory = [resources.memory_limit, resources.memory_swap_limit, resources.memory_reservation];
+        if memory.iter().any(Option::is_some)
             && let Some(memory) = lacking("memory", "memory.limit_in_bytes")
         {
             memory_v1(&memory, resources, refused)?;
+            reservation_v1(&memory, resources, refused)?;
         }
         for (size, limit) in &resources.hugepage_limits {
             let file = self.directory("hugetlb").map(|d| d.join(format!("hugetlb.{size}.limit_in_bytes")));
@@ -124,6 +126,9 @@ impl Group {
         }
         if let Some(limit) = resources.memory_limit {
             set("memory.max", &max_if_negative(limit))?;
+        }
+        if let Some(bytes) = resources.memory_reservation {
+            set("memory.low", &bytes.max(0).to_string())?;
         }
         if let Some(both) = resources.memory_swap_limit {
             swap_v2(&group, both, resources.memory_limit, refused)?;
@@ -244,6 +249,16 @@ fn memory_v1(memory: &Path, resources: &Resources, refused: &mut Vec<Refused>) -
         (None, Some(both)) => write(&both_file, both),
         (None, None) => Ok(()),
     }
+}
+
+fn reservation_v1(memory: &Path, resources: &Resources, refused: &mut Vec<Refused>) -> Result<(), Error> {
+    const FILE: &str = "memory.soft_limit_in_bytes";
+    let (Some(bytes), file) = (resources.memory_reservation, memory.join(FILE)) else { return Ok(()) };
+    match file.exists() {
+        true => files::write(&file, &bytes.max(-1).to_string())?,
+        false => refused.push(Refused::new(FILE, "the kernel has none")),
+    }
+    Ok(())
 }
 
 /// v2 limits swap by itself, so the memory limit is taken off; where there is no swap accounting, none is used anyway.
