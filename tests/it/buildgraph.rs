@@ -244,6 +244,54 @@ async fn what_is_wrong_is_said_where_it_is() {
     lab.finish().await;
 }
 
+/// BU-03: requests that no client of ours would send.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_make_no_sense_are_refused() {
+    use api::creel::{BuildRequest, BuildStart, CheckRequest, builds_client::BuildsClient};
+    let lab = Lab::new().await;
+    let mut client = BuildsClient::new(lab.daemon.channel().await.unwrap());
+    let start = |change: &dyn Fn(&mut BuildStart)| {
+        let mut start = BuildStart { dockerfile: b"FROM scratch\nLABEL a=b\n".to_vec(), ..BuildStart::default() };
+        change(&mut start);
+        BuildRequest { start: Some(start), ..BuildRequest::default() }
+    };
+    let tag = |name: &'static str| move |start: &mut BuildStart| start.tags.push(name.to_owned());
+    for (what, requests) in [
+        ("nothing at all", vec![]),
+        ("no start", vec![BuildRequest::default()]),
+        ("no name", vec![start(&tag(""))]),
+        ("a name that is a path", vec![start(&tag("../../etc"))]),
+        ("a name in capitals", vec![start(&tag("NAME"))]),
+        ("too many names", vec![start(&|start| start.tags = vec!["a".to_owned(); 100_000])]),
+        ("a network", vec![start(&|start| start.network = "other".to_owned())]),
+        ("a platform", vec![start(&|start| start.platform = "../..".to_owned())]),
+    ] {
+        let answer = client.build(tokio_stream::iter(requests)).await;
+        let status = match answer {
+            Err(status) => status,
+            Ok(events) => {
+                let mut events = events.into_inner();
+                loop {
+                    match events.message().await {
+                        Err(status) => break status,
+                        Ok(Some(event)) => {
+                            assert!(!matches!(event.event, Some(api::creel::build_event::Event::Built(_))), "{what}")
+                        }
+                        Ok(None) => break tonic::Status::invalid_argument("told as an event"),
+                    }
+                }
+            }
+        };
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{what}: {status}");
+    }
+    for dockerfile in [&b""[..], b"\xff\xfe", b"FROM a AS a\nFROM b AS b\nCOPY --from=c x y\nFROM c AS c\n", b"FROM ${A:?no}\n"] {
+        let request = CheckRequest { dockerfile: dockerfile.to_vec(), target: "../..".into(), ..CheckRequest::default() };
+        let answer = client.check(request).await.unwrap().into_inner();
+        assert!(answer.failed.is_some_and(|failed| !failed.message.is_empty()), "{dockerfile:?}");
+    }
+    lab.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_be_meant_otherwise() {
     let lab = Lab::new().await;

@@ -54,8 +54,8 @@ use crate::{
 
 /// The largest Dockerfile.
 const DOCKERFILE: u64 = 8 << 20;
-/// Lines before and after the one that is wrong.
-const AROUND: usize = 3;
+/// Lines of a Dockerfile that are shown of something in it; a heredoc may have many more.
+const SHOWN: usize = 50;
 
 /// The network of RUN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -275,17 +275,18 @@ impl Inner {
     }
 }
 
-/// The lines around, with marks at those that are meant.
+/// The lines around, two of a single one and one of several as docker has it, with marks at those that are meant.
 fn excerpt(name: &str, text: &str, (first, last): (usize, usize)) -> String {
     let rule = "-".repeat(20);
-    let (from, to) = (first.saturating_sub(AROUND).max(1), last + AROUND);
+    let around = if first == last { 2 } else { 1 };
+    let (from, to) = (first.saturating_sub(around).max(1), last + around);
     let line = |(number, line): (usize, &str)| {
         let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
         let shown: String = line.chars().take(500).collect();
         format!("{number:4} | {mark} {shown}\n")
     };
     let numbered = text.lines().enumerate().map(|(at, line)| (at + 1, line));
-    let lines: String = numbered.filter(|(number, _)| (from..=to).contains(number)).map(line).collect();
+    let lines: String = numbered.skip(from - 1).take_while(|(number, _)| *number <= to).take(SHOWN).map(line).collect();
     format!("{name}:{first}\n{rule}\n{lines}{rule}\n")
 }
 
@@ -296,8 +297,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_marked() {
         let text = "FROM a\n\nRUN false \\\n  && true\nCMD x\n";
-        let wanted = "D:3\n--------------------\n   1 |     FROM a\n   2 |     \n   3 | >>> RUN false \\\n   4 | >>>   && true\n   5 |     CMD x\n--------------------\n";
+        let wanted = "D:3\n--------------------\n   2 |     \n   3 | >>> RUN false \\\n   4 | >>>   && true\n   5 |     CMD x\n--------------------\n";
         assert_eq!(excerpt("D", text, (3, 4)), wanted);
+        let single =
+            "D:5\n--------------------\n   3 |     RUN false \\\n   4 |       && true\n   5 | >>> CMD x\n--------------------\n";
+        assert_eq!(excerpt("D", text, (5, 5)), single);
+        assert_eq!(excerpt("D", &"x\n".repeat(999), (2, 900)).lines().count(), 3 + SHOWN);
         assert_eq!(excerpt("D", "", (1, 1)), "D:1\n--------------------\n--------------------\n");
     }
 

@@ -107,7 +107,8 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn columns() -> usize {
-    tcgetwinsize(io::stderr()).map_or(80, |size| usize::from(size.ws_col)).max(40)
+    // Some say nothing of their size.
+    tcgetwinsize(io::stderr()).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(80).max(40)
 }
 
 /// The line of a step that is over, its time at the right.
