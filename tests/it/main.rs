@@ -6,7 +6,9 @@
 #![allow(unreachable_pub, clippy::print_stderr, clippy::type_complexity, reason = "a program of tests: nobody else sees its items")]
 
 mod build;
+mod buildcopy;
 mod buildgraph;
+mod buildout;
 mod buildrun;
 mod cdi;
 mod cgroup2;

@@ -285,6 +285,8 @@ impl Inner {
     fn take_context(&self, compared: Compared, archive: File) -> Result<Context, Error> {
         let Compared { name, files, before, difference } = compared;
         let sent = archive.metadata().map_or(0, |found| found.len());
+        let (wanted, gone) = (difference.wanted.len(), difference.gone.len());
+        tracing::info!(context = name, files = files.len(), wanted, gone, bytes = sent, "context received");
         if let Some(context) = before.clone().filter(|_| difference == Difference::default()) {
             self.contexts.used(&name);
             return Ok(context);

@@ -2,7 +2,7 @@
 //! client's word, and so is the archive that follows: it is held to the list.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::File,
     io::{self, Read},
 };
@@ -116,7 +116,7 @@ pub(super) fn check(files: &[ContextFile]) -> Result<(), Error> {
 /// What has happened since.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// Numbers of files that are not as they were.
+    /// Numbers of files that are not as they were, and of the directories that they are or were in.
     pub(super) wanted: Vec<u32>,
     /// Paths that are gone, with all below them.
     pub(super) gone: Vec<String>,
@@ -129,7 +129,7 @@ pub(super) fn compare(before: &[ContextFile], now: &[ContextFile]) -> Difference
         let tells = file.stamp != 0 || file.kind() != FileType::RegularFile;
         tells && known.get(file.path.as_str()).is_some_and(|before| *before == file)
     };
-    let wanted = (0_u32..).zip(now).filter(|(_, file)| !same(file)).map(|(number, _)| number).collect();
+    let mut wanted: BTreeSet<u32> = (0_u32..).zip(now).filter(|(_, file)| !same(file)).map(|(number, _)| number).collect();
     let mut directories: HashSet<&str> = now.iter().flat_map(|file| above(&file.path)).collect();
     directories.extend(now.iter().filter(|file| file.kind() == FileType::Directory).map(|file| file.path.as_str()));
     let others: HashSet<&str> =
@@ -144,7 +144,13 @@ pub(super) fn compare(before: &[ContextFile], now: &[ContextFile]) -> Difference
     }
     let mut gone: Vec<String> = gone.into_iter().collect();
     gone.sort_unstable();
-    Difference { wanted, gone }
+    // A directory is what the topmost layer says that has something of it.
+    let numbers: HashMap<&str, u32> = now.iter().map(|file| file.path.as_str()).zip(0_u32..).collect();
+    let changed = wanted.iter().filter_map(|number| now.get(usize::try_from(*number).ok()?)).map(|file| file.path.as_str());
+    let around: Vec<u32> =
+        changed.chain(gone.iter().map(String::as_str)).flat_map(above).filter_map(|parent| numbers.get(parent).copied()).collect();
+    wanted.extend(around);
+    Difference { wanted: wanted.into_iter().collect(), gone }
 }
 
 /// An archive's beginning that says what is gone, to be followed by another archive.
@@ -236,7 +242,9 @@ mod tests {
         let same = compare(&before, &before);
         assert_eq!(same, Difference { wanted: vec![3], gone: vec![] }, "what is too young to tell is sent again");
         let now = [directory("d"), regular("d/b", 2), regular("new/x", 1), file("d/a", 0o100_755, 1)];
-        assert_eq!(compare(&before, &now), Difference { wanted: vec![1, 2, 3], gone: vec!["young".into()] });
+        assert_eq!(compare(&before, &now), Difference { wanted: vec![0, 1, 2, 3], gone: vec!["young".into()] });
+        let fewer = compare(&before, &before[..2]);
+        assert_eq!(fewer, Difference { wanted: vec![0], gone: vec!["d/b".into(), "young".into()] }, "what it was in");
         assert_eq!(compare(&[], &before).wanted, [0, 1, 2, 3]);
     }
 

@@ -37,6 +37,9 @@ impl Build<'_> {
             .part(format!("{:?} {:?}", options.shm_size, options.rlimits));
         let key = mounts.count(key);
         let given = PREDEFINED.iter().filter_map(|name| Some(((*name).to_owned(), self.request.args.get(*name)?.clone())));
+        // Files get no younger time than this: what notes times of files (compiled Python) is to know.
+        let epoch = ("SOURCE_DATE_EPOCH".to_owned(), self.latest(state).to_string());
+        let given = given.chain([epoch]);
         let hidden: Vec<_> = given.filter(|(name, _)| !env.iter().any(|(known, _)| known == name)).collect();
         env.extend(hidden);
         let progress = self.begun(format!("{} RUN {}", self.place(spot), shown(run, &command))).await?;
