@@ -43,7 +43,12 @@ impl Going {
         Self { child, lines, seen: String::new() }
     }
 
-    /// Waits until a line has this in it.
+    /// Waits until a step prints this: its own headline has other words behind.
+    fn prints(&mut self, text: &str) {
+        self.says(&format!(" {text}\n"));
+    }
+
+    /// Waits until this is said.
     fn says(&mut self, part: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.seen.contains(part) {
@@ -92,12 +97,12 @@ async fn the_same_step_is_made_once() {
     let file = format!("FROM base:1\n{}\n", meet("one", &script));
     fs::write(lab.at("Dockerfile"), &file).unwrap();
     let mut first = Going::begin(&lab, &["-t", "first:1"]);
-    first.says(" under way");
+    first.prints("under way");
     let mut second = Going::begin(&lab, &["-t", "second:1"]);
     second.says("[2/2] RUN");
     // Whoever is first goes away: who waits does it.
     first.killed();
-    second.says(" under way");
+    second.prints("under way");
     let mut third = Going::begin(&lab, &["-t", "third:1"]);
     third.says("[2/2] RUN");
     fs::write(lab.at("Go"), format!("FROM base:1\n{}\n", meet("one", "touch /m/go"))).unwrap();
@@ -139,7 +144,7 @@ async fn the_first_failure_ends_the_rest() {
     // A client that goes away ends its steps: nothing is left of them, as `finish` sees.
     fs::write(lab.at("Dockerfile"), "FROM base:1\nRUN echo under way; sleep 100000\n").unwrap();
     let mut going = Going::begin(&lab, &[]);
-    going.says(" under way");
+    going.prints("under way");
     going.killed();
     lab.finish().await;
 }

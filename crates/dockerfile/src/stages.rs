@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Copy, Dockerfile, Error, Expander, Instruction, Located, Problem, mount, suggest::closest};
 
+/// Instructions of all stages together, those of their bases with each.
+const HEAVIEST: usize = 100_000;
+
 /// What a stage begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Base {
@@ -81,6 +84,7 @@ impl<'d> Stages<'d> {
         }
         let target = find_target(&stages, target)?;
         let needed = needed(&stages, target)?;
+        check_weight(&stages, &needed)?;
         Ok(Self { globals, stages, target, needed })
     }
 
@@ -150,6 +154,22 @@ fn find_target(stages: &[Stage<'_>], target: &str) -> Result<usize, Error> {
         let hint = near.map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
         wrong(stages[last].from.first, format!("target stage {target:?} could not be found{hint}"))
     })
+}
+
+/// A stage carries everything that is said in those that it goes on from: chains of them are not to grow beyond all bounds.
+fn check_weight(stages: &[Stage<'_>], needed: &[usize]) -> Result<(), Error> {
+    let (mut weights, mut sum) = (vec![0; stages.len()], 0);
+    for at in needed {
+        let stage = &stages[*at];
+        let before = if let Base::Stage(base) = stage.base { weights[base] } else { 0 };
+        weights[*at] = before + stage.steps.len() + 1;
+        sum += weights[*at];
+        if sum > HEAVIEST {
+            let why = format!("the stages that are needed say more than {HEAVIEST} instructions, with those of their bases");
+            return Err(wrong(stage.from.first, why));
+        }
+    }
+    Ok(())
 }
 
 /// Stages are only ever made from earlier ones, so that there are no circles.
@@ -230,6 +250,21 @@ mod tests {
         let found = Stages::find(&file, &args(&[("V", "2")]), &automatic, "").unwrap();
         assert_eq!(found.stages[0].base, Base::Image("r/x:2-amd64".into()));
         assert_eq!(found.globals, args(&[("V", "2"), ("IMAGE", "r/x:2-amd64")]));
+    }
+
+    #[test]
+    fn chains_of_stages_have_an_end() {
+        let chain = |steps: usize, stages: usize| {
+            let last: String = (0..=stages).map(|stage| format!("COPY --from={stage} a b\n")).collect();
+            format!(
+                "FROM a\n{}{}FROM b\n{last}",
+                "ENV a=b\n".repeat(steps),
+                "FROM 0\nRUN x\n".repeat(stages).replace("FROM 0", "FROM s")
+            )
+        };
+        let named = |text: String| text.replacen("FROM a\n", "FROM a AS s\n", 1);
+        assert!(told(&named(chain(90, 900)), "").is_ok());
+        assert!(told(&named(chain(3000, 2000)), "").unwrap_err().contains("more than 100000 instructions"));
     }
 
     #[test]
