@@ -184,6 +184,8 @@ struct Level {
     names: Vec<Vec<u8>>,
     /// Its own entry, until something below it is written.
     pending: Option<Vec<u8>>,
+    /// It hides what is below it; told with its own entry, since a directory that is new does so too.
+    opaque: Option<Vec<u8>>,
     bare: Bare,
 }
 
@@ -259,6 +261,9 @@ impl<'l, W: Write> Walk<'l, W> {
             if let Some(head) = level.pending.take() {
                 self.out.entries += 1;
                 self.out.bytes(&head)?;
+                if let Some(opaque) = level.opaque.take() {
+                    self.out.mark(&opaque)?;
+                }
             }
         }
         Ok(())
@@ -287,8 +292,9 @@ impl<'l, W: Write> Walk<'l, W> {
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
         let bare = if path.is_empty() { self.leave.root } else { Bare::Kept };
-        self.levels.push(Level { fd: Rc::new(fd), path, names, pending: Some(head), bare });
-        if opaque { self.mark(&[&shown_path[..], OPAQUE].concat()) } else { Ok(()) }
+        let opaque = opaque.then(|| [&shown_path[..], OPAQUE].concat());
+        self.levels.push(Level { fd: Rc::new(fd), path, names, pending: Some(head), opaque, bare });
+        Ok(())
     }
 
     fn mark(&mut self, path: &[u8]) -> Result<(), Error> {

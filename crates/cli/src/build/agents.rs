@@ -96,8 +96,9 @@ async fn talk(socket: PathBuf, connection: u64, mut pieces: mpsc::Receiver<Vec<u
         // Which closes its half of the stream.
         drop(agent);
         listening.await.ok();
+    } else {
+        to.send(said(AgentPiece { connection, end: true, ..AgentPiece::default() })).await.ok();
     }
-    to.send(said(AgentPiece { connection, end: true, ..AgentPiece::default() })).await.ok();
 }
 
 async fn listen(mut from: OwnedReadHalf, connection: u64, to: mpsc::Sender<BuildRequest>) {
@@ -108,6 +109,7 @@ async fn listen(mut from: OwnedReadHalf, connection: u64, to: mpsc::Sender<Build
             return;
         }
     }
+    to.send(said(AgentPiece { connection, end: true, ..AgentPiece::default() })).await.ok();
 }
 
 fn said(agent: AgentPiece) -> BuildRequest {
