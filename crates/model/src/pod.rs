@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 use crate::Resources;
 
 /// What a client retries with: the same key joins the attempt in flight, or gets its result.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct PodKey {
     /// Kubernetes namespace.
     #[n(0)]
@@ -126,7 +126,7 @@ pub enum Protocol {
     Sctp,
 }
 
-/// A port of the host that leads to a port of the pod. Mappings without a host port do not exist here.
+/// A port of the host that leads to a port of the pod. A pod's mappings all have a host port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct PortMapping {
     /// Protocol.
@@ -135,7 +135,7 @@ pub struct PortMapping {
     /// Port in the pod.
     #[n(1)]
     pub container_port: u16,
-    /// Port of the host.
+    /// Port of the host; 0, in what people ask for: a free one.
     #[n(2)]
     pub host_port: u16,
     /// The one host address that is meant; all when `None`. Text form of an IP address.
@@ -144,7 +144,7 @@ pub struct PortMapping {
 }
 
 /// Everything a client says about a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct PodSpec {
     /// Identity.
     #[n(0)]

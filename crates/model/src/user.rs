@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode, bytes::ByteVec};
 use crate::{
     container::ContainerSpec,
     plan::{LogLimit, Rlimit},
-    pod::{PodSpec, Protocol},
+    pod::{PodSpec, PortMapping},
 };
 
 /// When a container starts again by itself.
@@ -125,23 +125,6 @@ pub enum UserMountKind {
     Image,
 }
 
-/// A port of the container that is to be one of the host.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct UserPort {
-    /// Protocol.
-    #[n(0)]
-    pub protocol: Protocol,
-    /// In the container.
-    #[n(1)]
-    pub container_port: u16,
-    /// Of the host; 0: a free one.
-    #[n(2)]
-    pub host_port: u16,
-    /// The one host address that is meant; all when `None`.
-    #[cbor(n(3), with = "crate::plan::ip_text")]
-    pub host_ip: Option<std::net::IpAddr>,
-}
-
 /// Which network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct UserNetwork {
@@ -159,7 +142,7 @@ pub struct UserNetwork {
     pub publish_all: bool,
     /// Ports of the host.
     #[n(4)]
-    pub ports: Vec<UserPort>,
+    pub ports: Vec<PortMapping>,
     /// Ports that it says it listens on, beside the image's: `PORT[/PROTOCOL]`.
     #[n(5)]
     pub exposed: Vec<String>,

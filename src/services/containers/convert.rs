@@ -3,7 +3,7 @@
 use api::creel as own;
 use model::{
     container::{ContainerKey, ContainerSpec, EnvVar},
-    pod::{Dns, PodKey, PodNamespaces, PodSpec},
+    pod::{Dns, PodNamespaces, PodSpec},
     user::{OwnContainer, OwnPod, RestartPolicy, Shares, UserContainerSpec},
 };
 use prost::Message;
@@ -109,45 +109,28 @@ fn pod(config: &own::ContainerConfig, host: &own::HostConfig) -> Result<PodSpec>
     if host.uts == "host" && (!config.hostname.is_empty() || !config.domainname.is_empty()) {
         return Err(invalid("conflicting options: hostname and the UTS mode"));
     }
-    match host.userns.as_str() {
-        "" | "host" => {}
-        other => {
-            return Err(Status::unimplemented(format!(
-                "--userns {}: containers of people have the machine's user namespace, their files would belong to nobody else's",
-                shown(other)
-            )));
-        }
+    if !matches!(host.userns.as_str(), "" | "host") {
+        let why = format!("--userns {}: containers of people have the machine's user namespace", shown(&host.userns));
+        return Err(Status::unimplemented(why));
     }
-    let namespaces = namespaces(host)?;
     let dns = Dns { servers: host.dns.clone(), searches: host.dns_search.clone(), options: host.dns_options.clone() };
-    let hosts = host.extra_hosts.iter().map(|entry| extra_host(entry)).collect::<Result<_>>()?;
     Ok(PodSpec {
-        key: PodKey { namespace: String::new(), name: String::new(), uid: String::new(), attempt: 0 },
         hostname: config.hostname.clone(),
-        log_directory: String::new(),
         dns: Some(dns).filter(|dns| *dns != Dns::default()),
-        port_mappings: Vec::new(),
-        labels: Default::default(),
-        annotations: Default::default(),
         cgroup_parent: host.cgroup_parent.clone(),
-        namespaces,
+        namespaces: namespaces(host)?,
         sysctls: host.sysctls.clone().into_iter().collect(),
         privileged: host.privileged,
         runtime_handler: host.runtime.clone(),
-        resources: Default::default(),
-        overhead: Default::default(),
         user_made: true,
-        run_as_user: None,
-        run_as_group: None,
-        userns: None,
-        selinux: None,
         own: Some(OwnPod {
-            hosts,
+            hosts: host.extra_hosts.iter().map(|entry| extra_host(entry)).collect::<Result<_>>()?,
             shm_size: Some(host.shm_size).filter(|size| *size > 0).or(Some(SHM_SIZE)),
             host_uts: host.uts == "host",
             domainname: config.domainname.clone(),
             ..OwnPod::default()
         }),
+        ..PodSpec::default()
     })
 }
 
@@ -210,30 +193,8 @@ fn container(config: own::ContainerConfig, host: &own::HostConfig) -> Result<Con
         "" => None,
         text => Some(signal(text)?),
     };
-    let log = logging::of(host)?;
-    let own = OwnContainer {
-        log_limit: match log {
-            Kept::Newest(limit) => Some(limit),
-            Kept::Nothing => None,
-        },
-        no_log: log == Kept::Nothing,
-        device_rules: host.device_cgroup_rules.clone(),
-        own_cgroup_namespace: match host.cgroupns.as_str() {
-            "" => None,
-            "private" => Some(true),
-            "host" => Some(false),
-            other => return Err(invalid(format!("invalid cgroup namespace mode: {}", shown(other)))),
-        },
-        user: config.user.clone(),
-        groups: config.groups.clone(),
-        no_entrypoint: config.reset_entrypoint && config.entrypoint.is_empty(),
-        rlimits: limits::ulimits(&host.ulimits)?,
-        tmpfs: Vec::new(),
-    };
+    let own = own_container(&config, host)?;
     let (devices, cdi_devices) = devices::all(&host.devices)?;
-    if let Some(rule) = host.device_cgroup_rules.iter().find(|rule| engine::spec::device_rule(rule).is_none()) {
-        return Err(invalid(format!("invalid device cgroup format '{}'", shown(rule))));
-    }
     let mut resources = limits::resources(host.limits.as_ref())?;
     resources.oom_score_adj = Some(host.oom_score_adj).filter(|score| *score != 0);
     Ok(ContainerSpec {
@@ -261,6 +222,33 @@ fn container(config: own::ContainerConfig, host: &own::HostConfig) -> Result<Con
         rdt_class: None,
         cdi_devices,
         own: Some(own),
+    })
+}
+
+/// What CRI cannot say.
+fn own_container(config: &own::ContainerConfig, host: &own::HostConfig) -> Result<OwnContainer> {
+    if let Some(rule) = host.device_cgroup_rules.iter().find(|rule| engine::spec::device_rule(rule).is_none()) {
+        return Err(invalid(format!("invalid device cgroup format '{}'", shown(rule))));
+    }
+    let log_limit = match logging::of(host)? {
+        Kept::Newest(limit) => Some(limit),
+        Kept::Nothing => None,
+    };
+    Ok(OwnContainer {
+        log_limit,
+        no_log: log_limit.is_none(),
+        device_rules: host.device_cgroup_rules.clone(),
+        own_cgroup_namespace: match host.cgroupns.as_str() {
+            "" => None,
+            "private" => Some(true),
+            "host" => Some(false),
+            other => return Err(invalid(format!("invalid cgroup namespace mode: {}", shown(other)))),
+        },
+        user: config.user.clone(),
+        groups: config.groups.clone(),
+        no_entrypoint: config.reset_entrypoint && config.entrypoint.is_empty(),
+        rlimits: limits::ulimits(&host.ulimits)?,
+        tmpfs: Vec::new(),
     })
 }
 

@@ -2,8 +2,8 @@
 
 use api::creel as own;
 use model::{
-    pod::Protocol,
-    user::{UserNetwork, UserPort},
+    pod::{PortMapping, Protocol},
+    user::UserNetwork,
 };
 use tonic::Status;
 
@@ -61,13 +61,13 @@ fn check_shared(config: &own::ContainerConfig, host: &own::HostConfig) -> Result
     }
 }
 
-fn binding(asked: &own::PortBinding) -> Result<UserPort, Status> {
+fn binding(asked: &own::PortBinding) -> Result<PortMapping, Status> {
     let host_ip = match asked.host_ip.as_str() {
         "" => None,
         text => Some(text.parse().map_err(|_| invalid(format!("invalid IP address: {}", shown(text))))?),
     };
     let host_port = u16::try_from(asked.host_port).map_err(|_| invalid(format!("invalid hostPort: {}", asked.host_port)))?;
-    Ok(UserPort { protocol: protocol(&asked.protocol)?, container_port: port(asked.container_port)?, host_port, host_ip })
+    Ok(PortMapping { protocol: protocol(&asked.protocol)?, container_port: port(asked.container_port)?, host_port, host_ip })
 }
 
 fn port(number: u32) -> Result<u16, Status> {

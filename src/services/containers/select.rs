@@ -7,7 +7,7 @@ use engine::{
     Engine,
     user::{UserContainer, UserStatus},
 };
-use model::user::{UserMountKind, UserPort};
+use model::{pod::PortMapping, user::UserMountKind};
 use tonic::Status;
 
 use super::{
@@ -157,7 +157,7 @@ impl Ports {
         Ok(Self { first, last, protocol: protocol.to_owned() })
     }
 
-    fn have(&self, port: &UserPort) -> bool {
+    fn have(&self, port: &PortMapping) -> bool {
         let protocol = format!("{:?}", port.protocol).to_lowercase();
         protocol == self.protocol && (self.first..=self.last).contains(&port.container_port)
     }
@@ -193,7 +193,7 @@ mod tests {
         for (part, fits) in [("we", true), ("^web$", true), ("^/web$", true), ("^eb", false), ("b$", true), ("web1", false)] {
             assert_eq!(name_fits("web", part), fits, "{part}");
         }
-        let port = UserPort { protocol: model::pod::Protocol::Udp, container_port: 53, host_port: 1, host_ip: None };
+        let port = PortMapping { protocol: model::pod::Protocol::Udp, container_port: 53, host_port: 1, host_ip: None };
         for (text, has) in [("53/udp", true), ("53", false), ("50-60/udp", true), ("54/udp", false)] {
             assert_eq!(Ports::read(text).unwrap().have(&port), has, "{text}");
         }

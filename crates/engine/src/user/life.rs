@@ -1,4 +1,4 @@
-//! What people do to their containers: create, start, stop, kill, pause, rename, update, remove.
+//! What people do to their containers: start, stop, kill, pause, rename, update.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -6,30 +6,24 @@ use std::{
 };
 
 use model::{
-    ContainerId, ErrorKind, Resources, Signal,
-    container::ContainerImage,
+    ErrorKind, Resources, Signal,
     user::{RestartPolicy, UserContainerSpec},
 };
 use sys::cgroup::Freezer;
 
 use super::{
-    UserContainer, networks,
+    UserContainer,
     record::{Phase, UserRecord},
     run::By,
-    shares, volumes,
 };
 use crate::{
     Inner,
-    blocking::blocking,
-    clock,
     container::{
         Container,
         stream::{ProcessStreams, StreamOptions},
     },
     error::{About, Error, Step},
-    failpoint,
-    image::ImageInfo,
-    spec,
+    failpoint, spec,
 };
 
 /// How long freezing may take.
@@ -69,7 +63,7 @@ pub enum Patience {
     Endless,
 }
 
-fn words(kind: ErrorKind, text: impl Into<String>) -> Error {
+pub(super) fn words(kind: ErrorKind, text: impl Into<String>) -> Error {
     Error::new(kind, About::Words, text)
 }
 
@@ -78,64 +72,6 @@ fn not_running(user: &UserContainer) -> Error {
 }
 
 impl Inner {
-    pub(super) async fn create_user(self: &Arc<Self>, name: String, spec: UserContainerSpec) -> Result<Arc<UserContainer>, Error> {
-        let inner = self.clone();
-        self.detached(About::Words, async move { inner.make_user(&name, spec).await }).await
-    }
-
-    async fn make_user(self: &Arc<Self>, name: &str, mut spec: UserContainerSpec) -> Result<Arc<UserContainer>, Error> {
-        let id = ContainerId::from_bytes(crate::random_id());
-        let name = self.users.reserve(name, id)?;
-        let (image, _) = self.images.find_named(&spec.container.image).map_err(Error::plain)?;
-        let image = ImageInfo::of(image);
-        let pins = self.store.pin(&image.layers);
-        // Between the look-up and the pin it may have gone.
-        if self.images.find_named(&image.id.to_string()).is_err() {
-            return Err(words(ErrorKind::NotFound, format!("No such image: {}", spec.container.image)));
-        }
-        check(&spec, &image)?;
-        check_platform(&spec, &image)?;
-        shares::settle(self, &mut spec)?;
-        networks::check(self, &spec)?;
-        self.handlers.admit(&spec.pod.runtime_handler, spec.pod.userns.is_some()).await?;
-        spec.container.image = image.id.to_string();
-        failpoint::hit("user.create", id)?;
-        let volumes = volumes::make(self, id, &mut spec, &image).await?;
-        let record = UserRecord {
-            id,
-            name: name.name.clone(),
-            created_at: clock::now(),
-            image: ContainerImage {
-                id: image.id,
-                name: image.repo_tags.first().cloned().unwrap_or_default(),
-                digest: image.repo_digests.first().cloned(),
-            },
-            layers: image.layers.clone(),
-            defaults: image.defaults.clone(),
-            platform: image.platform.clone(),
-            phase: Phase::Created,
-            last: Default::default(),
-            restarts: 0,
-            by_hand: false,
-            warnings: Vec::new(),
-            volumes,
-            health: None,
-            spec,
-        };
-        failpoint::hit("user.record", id)?;
-        let user = UserContainer::new(record, pins);
-        if let Err(error) = user.change(self, |_| {}).await {
-            volumes::release(self, id, Anonymous::Go).await;
-            return Err(error);
-        }
-        failpoint::hit("user.created", id)?;
-        self.users.insert(user.clone());
-        name.keep();
-        tracing::info!(container = %id.short(), name = user.name(), image = %image.id, to = "created", "user container");
-        self.tell_user(&user, "create", []);
-        Ok(user)
-    }
-
     pub(super) async fn start_by_hand(
         self: &Arc<Self>,
         user: &Arc<UserContainer>,
@@ -186,7 +122,7 @@ impl Inner {
     }
 
     /// From here on its policy does nothing. Its container, if it runs.
-    async fn no_more_starts(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<Option<Arc<Container>>, Error> {
+    pub(super) async fn no_more_starts(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<Option<Arc<Container>>, Error> {
         let _ops = user.ops.lock().await;
         match user.phase() {
             Phase::Created | Phase::Exited => return Ok(None),
@@ -232,7 +168,12 @@ impl Inner {
     }
 
     /// A signal to its main process; one that stands still goes on, so that it hears it.
-    async fn signal_user(self: &Arc<Self>, user: &UserContainer, container: &Arc<Container>, signal: Signal) -> Result<(), Error> {
+    pub(super) async fn signal_user(
+        self: &Arc<Self>,
+        user: &UserContainer,
+        container: &Arc<Container>,
+        signal: Signal,
+    ) -> Result<(), Error> {
         if let Ok(shim) = container.pod.shim() {
             match shim.signal(user.id, signal).await {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).step(user.id, "send a signal"),
@@ -380,122 +321,4 @@ impl Inner {
         })
         .await
     }
-
-    pub(super) async fn remove_user(
-        self: &Arc<Self>,
-        user: &Arc<UserContainer>,
-        force: super::Force,
-        anonymous: Anonymous,
-    ) -> Result<(), Error> {
-        if user.removing.swap(true, Ordering::AcqRel) {
-            let why = format!("removal of container {} is already in progress", user.name());
-            return Err(words(ErrorKind::FailedPrecondition, why));
-        }
-        let (inner, user) = (self.clone(), user.clone());
-        self.detached(About::Words, async move {
-            let removed = inner.try_remove(&user, force, anonymous).await;
-            user.removing.store(false, Ordering::Release);
-            removed
-        })
-        .await
-    }
-
-    async fn try_remove(
-        self: &Arc<Self>,
-        user: &Arc<UserContainer>,
-        force: super::Force,
-        anonymous: Anonymous,
-    ) -> Result<(), Error> {
-        if force == super::Force::Given
-            && let Some(container) = self.no_more_starts(user).await?
-        {
-            self.signal_user(user, &container, Signal::KILL).await?;
-            self.kill_container(&container).await?;
-        }
-        let _ops = user.ops.lock().await;
-        if user.is_gone() {
-            return Ok(()); // it was to go when it had ended
-        }
-        if user.is_running() && force == super::Force::Given {
-            // Before its follower, which waits as we do.
-            if let Ok(container) = self.table.container(user.id) {
-                self.settle(user, &container).await;
-            }
-            if user.is_gone() {
-                return Ok(());
-            }
-        }
-        let refuse = |state: &str| {
-            let name = user.name();
-            let why = format!(
-                "cannot remove container \"{name}\": container is {state}: stop the container before removing or force remove"
-            );
-            Err(words(ErrorKind::FailedPrecondition, why))
-        };
-        match user.phase() {
-            Phase::Running if user.now.borrow().paused => {
-                let name = user.name();
-                let why = format!("cannot remove container \"{name}\": container is paused and must be unpaused first");
-                Err(words(ErrorKind::FailedPrecondition, why))
-            }
-            Phase::Running => refuse("running"),
-            Phase::Restarting => refuse("restarting"),
-            Phase::Created | Phase::Exited => self.take_user_away(user, anonymous).await,
-        }
-    }
-
-    /// Everything of it. To be called with `ops` held, when it does not run.
-    pub(super) async fn take_user_away(self: &Arc<Self>, user: &Arc<UserContainer>, anonymous: Anonymous) -> Result<(), Error> {
-        let id = user.id;
-        self.end_runs(user).await?;
-        failpoint::hit("user.remove", id)?;
-        // Without its record it never was: the rest is swept at the next start, if it has to be.
-        user.forget(self).await?;
-        self.users.remove(user);
-        let cleared = self.clear_away(user, anonymous).await;
-        user.removed();
-        cleared
-    }
-
-    async fn clear_away(self: &Arc<Self>, user: &Arc<UserContainer>, anonymous: Anonymous) -> Result<(), Error> {
-        let id = user.id;
-        failpoint::hit("user.removed", id)?;
-        let (inner, logs) = (self.clone(), self.config.logs().join(id.to_string()));
-        let removed = blocking(move || {
-            inner.drop_project(id);
-            inner.store.remove_container_dir(id).step(id, "remove the container's writable layer")?;
-            crate::remove_tree(&logs).step(id, "remove the container's log")
-        });
-        let removed = removed.await;
-        volumes::release(self, user.id, anonymous).await;
-        tracing::info!(container = %id.short(), to = "removed", "user container");
-        self.tell_user(user, "destroy", []);
-        removed
-    }
-}
-
-/// An image of another platform is as good as none, for the client may pull the right one.
-fn check_platform(spec: &UserContainerSpec, image: &ImageInfo) -> Result<(), Error> {
-    let (wanted, actual) = (&spec.platform, &image.platform);
-    let fits = actual.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if wanted.is_empty() || fits {
-        return Ok(());
-    }
-    let shown: String = wanted.chars().take(80).collect();
-    let why = format!(
-        "image with reference {} was found but does not match the specified platform: wanted {shown}, actual: {actual}",
-        spec.container.user_specified_image
-    );
-    Err(words(ErrorKind::NotFound, why))
-}
-
-/// What would fail at every start is said when it is made.
-fn check(spec: &UserContainerSpec, image: &ImageInfo) -> Result<(), Error> {
-    if spec.auto_remove && spec.restart != RestartPolicy::No {
-        return Err(words(ErrorKind::InvalidArgument, "can't create 'AutoRemove' container with restart policy"));
-    }
-    if spec::has_no_command(&spec.container, &image.defaults) {
-        return Err(words(ErrorKind::InvalidArgument, "no command specified"));
-    }
-    spec::effective_resources(&spec.container.resources, 0).step(About::Words, "limits").map(drop)
 }

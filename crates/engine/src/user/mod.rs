@@ -7,6 +7,7 @@
 
 mod commit;
 mod container;
+mod create;
 pub(crate) mod events;
 pub(crate) mod files;
 mod health;
@@ -19,6 +20,7 @@ mod once;
 mod places;
 mod record;
 mod recover;
+mod remove;
 mod restart;
 mod run;
 mod shares;

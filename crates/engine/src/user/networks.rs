@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use model::{
     ErrorKind,
     pod::{Dns, NamespaceMode, PodSpec, PortMapping, Protocol},
-    user::{OwnNetwork, UserContainerSpec, UserPort},
+    user::{OwnNetwork, UserContainerSpec},
 };
 
 use super::{join, record::UserRecord, shares};
@@ -144,14 +144,14 @@ async fn ports(inner: &Arc<Inner>, record: &UserRecord) -> Result<Vec<PortMappin
         for exposed in record.spec.network.exposed.iter().chain(&record.defaults.exposed_ports) {
             let Some((protocol, container_port)) = exposed_port(exposed) else { continue };
             if !wanted.iter().any(|port| (port.protocol, port.container_port) == (protocol, container_port)) {
-                wanted.push(UserPort { protocol, container_port, host_port: 0, host_ip: None });
+                wanted.push(PortMapping { protocol, container_port, host_port: 0, host_ip: None });
             }
         }
     }
     let book = inner.networks.ports().clone();
     let mapped = blocking(move || {
         let mut mapped: Vec<PortMapping> = Vec::with_capacity(wanted.len());
-        for UserPort { protocol, container_port, host_port, host_ip } in wanted {
+        for PortMapping { protocol, container_port, host_port, host_ip } in wanted {
             let host_port = match host_port {
                 0 => {
                     let taken = |port: &u16| mapped.iter().any(|other| (other.protocol, other.host_port) == (protocol, *port));

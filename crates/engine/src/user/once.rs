@@ -16,7 +16,7 @@ use model::{
         SecuritySpec, UserSpec,
     },
     plan::Rlimit,
-    pod::{PidMode, PodKey, PodNamespaces, PodSpec},
+    pod::{PidMode, PodNamespaces, PodSpec},
     user::{OwnContainer, OwnPod, RestartPolicy, UserContainerSpec, UserNetwork},
 };
 use tokio::{
@@ -292,25 +292,10 @@ pub(crate) fn confined() -> SecuritySpec {
 
 fn pod(once: &Once) -> PodSpec {
     PodSpec {
-        key: PodKey { namespace: String::new(), name: String::new(), uid: String::new(), attempt: 0 },
         hostname: if once.network == "host" { String::new() } else { "build".to_owned() },
-        log_directory: String::new(),
-        dns: None,
-        port_mappings: Vec::new(),
-        labels: Default::default(),
-        annotations: Default::default(),
-        cgroup_parent: String::new(),
         namespaces: PodNamespaces { pid: model::pod::NamespaceMode::Container, ..PodNamespaces::default() },
-        sysctls: Default::default(),
-        privileged: false,
-        runtime_handler: String::new(),
-        resources: Default::default(),
-        overhead: Default::default(),
         user_made: true,
-        run_as_user: None,
-        run_as_group: None,
-        selinux: None,
-        userns: None,
         own: Some(OwnPod { shm_size: once.shm_size.or(Some(SHM_SIZE)), hosts: once.hosts.clone(), ..OwnPod::default() }),
+        ..PodSpec::default()
     }
 }
