@@ -145,8 +145,9 @@ impl Build<'_> {
                 state.author(name);
                 state.said(text);
             }
-            Instruction::Run(run) => self.run(state, run, spot).await?,
-            Instruction::Copy(copy) | Instruction::Add(copy) => self.copy(state, copy, spot).await?,
+            // Large ones, behind a pointer: every level above would have room for them on its stack.
+            Instruction::Run(run) => Box::pin(self.run(state, run, spot)).await?,
+            Instruction::Copy(copy) | Instruction::Add(copy) => Box::pin(self.copy(state, copy, spot)).await?,
             Instruction::Workdir(_) => {
                 state.changed.apply(instruction.clone()).map_err(|e| refuse(ErrorKind::InvalidArgument, e.to_string()))?;
                 self.working_dir(state, spot).await?;

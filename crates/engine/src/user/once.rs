@@ -94,17 +94,18 @@ impl Inner {
     /// It cannot be made; the disk's. Nothing is left then.
     pub(crate) async fn run_once(self: &Arc<Self>, once: Once, output: mpsc::Sender<Vec<u8>>) -> Result<Ran, Error> {
         let (inner, gone) = (self.clone(), output.clone());
-        self.detached(About::Words, async move {
+        // A whole pod's life, behind a pointer: it would be on the stack of everybody who waits for it.
+        let life = Box::pin(async move {
             let user = UserContainer::new(record_of(&once), inner.store.pin(&once.layers));
             let ran = tokio::select! {
-                ran = inner.run_to_end(&user, output, &once) => ran,
+                ran = Box::pin(inner.run_to_end(&user, output, &once)) => ran,
                 () = gone.closed() => Err(Error::new(ErrorKind::Cancelled, About::Words, "canceled")),
             };
             let ended = inner.end_runs(&user).await;
             drop(once);
             ran.and_then(|ran| ended.map(|()| ran))
-        })
-        .await
+        });
+        self.detached(About::Words, life).await
     }
 
     async fn run_to_end(
