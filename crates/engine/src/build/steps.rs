@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use model::{ContainerId, DiffId, ErrorKind, container::ImageDefaults};
+use model::{ContainerId, DiffId, container::ImageDefaults};
 use sys::path::{Links, Root};
 
 use super::{graph::Build, key::Key, refuse, stages::Spot, state::State};
