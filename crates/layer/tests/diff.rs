@@ -279,3 +279,21 @@ fn places_that_were_made_to_mount_on_are_left_out_and_nothing_else() {
     let all = ["./", "a/", "a/b/", "a/b/c/", "a/b/c/own", "a/empty/", "etc/", "etc/hosts", "etc/motd"];
     assert_eq!(names, all.map(str::to_owned).to_vec(), "what the container has put there is its own");
 }
+
+/// Overlay says of every directory that is made in it that it hides what is below.
+#[test]
+fn new_directories_for_places_to_mount_on_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("run/secrets")).unwrap();
+    fs::write(at("run/secrets/key"), b"").unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    if let Err(e) = rustix::fs::setxattr(at("run"), "trusted.overlay.opaque", b"y", flags) {
+        eprintln!("SKIPPED: trusted.overlay.opaque cannot be set here: {e}");
+        return;
+    }
+    assert_eq!(told(dir.path(), &["run/secrets/key"]), (vec![], 0));
+    fs::write(at("run/own"), b"x").unwrap();
+    let (names, _) = told(dir.path(), &["run/secrets/key"]);
+    assert_eq!(names, ["./", "run/", "run/.wh..wh..opq", "run/own"].map(str::to_owned).to_vec());
+}
