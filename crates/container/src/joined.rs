@@ -17,11 +17,11 @@ pub(crate) struct Joined(Vec<(JoinedNamespace, OwnedFd)>);
 impl Joined {
     /// What the plan says of them, with their descriptors.
     pub(crate) fn pair(plan: &PodPlan, fds: Vec<OwnedFd>) -> Result<Self, Error> {
-        if plan.joined.len() != fds.len() {
+        if plan.joined().len() != fds.len() {
             let why = "there is not one descriptor for each";
             return Err(Error::Plan { what: "joined namespaces".to_owned(), why });
         }
-        Ok(Self(plan.joined.iter().copied().zip(fds).collect()))
+        Ok(Self(plan.joined().iter().copied().zip(fds).collect()))
     }
 
     /// The calling process is in their network and IPC from now on.

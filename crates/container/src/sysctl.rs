@@ -82,6 +82,8 @@ mod tests {
             sysctls: [].into(),
             shm_size: 0,
             cgroup: "/x".to_owned(),
+            domainname: None,
+            joined: None,
             userns: None,
             mount_label: None,
         }

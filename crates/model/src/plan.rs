@@ -47,9 +47,16 @@ pub struct PodPlan {
     /// NIS domain name of an own UTS namespace; `None`: the kernel's.
     #[n(13)]
     pub domainname: Option<String>,
-    /// Namespaces of others that it is in instead; their descriptors come with the plan, in this order.
-    #[cbor(n(14), default)]
-    pub joined: Vec<JoinedNamespace>,
+    /// Namespaces of others that it is in instead; their descriptors come with the plan, in this order. `None`: there are none.
+    #[n(14)]
+    pub joined: Option<Vec<JoinedNamespace>>,
+}
+
+impl PodPlan {
+    /// Namespaces of others that it is in.
+    pub fn joined(&self) -> &[JoinedNamespace] {
+        self.joined.as_deref().unwrap_or_default()
+    }
 }
 
 /// A namespace that a pod shares with somebody who has it already.

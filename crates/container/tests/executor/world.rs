@@ -60,7 +60,7 @@ impl World {
             shm_size: 1 << 20,
             cgroup: format!("{base}/supervisor"),
             domainname: None,
-            joined: Vec::new(),
+            joined: None,
             userns: None,
             mount_label: None,
         };

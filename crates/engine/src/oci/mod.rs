@@ -107,7 +107,7 @@ fn namespaces(request: &Request<'_>) -> Vec<Value> {
     let Request { plan, pod, bundle, .. } = *request;
     let joined = |kind: &str, name: &str| json!({ "type": kind, "path": bundle.join(oci::NAMESPACES).join(name) });
     let mut list = vec![json!({ "type": "mount" })];
-    let is = |kind, own: bool| own || pod.joined.contains(&kind);
+    let is = |kind, own: bool| own || pod.joined().contains(&kind);
     let network = is(JoinedNamespace::Network, pod.own_network);
     let ipc = is(JoinedNamespace::Ipc, pod.own_ipc);
     let pods = [("network", "net", network), ("ipc", "ipc", ipc), ("uts", "uts", pod.hostname.is_some())];

@@ -101,7 +101,7 @@ fn a_pod() -> PodPlan {
         shm_size: 0,
         cgroup: "/x".into(),
         domainname: None,
-        joined: Vec::new(),
+        joined: None,
         mount_label: None,
         userns: None,
     }

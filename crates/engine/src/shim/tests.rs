@@ -70,7 +70,7 @@ impl Place {
             cgroup,
             userns: None,
             domainname: None,
-            joined: Vec::new(),
+            joined: None,
             mount_label: None,
         };
         shim.setup(&plan, Vec::new()).await.unwrap();

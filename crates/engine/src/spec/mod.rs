@@ -79,7 +79,7 @@ pub fn pod_plan(spec: &PodSpec, supervisor_cgroup: &str, shm_size: u64) -> Resul
         cgroup: supervisor_cgroup.to_owned(),
         userns: spec.userns,
         domainname: files::domainname(spec)?,
-        joined,
+        joined: Some(joined).filter(|joined| !joined.is_empty()),
         mount_label: None,
     })
 }

@@ -183,7 +183,7 @@ fn a_golden_pod_plan() {
             cgroup: "/k/creel-x".into(),
             userns: None,
             domainname: None,
-            joined: Vec::new(),
+            joined: None,
             mount_label: None,
         }
     );

@@ -49,7 +49,7 @@ pub(crate) fn pod_plan() -> PodPlan {
         cgroup: "/kubepods/pod1/creel-ab12".into(),
         userns: None,
         domainname: None,
-        joined: Vec::new(),
+        joined: None,
         mount_label: None,
     }
 }

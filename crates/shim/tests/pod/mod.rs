@@ -76,7 +76,7 @@ impl Pod {
             cgroup: format!("{}/shim", pod.group.path()),
             userns: None,
             domainname: None,
-            joined: Vec::new(),
+            joined: None,
             mount_label: None,
         };
         change(&mut plan);
