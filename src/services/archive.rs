@@ -11,7 +11,7 @@ use tonic::Status;
 use super::status;
 
 /// Most bytes of an archive, as it comes and unpacked: an image's limit, with room for several layers' worth of tar headers.
-const LIMIT: u64 = 128 << 30;
+pub(super) const LIMIT: u64 = 128 << 30;
 
 /// Writes an archive to a file that is gone with the request, and unpacks it if it is compressed.
 pub(super) async fn receive(mut next: impl AsyncFnMut() -> Result<Option<Vec<u8>>, Status>, dir: &Path) -> Result<File, Status> {

@@ -1,6 +1,9 @@
 //! creel's own API: what CRI cannot say.
 
-use std::{collections::VecDeque, pin::Pin};
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+};
 
 use api::creel::{self as own, creel_server::Creel, pull_image_event::Event};
 use engine::{
@@ -130,13 +133,19 @@ impl Creel for CreelService {
         let mut pieces = request.into_inner();
         let next = async move || Ok(pieces.message().await?.map(|piece| piece.data));
         let archive = receive(next, &self.engine.info().config.root).await?;
+        // Who loses a name meanwhile is not told of it: this is for people.
+        let before = names(&self.engine);
         let images = self.engine.images().import(archive).await.map_err(|e| status::of_engine(&e))?;
         image::trim_soon();
         images.iter().for_each(|(id, names)| {
             let name = names.first().cloned().unwrap_or_else(|| id.to_string());
             images::tell(&self.engine, "load", id, name);
         });
-        let loaded = |(id, names): (ImageId, Vec<String>)| own::LoadedImage { id: id.to_string(), names };
+        let loaded = |(id, names): (ImageId, Vec<String>)| {
+            let others = names.iter().filter_map(|name| before.get(name).filter(|old| **old != id).map(|old| (name, old)));
+            let replaced = others.map(|(name, old)| (name.clone(), old.to_string())).collect();
+            own::LoadedImage { id: id.to_string(), names, replaced }
+        };
         Ok(Response::new(own::LoadImageResponse { images: images.into_iter().map(loaded).collect() }))
     }
 
@@ -247,4 +256,10 @@ fn to_proto(layer: &LayerProgress) -> own::LayerProgress {
         Phase::Exists => own::layer_progress::Phase::Exists,
     };
     own::LayerProgress { digest: layer.digest.to_string(), phase: phase.into(), current: layer.current, total: layer.total }
+}
+
+/// Which image every name with a tag stands for.
+fn names(engine: &Engine) -> HashMap<String, ImageId> {
+    let images = engine.images().list();
+    images.iter().flat_map(|image| image.repo_tags.iter().map(|name| (name.clone(), image.id))).collect()
 }

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming as Incoming};
 
 use super::{
-    archive::receive,
+    archive::{LIMIT, receive},
     creel::{credentials, platform},
     image::trim_soon,
     pruning::Pruning,
@@ -241,7 +241,10 @@ impl ImagesApi for ImagesService {
             Some(data) => Ok(Some(data)),
             None => Ok(pieces.message().await?.map(|piece| piece.data)),
         };
-        let archive = receive(next, &self.engine.info().config.root).await?;
+        let archive = match start.url.as_str() {
+            "" => receive(next, &self.engine.info().config.root).await?,
+            url => self.engine.fetch_archive(url, LIMIT).await.map_err(|e| status::of_engine(&e))?,
+        };
         let id = self.engine.images().import_files(archive, wanted).await.map_err(|e| status::of_engine(&e))?;
         trim_soon();
         tell(&self.engine, "import", id, start.name);

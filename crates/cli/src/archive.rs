@@ -123,6 +123,10 @@ pub(crate) async fn load(client: &mut Client, args: Load) -> Result<Exit, Error>
     let (stream, read_error) = source.send(|data| LoadImageRequest { data });
     let answer = client.creel.load_image(stream).await;
     for image in read_error.before(answer).await?.images {
+        let renamed = |(name, old): (&String, &String)| {
+            format!("The image {} already exists, renaming the old one with ID {old} to empty string\n", familiar(name))
+        };
+        output::print(&image.replaced.iter().map(renamed).collect::<String>())?;
         output::print(&loaded(&image.id, &image.names))?;
     }
     Ok(Exit(0))
@@ -131,18 +135,21 @@ pub(crate) async fn load(client: &mut Client, args: Load) -> Result<Exit, Error>
 /// Sends a tar of files and prints the id of the image that it has become.
 pub(crate) async fn import(client: &mut Client, args: Import) -> Result<Exit, Error> {
     let Import { change, message, platform, file, name } = args;
-    if file.contains("://") {
-        let why = "fetch it first, and give it with -: creeld asks registries and nobody else";
-        return Err(Error::Refused { name: file, why });
+    let remote = file.starts_with("http://") || file.starts_with("https://");
+    if file.contains("://") && !remote {
+        return Err(Error::Refused { name: file, why: "what is fetched is http:// or https://" });
     }
     let source = match file.as_str() {
         "-" if std::io::stdin().is_terminal() => {
             return Err(Error::Refused { name: "import".into(), why: "standard input is a terminal" });
         }
         "-" => Source::stdin(),
+        // The daemon gets it.
+        _ if remote => Source::nothing(),
         path => Source::file(Path::new(path)).await?,
     };
     let start = ImportImageStart {
+        url: if remote { file.clone() } else { String::new() },
         name: name.unwrap_or_default(),
         changes: change,
         message: message.unwrap_or_else(|| format!("Imported from {file}")),
@@ -170,6 +177,10 @@ struct ReadError {
 impl Source {
     fn stdin() -> Self {
         Self { name: "standard input".into(), reader: Box::pin(tokio::io::stdin()) }
+    }
+
+    fn nothing() -> Self {
+        Self { name: "nothing".into(), reader: Box::pin(tokio::io::empty()) }
     }
 
     async fn file(path: &Path) -> Result<Self, Error> {
@@ -201,14 +212,17 @@ impl ReadError {
     }
 }
 
+/// A full name with a tag, as people write it.
+fn familiar(full: &str) -> String {
+    full.rsplit_once(':').map_or_else(|| full.to_owned(), |(full, tag)| format!("{}:{tag}", name::familiar(full)))
+}
+
 /// A line per name, as docker says it.
 fn loaded(id: &str, names: &[String]) -> String {
     if names.is_empty() {
         return format!("Loaded image ID: {id}\n");
     }
-    let short =
-        |full: &String| full.rsplit_once(':').map_or_else(|| full.clone(), |(full, tag)| format!("{}:{tag}", name::familiar(full)));
-    names.iter().map(|full| format!("Loaded image: {}\n", short(full))).collect()
+    names.iter().map(|full| format!("Loaded image: {}\n", familiar(full))).collect()
 }
 
 /// Ends early, without an error, when nobody listens any more: the daemon's answer then says why.

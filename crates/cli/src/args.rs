@@ -345,7 +345,7 @@ pub(crate) struct Import {
     /// For another machine than this
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
-    /// The tar, which may be compressed; - is standard input
+    /// The tar, which may be compressed, or its http:// or https:// URL; - is standard input
     pub(crate) file: String,
     /// Name of the image
     pub(crate) name: Option<String>,

@@ -1,4 +1,4 @@
-//! ADD of a URL: fetched into a file without a name. What a URL stood for is remembered, so that the server need only say that it
+//! ADD of a URL, and `import` of one: fetched into a file without a name. What a URL stood for is remembered, so that the server need only say that it
 //! still does; with `--checksum` it is not even asked.
 
 use std::{
@@ -17,7 +17,7 @@ use super::{
     refuse,
 };
 use crate::{
-    Inner,
+    Engine, Inner,
     blocking::blocking,
     error::{About, Error, Step as _},
 };
@@ -138,15 +138,29 @@ fn remember(inner: &Inner, text: &str, version: &Version, digest: Digest) {
     seen.insert(text.to_owned(), (version.clone(), digest));
 }
 
+impl Engine {
+    /// An archive of an HTTP server, from its beginning and unpacked, of at most so many bytes, packed and unpacked.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no URL or no such archive; the server's; the disk's.
+    pub async fn fetch_archive(&self, url: &str, most: u64) -> Result<File, Error> {
+        let url = Url::parse(url).map_err(|e| refuse(ErrorKind::InvalidArgument, format!("import {url}: {e}")))?;
+        let fetched = download(self.inner(), &url, None).await.map_err(|e| Error::new(e.kind(), About::Words, e.chain()))?;
+        let (archive, ..) = fetched.ok_or_else(|| refuse(ErrorKind::Internal, format!("import {url}: not modified")))?;
+        let root = self.inner().config.root.clone();
+        blocking(move || crate::unpacked(archive, &root, most)).await
+    }
+}
+
 /// `None`: it is still what is known.
 async fn download(inner: &Arc<Inner>, url: &Url, known: Option<&Version>) -> Result<Option<(File, Version, Digest)>, Error> {
-    let fetching = inner.images.fetch(url, known, LARGEST).await.step(About::Words, "ADD")?;
+    let fetching = inner.images.fetch(url, known, LARGEST).await.step(About::Words, "fetch")?;
     let Some(mut fetching) = fetching else { return Ok(None) };
     let failed = |e: io::Error| refuse(crate::image::Unmakable::Io(io::Error::from(e.kind())).kind(), format!("keep {url}: {e}"));
     let mut file = crate::nameless(&inner.config.root).map_err(failed)?;
     let (mut hash, mut waiting) = (Sha256::new(), Vec::with_capacity(PIECE));
     loop {
-        let piece = fetching.next().await.step(About::Words, "ADD")?;
+        let piece = fetching.next().await.step(About::Words, "fetch")?;
         let over = piece.is_none();
         waiting.extend_from_slice(&piece.unwrap_or_default());
         if over || waiting.len() >= PIECE {
