@@ -39,8 +39,8 @@ pub(crate) struct PodRecord {
     #[n(24)]
     pub selinux_level: Option<String>,
     /// Networks of people's that it is in beside the one that it was made with.
-    #[cbor(n(25), default)]
-    pub more_networks: Vec<MoreNetwork>,
+    #[n(25)]
+    pub more_networks: Option<Vec<MoreNetwork>>,
 }
 
 /// A network of people's that a pod has come into later.
@@ -266,7 +266,7 @@ pub(crate) mod tests {
             cgroup: "/x".into(),
             own_cgroup: true,
             size: None,
-            more_networks: Vec::new(),
+            more_networks: None,
             selinux_level: None,
         }
     }

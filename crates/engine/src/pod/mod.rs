@@ -111,7 +111,7 @@ impl Pod {
             selinux_level: record.selinux_level,
             state: watch::Sender::new(state),
             network: Mutex::new(record.network),
-            more_networks: Mutex::new(record.more_networks),
+            more_networks: Mutex::new(record.more_networks.unwrap_or_default()),
             supervisor: RwLock::new(supervisor),
             removed: Mutex::default(),
             creating: Flights::default(),
@@ -200,7 +200,7 @@ impl Pod {
             cgroup: self.cgroup.clone(),
             own_cgroup: self.own_cgroup,
             selinux_level: self.selinux_level.clone(),
-            more_networks: self.more_networks(),
+            more_networks: Some(self.more_networks()).filter(|networks| !networks.is_empty()),
             size: Some(self.size()).filter(|size| *size != update::PodSize::of(&self.spec)),
         }
     }

@@ -108,7 +108,7 @@ impl Setup {
             cgroup,
             own_cgroup: false,
             selinux_level,
-            more_networks: Vec::new(),
+            more_networks: None,
             size: None,
         };
         Ok(Self {
