@@ -2,8 +2,9 @@
 //! `expected`, and with what buildah makes of the same.
 //!
 //! A case is a directory: `Dockerfile` and its context; `prepare.sh`, run in a copy of the directory, for what git does not keep;
-//! `Dockerfile.before`, built first, as `before:1`; `flags`, one word of the command line in a line; `expected`, written anew with
-//! CREEL_WRITE_EXPECTED=1; `differences` from buildah, each line with its reason behind ` # `; `no-buildah`, why it cannot build it.
+//! `Dockerfile.before`, built first, as `before:1`; `flags`, one word of the command line in a line, with the
+//! case's path for CONTEXT; `expected`, written anew with
+//! CREEL_WRITE_EXPECTED=1; `differences` from buildah (those of every case are beside the cases), each line with its reason behind ` # `; `no-buildah`, why it cannot build it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -112,7 +113,7 @@ impl Lab {
             self.creel(&["build", "-q", "-t", "before:1", "-f", file.to_str().unwrap(), context]);
         }
         let image = format!("{name}:built");
-        let flags = flags(case);
+        let flags = flags(case, context);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         self.creel(&[&["build", "-q", "-t", &image][..], &flags, &[context]].concat());
         self.facts_of(&image, name)
@@ -144,15 +145,17 @@ impl Lab {
             self.buildah(&[&fixed[..], &["-t", "localhost/before:1", "-f", file.to_str().unwrap(), context]].concat());
         }
         let image = format!("localhost/{name}:built");
-        let flags: Vec<String> = flags(case).iter().map(|flag| flag.replace("src=", &format!("src={context}/"))).collect();
+        let flags = flags(case, context);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         self.buildah(&[&fixed[..], &["-t", &image], &flags, &[context]].concat());
         let inspected: Value = serde_json::from_str(&self.buildah(&["inspect", "--type", "image", &image])).unwrap();
-        let container = self.buildah(&["from", "--pull-never", &image]);
-        let root = self.buildah(&["mount", container.trim()]);
+        // What it says of ONBUILD comes before.
+        let said = self.buildah(&["from", "--pull-never", &image]);
+        let container = said.lines().last().unwrap_or_default();
+        let root = self.buildah(&["mount", container]);
         let facts = Facts::new(Path::new(root.trim()), &inspected["Docker"]);
-        self.buildah(&["umount", container.trim()]);
-        self.buildah(&["rm", container.trim()]);
+        self.buildah(&["umount", container]);
+        self.buildah(&["rm", container]);
         facts
     }
 }
@@ -170,9 +173,9 @@ fn base() -> Vec<u8> {
     layer.file("etc/passwd", 0o644, passwd).file("etc/group", 0o644, b"root:x:0:\ndaemon:x:1:\nbin:x:2:\n").tar()
 }
 
-fn flags(case: &Path) -> Vec<String> {
+fn flags(case: &Path, context: &str) -> Vec<String> {
     let text = fs::read_to_string(case.join("flags")).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+    text.lines().map(|line| line.replace("CONTEXT", context)).collect()
 }
 
 impl Facts {

@@ -257,7 +257,8 @@ fn one(source: &Source, root: &Root, target: &Target) -> Result<u64, Error> {
     let place = Place {
         root: Root::from(own),
         prefix: prefix.trim_end_matches('/').to_owned(),
-        owners: target.owners,
+        // As docker has it: what an archive says of owners holds, whatever --chown says.
+        owners: if source.packed.is_some() { Owners::Archive } else { target.owners },
         replace: if source.packed.is_some() { Replace::AnyKind } else { Replace::SameKind },
         chmod: target.chmod.clone(),
         attributes: Attributes::Kept,

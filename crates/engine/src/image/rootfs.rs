@@ -1,7 +1,7 @@
 //! Root file systems: an overlay of an image's layers and a container's own writable layer, mounted detached.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -142,9 +142,11 @@ impl Images {
 }
 
 impl Shared {
-    /// The layers of an image, the topmost first.
+    /// The layers of an image, the topmost first. overlayfs takes no directory twice (ELOOP), and an image may have a layer twice: the
+    /// upper one says everything that the lower one does.
     pub(super) fn lowers(&self, image: &ImageInfo, idmap: Option<&Idmap>) -> Result<Vec<Arc<OwnedFd>>, Error> {
-        let layers = image.layers.iter().rev();
+        let mut seen = HashSet::new();
+        let layers = image.layers.iter().rev().filter(|diff| seen.insert(**diff));
         match idmap {
             None => layers.map(|diff| self.lower(*diff)).collect(),
             Some(idmap) => layers.map(|diff| self.idmapped_lower(*diff, idmap).map(Arc::new)).collect(),
