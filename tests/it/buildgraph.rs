@@ -264,7 +264,6 @@ async fn requests_that_make_no_sense_are_refused() {
     for (what, requests) in [
         ("nothing at all", vec![]),
         ("no start", vec![BuildRequest::default()]),
-        ("no name", vec![start(&tag(""))]),
         ("a name that is a path", vec![start(&tag("../../etc"))]),
         ("a name in capitals", vec![start(&tag("NAME"))]),
         ("too many names", vec![start(&|start| start.tags = vec!["a".to_owned(); 100_000])]),
