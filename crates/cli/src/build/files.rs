@@ -78,6 +78,10 @@ impl Files {
             FileType::Symlink => {
                 header.set_entry_type(tar::EntryType::Symlink);
                 header.set_size(0);
+                // A short one as it stands; a long one has a header of its own, which is as it stands in any case.
+                if header.set_link_name_literal(&file.link).is_ok() {
+                    return archive.append_data(&mut header, &file.path, io::empty());
+                }
                 let target = std::os::unix::ffi::OsStrExt::from_bytes(file.link.as_slice());
                 archive.append_link(&mut header, &file.path, Path::new::<std::ffi::OsStr>(target))
             }
@@ -290,6 +294,22 @@ mod tests {
         let wanted = [("d/", ""), ("d/file", "text"), ("link", "")].map(|(path, text)| (path.to_owned(), text.to_owned()));
         assert_eq!(found, wanted);
         assert!(files.archive(&[4], io::sink()).is_err());
+    }
+
+    #[test]
+    fn targets_of_links_are_sent_as_they_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = format!("./{}/", "x".repeat(200));
+        let targets = ["/", "a//b/", "./c", &long];
+        for (name, target) in targets.iter().enumerate() {
+            symlink(target, dir.path().join(name.to_string())).unwrap();
+        }
+        let files = Files::read(dir.path(), &Ignore::default()).unwrap();
+        let mut bytes = Vec::new();
+        files.archive(&[0, 1, 2, 3], &mut bytes).unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let found = archive.entries().unwrap().map(|entry| entry.unwrap().link_name_bytes().unwrap().into_owned());
+        assert_eq!(found.collect::<Vec<_>>(), targets.map(|target| target.as_bytes().to_vec()));
     }
 
     #[test]
