@@ -5,6 +5,7 @@
 
 #![allow(unreachable_pub, clippy::print_stderr, clippy::type_complexity, reason = "a program of tests: nobody else sees its items")]
 
+mod archives;
 mod build;
 mod buildcopy;
 mod buildgraph;
