@@ -118,7 +118,7 @@ second.conf
 async fn a_linked_layer_is_the_same_on_any_base() {
     let lab = Lab::new().await;
     let file = "RUN echo one > /below\nCOPY --link --chown=nobody src/page /etc/link/page\n";
-    lab.build(&format!("FROM base:1\nRUN mkdir -p /real && ln -s /real /etc/link\n{file}"), &["-t", "first:1"]);
+    lab.build(&format!("FROM base:1\nRUN busybox mkdir -p /real && busybox ln -s /real /etc/link\n{file}"), &["-t", "first:1"]);
     assert_eq!(lab.run("first:1", "stat -c %u /etc/link/page; test -L /etc/link || echo replaced; ls /real"), "65534\nreplaced\n");
     let other = file.replace("one", "two");
     let (_, progress) = lab.build(&format!("FROM base:1\n{other}"), &["-t", "second:1"]);
@@ -343,7 +343,7 @@ async fn what_has_not_changed_is_not_sent_again() {
     build(&lab, "many:2");
     let (wanted, gone) = received(&lab);
     assert!(wanted < 20 && gone == 1, "{wanted} {gone}");
-    let shown = lab.run("many:2", "cd /many; cat 0/0 2/2/deep; ls 1/1; readlink 3; find . -type f | wc -l");
+    let shown = lab.run("many:2", "cd /many; cat 0/0 2/2/deep; ls 1/1; busybox readlink 3; busybox find . -type f | wc -l");
     let left = (0..200).filter(|n| n % 7 != 3).count() - 1;
     assert_eq!(shown, format!("changednew0\n{left}\n"));
 
@@ -359,7 +359,7 @@ async fn what_has_not_changed_is_not_sent_again() {
         lab.write("many/round", &format!("{round}\n"));
         build(&lab, "many:3");
     }
-    assert_eq!(lab.run("many:3", "cat /many/round; find /many -type f | wc -l"), format!("11\n{}\n", left + 1));
+    assert_eq!(lab.run("many:3", "cat /many/round; busybox find /many -type f | wc -l"), format!("11\n{}\n", left + 1));
     // What is kept is freed, and then all of it is sent.
     lab.ok(&["builder", "prune", "-af"]);
     build(&lab, "many:3");
@@ -375,7 +375,7 @@ async fn two_machines_build_the_same() {
     one.ok(&["save", "-o", base.to_str().unwrap(), "base:1"]);
     other.ok(&["rmi", "-f", "base:1"]);
     other.ok(&["load", "-i", base.to_str().unwrap()]);
-    let file = "FROM base:1\nWORKDIR /w\nCOPY src .\nCOPY <<made /w/\nhello\nmade\nRUN echo ran > /ran && mkdir /d && ln -s x /d/l\nCMD true\n";
+    let file = "FROM base:1\nWORKDIR /w\nCOPY src .\nCOPY <<made /w/\nhello\nmade\nRUN echo ran > /ran && busybox mkdir /d && busybox ln -s x /d/l\nCMD true\n";
     // Without a word of when: the newest that goes in says it.
     for lab in [&one, &other] {
         lab.write("src/page", "same\n");
@@ -428,7 +428,7 @@ async fn bu_01_links_lead_nowhere_but_inside() {
 
     // In images: every component of source and destination.
     let evil = format!(
-        "FROM base:1 AS evil\nRUN mkdir -p /e && ln -s {host} /e/out && ln -s / /e/root && ln -s {host}/secret /e/file && ln -s ../../../..{host} /e/up\n"
+        "FROM base:1 AS evil\nRUN busybox mkdir -p /e && cd /e && busybox ln -s {host} out && busybox ln -s / root && busybox ln -s {host}/secret file && busybox ln -s ../../../..{host} up\n"
     );
     for source in ["/e/out/secret", "/e/file", "/e/up/secret", "/e/root/../..{host}/secret"] {
         let source = source.replace("{host}", &host);

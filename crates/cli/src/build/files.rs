@@ -23,6 +23,9 @@ use rustix::{
 /// A file may be written to within the same tick of the kernel's clock and look as it did: what is younger than this (in
 /// nanoseconds) says nothing.
 const YOUNG: i128 = 100_000_000;
+/// Bytes that the names of extended attributes hardly ever exceed, and those that they cannot exceed, nor a value (xattr(7)).
+const SHORT: usize = 512;
+const LONG: usize = 64 << 10;
 
 /// A directory and what is in it.
 #[derive(Debug)]
@@ -199,19 +202,19 @@ impl Walk<'_> {
 /// Capabilities and what users set; nothing else reaches an image.
 fn attributes(directory: BorrowedFd<'_>, name: &CStr) -> Result<HashMap<String, Vec<u8>>, Errno> {
     let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
-    let length = match rustix::fs::llistxattr(&path[..], &mut [0_u8; 0][..]) {
+    let mut names = vec![0; SHORT];
+    let length = match rustix::fs::llistxattr(&path[..], &mut names[..]) {
         Err(Errno::OPNOTSUPP) => 0,
+        Err(Errno::RANGE) => {
+            names.resize(LONG, 0);
+            rustix::fs::llistxattr(&path[..], &mut names[..])?
+        }
         other => other?,
     };
     let mut found = HashMap::new();
-    if length == 0 {
-        return Ok(found);
-    }
-    let mut names = vec![0; 64 << 10];
-    let length = rustix::fs::llistxattr(&path[..], &mut names[..])?;
     let names = names[..length].split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
     for name in names.filter(|name| *name == "security.capability" || name.starts_with("user.")) {
-        let mut value = vec![0; 64 << 10];
+        let mut value = vec![0; LONG];
         match rustix::fs::lgetxattr(&path[..], name, &mut value[..]) {
             Ok(length) => {
                 value.truncate(length);
@@ -329,6 +332,19 @@ mod tests {
         for number in [1, 2] {
             assert!(files.archive(&[number], io::sink()).is_err(), "{}", files.list[number as usize].path);
         }
+    }
+
+    #[test]
+    fn attributes_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), "x").unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        if let Err(e) = rustix::fs::setxattr(dir.path().join("f"), "user.name", b"value", flags) {
+            eprintln!("SKIPPED: the file system has no extended attributes: {e}");
+            return;
+        }
+        let files = Files::read(dir.path(), &Ignore::default()).unwrap();
+        assert_eq!(files.list[0].xattrs.get("user.name").map(Vec::as_slice), Some(&b"value"[..]));
     }
 
     #[test]
