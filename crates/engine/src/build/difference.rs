@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, mode: u32, stamp: u64) -> ContextFile {
-        let (size, mtime, link, xattrs) = (1, 5 * NANOS, ByteVec::default(), BTreeMap::new());
+        let (size, mtime, link, xattrs) = (1, 5 * NANOS, ByteVec::from(Vec::new()), BTreeMap::new());
         ContextFile { path: path.into(), mode, size, mtime, link, stamp, xattrs }
     }
 
