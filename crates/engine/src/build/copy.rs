@@ -468,6 +468,9 @@ mod tests {
         let mut header = tar::Header::new_old();
         header.set_size(1);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         builder.append_data(&mut header, "inside", &b"x"[..]).unwrap();
         let tar = builder.into_inner().unwrap();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
