@@ -89,7 +89,7 @@ impl Daemon {
         std::fs::create_dir_all(dir.path().join("certs.d")).unwrap();
         let config = format!(
             "[network]\nbridge = \"{bridge}\"\nsubnets = [\"10.{}.{}.0/24\", \"fd00:{:x}:{number:x}::/64\"]\n",
-            100 + std::process::id() % 100,
+            100 + (std::process::id() + number / 250) % 100,
             number % 250,
             std::process::id() % 65_536,
         );

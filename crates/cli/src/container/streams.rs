@@ -119,6 +119,7 @@ fn passed() -> [(SignalKind, &'static str); 7] {
 
 /// Passes signals on for as long as the set lives. One that comes when the container does not run any more has nobody to
 /// go to.
+#[allow(clippy::exit, reason = "who insists waits for nothing any more; the terminal is as it was, else ^C would be no signal")]
 fn signals(client: &Client, container: &str) -> Result<JoinSet<()>, Error> {
     let mut set = JoinSet::new();
     let insisted = Arc::new(AtomicU32::new(0));

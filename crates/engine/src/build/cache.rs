@@ -165,7 +165,7 @@ impl Cache {
         let is_due = |entry: &&mut Entry| entry.made.used() > entry.written + HOUR;
         let due: Vec<(StepId, Made)> = {
             let mut entries = self.lock();
-            let due = entries.iter_mut().map(|(id, entry)| (*id, entry)).filter(|(_, entry)| is_due(&entry));
+            let due = entries.iter_mut().map(|(id, entry)| (*id, entry)).filter(|(_, entry)| is_due(entry));
             let note = |(id, entry): (StepId, &mut Entry)| {
                 entry.written = entry.made.used();
                 (id, entry.made.clone())

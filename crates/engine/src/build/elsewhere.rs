@@ -111,7 +111,7 @@ impl Build<'_> {
     }
 
     /// What somebody else has made of a step, if it can be had.
-    pub(super) async fn from_elsewhere(&self, id: StepId) -> Option<(Made, Arc<LayerPins>)> {
+    pub(super) async fn made_elsewhere(&self, id: StepId) -> Option<(Made, Arc<LayerPins>)> {
         for source in self.elsewhere.get().into_iter().flatten() {
             let own = source.key(id);
             if let Some(found) = self.inner.builds.find(own) {

@@ -186,7 +186,7 @@ impl Build<'_> {
         let _turn = self.unless_canceled(turn.lock()).await?;
         let usable = !(self.request.no_cache || state.fresh) || self.own().contains(&id);
         let found = match usable.then(|| self.inner.builds.find(id)) {
-            Some(None) => self.from_elsewhere(id).await,
+            Some(None) => self.made_elsewhere(id).await,
             found => found.flatten(),
         };
         if let Some((made, pins)) = found {

@@ -67,9 +67,9 @@ impl Build<'_> {
         };
         for (number, output) in (0..).zip(outputs) {
             match output {
-                BuildOutput::Image => self.into_store(&target, &mut built).await?,
+                BuildOutput::Image => self.put_into_store(&target, &mut built).await?,
                 BuildOutput::Push => {
-                    self.into_store(&target, &mut built).await?;
+                    self.put_into_store(&target, &mut built).await?;
                     self.push(&mut built).await?;
                 }
                 BuildOutput::Archive(names) => self.archive(&target, (number, names), &mut built).await?,
@@ -91,7 +91,7 @@ impl Build<'_> {
         (document, size)
     }
 
-    async fn into_store(&self, target: &State, built: &mut Built) -> Result<(), Error> {
+    async fn put_into_store(&self, target: &State, built: &mut Built) -> Result<(), Error> {
         if built.kept {
             return Ok(());
         }

@@ -31,6 +31,7 @@ pub(crate) fn resolve(spec: &ContainerSpec, image_user: &str, rootfs: BorrowedFd
     let own = spec.own.as_ref();
     let image_user = own.map(|own| own.user.as_str()).filter(|user| !user.is_empty()).unwrap_or(image_user);
     let (user, group) = wanted(security, image_user)?;
+    let group_is_given = group.is_some();
     let databases = Databases::new(rootfs)?;
     let entry = match &user {
         Who::Id(wanted) => databases.user(|_, uid| uid == *wanted)?,
@@ -47,7 +48,9 @@ pub(crate) fn resolve(spec: &ContainerSpec, image_user: &str, rootfs: BorrowedFd
         }
         None => entry.as_ref().map_or(0, |entry| entry.gid),
     };
-    let mut groups = groups(security, gid, entry.as_ref(), &databases)?;
+    // As docker has it: who names a group has that one alone. CRI's runtimes add those of the user all the same.
+    let member = entry.as_ref().filter(|_| own.is_none() || !group_is_given);
+    let mut groups = groups(security, gid, member, &databases)?;
     for group in own.map_or(&[][..], |own| &own.groups) {
         let gid = match part(group, group)? {
             Who::Id(gid) => gid,
