@@ -181,10 +181,8 @@ impl Server {
         let noted = asked.clone();
         // Ends with the test's process.
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if let Ok(stream) = stream {
-                    answer(stream, &answers, &noted);
-                }
+            for stream in listener.incoming().flatten() {
+                answer(stream, &answers, &noted);
             }
         });
         Self { at, asked }

@@ -110,7 +110,7 @@ async fn the_same_step_is_made_once() {
     for (build, what) in [(second, "DONE"), (third, "CACHED")] {
         let (seen, status) = build.ends();
         assert!(status.success(), "{seen}");
-        let end = seen.lines().filter(|line| line.starts_with("#2 ")).next_back().unwrap_or_default();
+        let end = seen.lines().rfind(|line| line.starts_with("#2 ")).unwrap_or_default();
         assert!(end.contains(what), "{what}: {seen}");
     }
     // Once by the one that went away, once by the one that stayed.

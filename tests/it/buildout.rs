@@ -142,8 +142,8 @@ async fn hostile_trees_stay_in_their_directory() {
     let outside = lab.home.path().join("outside");
     fs::create_dir(&outside).unwrap();
     let dockerfile = format!(
-        "FROM base:1 AS build\nRUN mkdir -p /t/ro && cd /t && ln -s {0} link && ln -s ../../../../outside up && cp /bin/busybox su && \
-         chmod 4755 su && mknod null c 1 3 && mkfifo pipe && echo x > ro/file && chmod 555 ro\nFROM scratch\nCOPY --from=build /t /\n",
+        "FROM base:1 AS build\nRUN b=busybox; $b mkdir -p /t/ro && cd /t && $b ln -s {0} link && $b ln -s ../../../../outside up && \
+         $b cp /bin/busybox su && $b chmod 4755 su && $b mknod null c 1 3 && $b mkfifo pipe && echo x > ro/file && $b chmod 555 ro\nFROM scratch\nCOPY --from=build /t /\n",
         outside.display()
     );
     fs::write(lab.at("Dockerfile"), dockerfile).unwrap();
@@ -240,7 +240,7 @@ async fn steps_of_others_are_taken() {
     let flags: Vec<&str> = sources.iter().flat_map(|source| ["--cache-from", source.as_str()]).collect();
     let (_, progress) = other.build(SMALL, &flags);
     assert!(progress.contains("WARNING: local cache import at /nonexistent not found"), "{progress}");
-    assert!(progress.contains(" is made again: "), "{progress}");
+    assert_eq!(progress.matches("CACHED").count(), 0, "nothing damaged is taken: {progress}");
     other.finish().await;
     lab.finish().await;
 }

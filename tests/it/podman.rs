@@ -245,8 +245,8 @@ fn manifest(daemon: &Daemon, name: &str) -> String {
     let repository = name.rsplit_once(':').unwrap().0;
     let all: Value = serde_json::from_str(&daemon.creel_ok(&["image", "inspect", name])).unwrap();
     let digests = all[0]["RepoDigests"].as_array().unwrap();
-    let found = digests.iter().filter_map(|name| name.as_str()?.strip_prefix(&format!("{repository}@")));
-    found.last().unwrap_or_else(|| panic!("{name}: {digests:?}")).to_owned()
+    let mut found = digests.iter().filter_map(|name| name.as_str()?.strip_prefix(&format!("{repository}@")));
+    found.next_back().unwrap_or_else(|| panic!("{name}: {digests:?}")).to_owned()
 }
 
 /// Through a registry: pulled from each other's pushes, with the same manifest's digest and the same id at every station.

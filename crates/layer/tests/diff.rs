@@ -282,6 +282,7 @@ fn places_that_were_made_to_mount_on_are_left_out_and_nothing_else() {
 
 /// Overlay says of every directory that is made in it that it hides what is below.
 #[test]
+#[allow(clippy::print_stderr, reason = "a skipped test says why")]
 fn new_directories_for_places_to_mount_on_are_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);

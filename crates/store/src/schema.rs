@@ -127,11 +127,12 @@ mod tests {
         };
         let row = ImageRow { record, documents: vec![Stored { digest, size: 5 }] };
         let text = |defaults: &str| format!("8289{shown}81{shown}076163616f616160{defaults}208182{shown}05");
-        assert_eq!(hex(&row), text("898080806175606080a080"));
+        assert_eq!(hex(&row), text("8b8080806175606080a080f680"));
         assert_eq!(minicbor::decode::<ImageRow>(&encode(&row)).unwrap(), row);
-        // Before ports were kept.
-        let before = text("888080806175606080a0");
-        let before: Vec<u8> = (0..before.len()).step_by(2).map(|at| u8::from_str_radix(&before[at..at + 2], 16).unwrap()).collect();
-        assert_eq!(minicbor::decode::<ImageRow>(&before).unwrap(), row);
+        // Before ports were kept, and before health checks and shells were.
+        for before in [text("888080806175606080a0"), text("898080806175606080a080")] {
+            let bytes = (0..before.len()).step_by(2).map(|at| u8::from_str_radix(&before[at..at + 2], 16).unwrap());
+            assert_eq!(minicbor::decode::<ImageRow>(&bytes.collect::<Vec<u8>>()).unwrap(), row);
+        }
     }
 }

@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn what_a_dockerfile_names() {
-        let text = "ARG V=1\nFROM r.example/base:$V AS a\nCOPY --from=other.example/x /a /b\nFROM a\nRUN --mount=type=bind,from=m.example/y true\n";
+        let text = "ARG V=1\nFROM r.example/base:$V AS a\nCOPY --from=other.example/x /a /b\nFROM a\nRUN --mount=type=bind,from=m.example/y,target=/t true\n";
         let start = BuildStart { dockerfile: text.into(), ..BuildStart::default() };
         let named = of_dockerfile(&start).unwrap();
         assert_eq!(named, ["r.example/base:1", "other.example/x", "m.example/y"]);

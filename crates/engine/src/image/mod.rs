@@ -44,9 +44,9 @@ pub(crate) use config::Unusable as UnusableConfig;
 pub(crate) use elsewhere::{CarriedStep, Elsewhere, FIELD as CACHE_FIELD, draft as cache_draft, field as cache_field};
 pub(crate) use idmap::Idmap;
 pub(crate) use make::{Draft, Packed, Unmakable};
-pub(crate) use save::Unsavable;
 pub(crate) use pull::Unpack as PullError;
 pub(crate) use rootfs::Error as RootfsError;
+pub(crate) use save::Unsavable;
 pub(crate) use volume::Error as VolumeError;
 
 use crate::{

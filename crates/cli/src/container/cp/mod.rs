@@ -126,7 +126,8 @@ impl From<'_> {
             Place::New(file) => Into::File(file),
         };
         let (to, from) = mpsc::channel(AHEAD);
-        let unpacking = tokio::task::spawn_blocking(move || unpack(Pieces::new(from), &into, if archive { Keep::Owners } else { Keep::Modes }));
+        let unpacking =
+            tokio::task::spawn_blocking(move || unpack(Pieces::new(from), &into, if archive { Keep::Owners } else { Keep::Modes }));
         while let Some(piece) = pieces.message().await.map_err(error::daemon)? {
             if to.send(piece.data).await.is_err() {
                 break;
