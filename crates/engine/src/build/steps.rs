@@ -1,6 +1,6 @@
 //! WORKDIR, and what all steps have in common that make a layer.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fs::File, os::fd::OwnedFd, sync::Arc};
 
 use model::{ContainerId, DiffId, container::ImageDefaults};
 use sys::path::{Links, Root};
@@ -47,11 +47,7 @@ impl Inner {
     ) -> Result<Written, Error> {
         let id = ContainerId::from_bytes(crate::random_id());
         let inner = self.clone();
-        let written = blocking(move || {
-            let image = ImageInfo::loose(layers, ImageDefaults::default());
-            let root = inner.images.rootfs(&image, id, Durability::Volatile, (None, None));
-            work(&Root::from(root.step(About::Words, "mount the files so far")?))
-        });
+        let written = blocking(move || work(&inner.root_of(layers, id)?));
         let layer = match written.await {
             Ok(newest) => self.written(id, newest, BTreeSet::new()).await.map(|layer| Written { layer, newest }),
             Err(error) => Err(error),
@@ -59,5 +55,17 @@ impl Inner {
         let inner = self.clone();
         let removed = blocking(move || inner.store.remove_container_dir(id)).await.step(id, "remove what was written");
         layer.and_then(|written| removed.map(|()| written))
+    }
+
+    /// Layers with a writable one on them. On nothing it is the writable layer itself: overlay would mark its new directories as
+    /// hiding what is below, and what `--link` has made is put onto anything.
+    fn root_of(&self, layers: Vec<DiffId>, id: ContainerId) -> Result<Root, Error> {
+        let step = "mount the files so far";
+        if layers.is_empty() {
+            let dir = self.store.container_dir(id).step(About::Words, step)?;
+            return File::open(dir.upper).map(|dir| Root::from(OwnedFd::from(dir))).step(About::Words, step);
+        }
+        let image = ImageInfo::loose(layers, ImageDefaults::default());
+        self.images.rootfs(&image, id, Durability::Volatile, (None, None)).map(Root::from).step(About::Words, step)
     }
 }
