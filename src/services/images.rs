@@ -1,9 +1,6 @@
 //! creel's own API for images: docker's commands on the images of CRI.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    io::{self, Write},
-};
+use std::collections::{BTreeMap, HashMap};
 
 use api::creel::{self as own, images_server::Images as ImagesApi, push_image_event, removal};
 use engine::{
@@ -11,7 +8,7 @@ use engine::{
     image::{FromFiles, Gone, ImageInfo, PruneImages, PushPhase, PushProgress, PushRequest},
     user::UserEventKind,
 };
-use model::{At, ImageId, ImageRef};
+use model::{At, ImageId, ImageRef, Pieces};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming as Incoming};
@@ -217,7 +214,8 @@ impl ImagesApi for ImagesService {
         tokio::spawn(async move {
             let images = engine.images();
             let saved: Vec<_> = wanted.iter().filter_map(|name| Some((images.find(name).ok()?.id, name.clone()))).collect();
-            let out = Pieces { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
+            let client = sender.clone();
+            let out = Pieces::new(PIECE, move |data| client.blocking_send(Ok(own::SaveImagesResponse { data })).is_ok());
             match images.save(wanted, out).await {
                 Ok(()) => saved.into_iter().for_each(|(id, name)| tell(&engine, "save", id, name)),
                 Err(error) => drop(sender.send(Err(status::of_engine(&error))).await),
@@ -332,36 +330,4 @@ fn push_progress(progress: PushProgress) -> own::PushProgress {
     };
     let (layer, phase) = (progress.layer.to_string(), phase.into());
     own::PushProgress { layer, phase, current: progress.current, total: progress.total, from }
-}
-
-/// An archive on its way to a client, from a blocking thread. A client that goes away is a broken pipe.
-struct Pieces {
-    sender: mpsc::Sender<Result<own::SaveImagesResponse, Status>>,
-    piece: Vec<u8>,
-}
-
-impl Pieces {
-    fn send(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let sent = self.sender.blocking_send(Ok(own::SaveImagesResponse { data }));
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"))
-    }
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&bytes[..taken]);
-        if self.piece.len() == PIECE {
-            self.send()?;
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.send()
-    }
 }

@@ -1,15 +1,13 @@
 //! Files of containers, out and in, and what they have changed.
 
-use std::{
-    io::{self, Write},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use api::creel as own;
 use engine::{
     Engine,
     user::{ChangeKind, FoundFile, Last, Owners, Replace, Unpack, UserContainer},
 };
+use model::Pieces;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming as Incoming};
@@ -72,39 +70,13 @@ fn archive(found: FoundFile, first: Option<own::CopyFromResponse>) -> Streaming<
         {
             return;
         }
-        let out = Pieces { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
+        let out = Pieces::new(PIECE, |data| sender.blocking_send(Ok(own::CopyFromResponse { stat: None, data })).is_ok());
         if let Err(e) = found.write(out) {
             // Nobody reads it if it is that the client has gone.
             sender.blocking_send(Err(status::of_engine(&e))).ok();
         }
     });
     Box::pin(ReceiverStream::new(receiver))
-}
-
-/// An archive on its way to a client, from a blocking thread. A client that goes away is a broken pipe.
-struct Pieces {
-    sender: mpsc::Sender<Result<own::CopyFromResponse, Status>>,
-    piece: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&bytes[..taken]);
-        if self.piece.len() == PIECE {
-            self.flush()?;
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let sent = self.sender.blocking_send(Ok(own::CopyFromResponse { stat: None, data }));
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"))
-    }
 }
 
 /// An archive into a directory of a container. It is there as a whole before anything of it is brought in.

@@ -8,6 +8,7 @@ use std::{
 
 use api::creel::{BuildCacheFrom, BuildCachePiece, BuildCacheTo, BuildRequest, BuildStart};
 use clap::Args;
+use model::Pieces;
 use tokio::sync::mpsc;
 
 use super::outputs::{Sink, fields};
@@ -134,8 +135,15 @@ impl Layouts {
     /// Sends them. Blocks. Ends early, without an error, when nobody listens any more: the daemon's answer then says why.
     pub(super) fn send(self, to: &mpsc::Sender<BuildRequest>) -> Result<(), Error> {
         for dir in self.0 {
-            let mut archive = tar::Builder::new(Pieces { to, piece: Vec::with_capacity(PIECE) });
-            let sent = pack(&mut archive, &dir).and_then(|()| archive.into_inner()?.send(true));
+            let send = |data, last| {
+                let cache = Some(BuildCachePiece { data, last });
+                to.blocking_send(BuildRequest { cache, ..BuildRequest::default() }).is_ok()
+            };
+            let mut archive = tar::Builder::new(Pieces::new(PIECE, |data| send(data, false)));
+            let sent = pack(&mut archive, &dir).and_then(|()| archive.into_inner()?.flush());
+            if sent.is_ok() {
+                send(Vec::new(), true);
+            }
             match sent {
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                 other => other.map_err(error::io(format!("read {}", dir.display())))?,
@@ -158,36 +166,6 @@ fn pack(archive: &mut tar::Builder<impl Write>, dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// An archive on its way to the daemon, from a blocking thread.
-struct Pieces<'t> {
-    to: &'t mpsc::Sender<BuildRequest>,
-    piece: Vec<u8>,
-}
-
-impl Pieces<'_> {
-    fn send(&mut self, last: bool) -> io::Result<()> {
-        let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let cache = Some(BuildCachePiece { data, last });
-        let sent = self.to.blocking_send(BuildRequest { cache, ..BuildRequest::default() });
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the daemon listens no longer"))
-    }
-}
-
-impl Write for Pieces<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&bytes[..taken]);
-        if self.piece.len() == PIECE {
-            self.send(false)?;
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::{
 
 use api::creel::{BuildRequest, BuildStart, ContextWanted};
 use dockerfile::Ignore;
+use model::Pieces;
 use tokio::sync::mpsc;
 
 use super::files::Files;
@@ -100,8 +101,8 @@ pub(super) type Wanted = std::sync::mpsc::Receiver<ContextWanted>;
 /// Sends contexts as messages. Blocks. Ends early, without an error, when nobody listens any more: the daemon's answer then says
 /// why.
 pub(super) fn send(contexts: Vec<Context>, to: &mpsc::Sender<BuildRequest>, wanted: &Wanted) -> Result<(), Error> {
-    let mut pieces = Pieces { to, piece: Vec::with_capacity(PIECE) };
-    let sent = contexts.into_iter().try_for_each(|context| pieces.context(context, wanted));
+    let daemon = Daemon(to);
+    let sent = contexts.into_iter().try_for_each(|context| daemon.send(context, wanted));
     match sent {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(error::io("read the context")),
@@ -113,66 +114,44 @@ pub(super) fn begin(start: BuildStart) -> BuildRequest {
     BuildRequest { start: Some(start), ..BuildRequest::default() }
 }
 
-/// An archive on its way to the daemon, from a blocking thread.
-struct Pieces<'t> {
-    to: &'t mpsc::Sender<BuildRequest>,
-    piece: Vec<u8>,
-}
+/// Who is sent to, from a blocking thread.
+struct Daemon<'t>(&'t mpsc::Sender<BuildRequest>);
 
-impl Pieces<'_> {
-    fn context(&mut self, context: Context, wanted: &Wanted) -> io::Result<()> {
+impl Daemon<'_> {
+    fn send(&self, context: Context, wanted: &Wanted) -> io::Result<()> {
+        let mut pieces = Pieces::new(PIECE, |data| self.tell(BuildRequest { data, ..BuildRequest::default() }).is_ok());
         match context {
-            Context::Empty => tar::Builder::new(&mut *self).into_inner().map(drop)?,
+            Context::Empty => tar::Builder::new(&mut pieces).into_inner().map(drop)?,
             Context::Stdin(beginning) => {
                 let mut all = beginning.chain(io::stdin().lock());
-                io::copy(&mut all, self).map(drop)?;
+                io::copy(&mut all, &mut pieces).map(drop)?;
             }
             Context::Directory(root, ignore) => {
                 let files = Files::read(&root, &ignore)?;
                 for list in files.list.chunks(FILES) {
-                    self.message(BuildRequest { files: list.to_vec(), ..BuildRequest::default() })?;
+                    self.tell(BuildRequest { files: list.to_vec(), ..BuildRequest::default() })?;
                 }
                 self.whole()?;
                 let ContextWanted { files: wanted } = wanted.recv().map_err(|_| gone())?;
-                files.archive(&wanted, &mut *self)?;
+                files.archive(&wanted, &mut pieces)?;
             }
         }
+        pieces.flush()?;
         self.whole()
     }
 
     /// What has been sent so far is a part.
-    fn whole(&mut self) -> io::Result<()> {
-        self.send()?;
-        self.message(BuildRequest { whole: true, ..BuildRequest::default() })
+    fn whole(&self) -> io::Result<()> {
+        self.tell(BuildRequest { whole: true, ..BuildRequest::default() })
     }
 
-    fn send(&mut self) -> io::Result<()> {
-        let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        if data.is_empty() { Ok(()) } else { self.message(BuildRequest { data, ..BuildRequest::default() }) }
-    }
-
-    fn message(&self, message: BuildRequest) -> io::Result<()> {
-        self.to.blocking_send(message).map_err(|_| gone())
+    fn tell(&self, message: BuildRequest) -> io::Result<()> {
+        self.0.blocking_send(message).map_err(|_| gone())
     }
 }
 
 fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the daemon listens no longer")
-}
-
-impl Write for Pieces<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&bytes[..taken]);
-        if self.piece.len() == PIECE {
-            self.send()?;
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

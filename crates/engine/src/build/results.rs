@@ -1,12 +1,8 @@
 //! What becomes of a build's result: an image in the store, at registries, in an archive, or files for whoever builds.
 
-use std::{
-    io::{self, Write},
-    os::fd::AsFd as _,
-};
+use std::{io::Write, os::fd::AsFd as _};
 
-use model::{Descriptor, ErrorKind, ImageId, ImageRef};
-use tokio::sync::mpsc;
+use model::{Descriptor, ErrorKind, ImageId, ImageRef, Pieces};
 
 use super::{
     BuildEvent, StepEnd,
@@ -214,34 +210,9 @@ impl Build<'_> {
         self.ended(progress, written).await
     }
 
-    fn pieces(&self, output: u32) -> Pieces {
-        Pieces { events: self.events.clone(), output, piece: Vec::with_capacity(PIECE) }
-    }
-}
-
-/// An archive on its way to whoever listens, from a blocking thread.
-struct Pieces {
-    events: mpsc::Sender<BuildEvent>,
-    output: u32,
-    piece: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&bytes[..taken]);
-        if self.piece.len() == PIECE {
-            self.flush()?;
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let sent = self.events.blocking_send(BuildEvent::Exported { output: self.output, data });
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody listens any more"))
+    /// An archive on its way to whoever listens, from a blocking thread.
+    fn pieces(&self, output: u32) -> impl Write + Send + 'static {
+        let events = self.events.clone();
+        Pieces::new(PIECE, move |data| events.blocking_send(BuildEvent::Exported { output, data }).is_ok())
     }
 }
