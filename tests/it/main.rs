@@ -32,6 +32,7 @@ mod journeys;
 mod json;
 mod life;
 mod life4;
+mod life5;
 mod limits;
 mod network;
 mod networks;

@@ -88,7 +88,7 @@ impl Root {
     /// ENOTDIR: something on the way is not a directory. Else as [`Self::open`] and mkdirat(2).
     pub fn make_directories(&self, path: &str, links: Links) -> Result<OwnedFd, Errno> {
         match self.open(path, OFlags::PATH | OFlags::DIRECTORY, links) {
-            Err(Errno::NOENT) => self.walk(path, links),
+            Err(Errno::NOENT) => self.walk(path, links, End::Directory),
             other => other,
         }
     }
@@ -107,28 +107,21 @@ impl Root {
         Ok((self.make_directories(parent, links)?, name))
     }
 
-    /// A handle of the file at `path`, made empty if it is not there: something to mount a file on.
+    /// A handle of the file at `path`, made empty if it is not there, also behind dangling links (systemd-resolved's
+    /// resolv.conf is one): something to mount a file on.
     ///
     /// # Errors
-    /// As [`Self::make_parent`]; ELOOP for a dangling link at the end.
+    /// As [`Self::make_directories`].
     pub fn make_file(&self, path: &str, links: Links) -> Result<OwnedFd, Errno> {
         match self.resolve(path, links) {
-            Err(Errno::NOENT) => {}
-            other => return other,
+            Err(Errno::NOENT) => self.walk(path, links, End::File),
+            other => other,
         }
-        let (parent, name) = self.make_parent(path, links)?;
-        let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(&parent, name, create, Mode::from_raw_mode(0o644)) {
-            Ok(_) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-        let file = openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        if is_link(&file)? { Err(Errno::LOOP) } else { Ok(file) }
     }
 
     /// Component by component, with a stack of the directories passed: `..` goes back on the stack and so never above
     /// the root, whatever is moved meanwhile.
-    fn walk(&self, path: &str, links: Links) -> Result<OwnedFd, Errno> {
+    fn walk(&self, path: &str, links: Links, last: End) -> Result<OwnedFd, Errno> {
         if path.len() >= MAX_PATH {
             return Err(Errno::NAMETOOLONG);
         }
@@ -141,7 +134,7 @@ impl Root {
                 continue;
             }
             let here = passed.last().map_or(self.0.as_fd(), AsFd::as_fd);
-            let next = enter_or_make(here, &name)?;
+            let next = enter_or_make(here, &name, if todo.is_empty() { last } else { End::Directory })?;
             if !is_link(&next)? {
                 passed.push(next);
                 continue;
@@ -162,12 +155,20 @@ impl Root {
             }
         }
         let end = passed.pop().map_or_else(|| self.0.try_clone().map_err(|_| Errno::MFILE), Ok)?;
-        if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&end)?.st_mode).is_dir() { Ok(end) } else { Err(Errno::NOTDIR) }
+        let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&end)?.st_mode).is_dir();
+        if last == End::File || is_directory { Ok(end) } else { Err(Errno::NOTDIR) }
     }
 }
 
-/// A handle of a directory or link called `name`, made as a directory if it is not there.
-fn enter_or_make(here: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+/// What is made at the end of a path if nothing is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Directory,
+    File,
+}
+
+/// A handle of what is called `name`, links not followed; made if it is not there.
+fn enter_or_make(here: BorrowedFd<'_>, name: &OsStr, missing: End) -> Result<OwnedFd, Errno> {
     let look = || {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat2(here, name, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
@@ -176,7 +177,12 @@ fn enter_or_make(here: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
         Err(Errno::NOENT) => {}
         other => return other,
     }
-    match mkdirat(here, name, Mode::from_raw_mode(0o755)) {
+    let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = match missing {
+        End::Directory => mkdirat(here, name, Mode::from_raw_mode(0o755)),
+        End::File => openat(here, name, create, Mode::from_raw_mode(0o644)).map(drop),
+    };
+    match made {
         Ok(()) | Err(Errno::EXIST) => look(),
         Err(errno) => Err(errno),
     }
@@ -258,6 +264,35 @@ mod tests {
     }
 
     #[test]
+    fn files_are_made_behind_dangling_links_but_inside() {
+        let (directory, root) = root();
+        let inside = directory.path().join("root");
+        fs::create_dir(inside.join("etc")).unwrap();
+        for (name, target) in [
+            ("resolv.conf", "../run/systemd/resolve/stub-resolv.conf"),
+            ("hosts", "/../../../outside/hosts"),
+            ("hostname", "chain"),
+            ("chain", "../../../outside/../name"),
+            ("up", ".."),
+        ] {
+            symlink(target, inside.join("etc").join(name)).unwrap();
+        }
+        for (path, made) in [
+            ("/etc/resolv.conf", "run/systemd/resolve/stub-resolv.conf"),
+            ("/etc/hosts", "outside/hosts"),
+            ("/etc/hostname", "name"),
+            ("/etc/up/../../x/y", "x/y"),
+        ] {
+            assert_eq!(root.make_file(path, Links::Refuse).unwrap_err(), Errno::LOOP, "{path}");
+            root.make_file(path, Links::Follow).unwrap();
+            assert!(inside.join(made).is_file(), "{path}");
+            root.make_file(path, Links::Follow).unwrap();
+        }
+        assert_eq!(fs::read_dir(directory.path().join("outside")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
     fn loops_files_and_magic_links_are_refused() {
         let (directory, root) = root();
         let inside = directory.path().join("root");
@@ -267,8 +302,8 @@ mod tests {
         assert_eq!(root.make_directories("/a/c", Links::Follow).unwrap_err(), Errno::LOOP);
         assert_eq!(root.make_directories("/file/c", Links::Follow).unwrap_err(), Errno::NOTDIR);
         assert_eq!(root.make_file("/", Links::Follow).map(|_| ()), Ok(()), "a directory that is there is handed out");
-        symlink("/dangling", inside.join("link")).unwrap();
-        assert_eq!(root.make_file("/link", Links::Follow).unwrap_err(), Errno::LOOP);
+        assert_eq!(root.make_file("/a", Links::Follow).unwrap_err(), Errno::LOOP);
+        assert_eq!(root.make_file("/file/c", Links::Follow).unwrap_err(), Errno::NOTDIR);
         root.make_file("/etc/new/hosts", Links::Follow).unwrap();
         assert!(inside.join("etc/new/hosts").is_file());
         let host = Root::open_host("/").unwrap();

@@ -1,6 +1,6 @@
 //! An image out of a container of people's: its image, and what it has changed.
 
-use std::{collections::BTreeSet, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use model::{ErrorKind, ImageId, ImageRef};
 use serde_json::{Map, Value, json};
@@ -19,9 +19,6 @@ use crate::{
 const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks at a freezer.
 const GLANCE: Duration = Duration::from_millis(5);
-/// Where the engine mounts something in every container.
-pub(super) const OURS: [&str; 6] = ["dev", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "sys"];
-
 /// What an image out of a container is to be.
 #[derive(Clone, Debug)]
 pub struct UserCommit {
@@ -60,7 +57,7 @@ impl Engine {
 }
 
 impl Inner {
-    async fn commit_user(&self, user: &Arc<UserContainer>, wanted: UserCommit) -> Result<ImageId, Error> {
+    async fn commit_user(self: &Arc<Self>, user: &Arc<UserContainer>, wanted: UserCommit) -> Result<ImageId, Error> {
         let _ops = user.ops.lock().await;
         let commit = self.commit_of(user, &wanted).await?;
         let paused = user.now.borrow().paused;
@@ -101,7 +98,7 @@ impl Inner {
         }
     }
 
-    async fn commit_of(&self, user: &Arc<UserContainer>, wanted: &UserCommit) -> Result<Commit, Error> {
+    async fn commit_of(self: &Arc<Self>, user: &Arc<UserContainer>, wanted: &UserCommit) -> Result<Commit, Error> {
         // Of one that has never run it is made now, and empty.
         let dir = self.store.container_dir(user.id).step(user.id, "make the writable layer")?;
         let upper =
@@ -109,7 +106,7 @@ impl Inner {
         Ok(Commit {
             image: user.image.id,
             upper,
-            mounted: places(user),
+            mounted: self.places_of(user).await?,
             config: config_of(user),
             changes: wanted.changes.clone(),
             author: wanted.author.clone(),
@@ -135,19 +132,6 @@ impl Frozen<'_> {
         let thawed = inner.group(&self.container.plan.cgroup).and_then(|group| group.set_freezer(sys::cgroup::Freezer::Thawed));
         thawed.map_err(|_| asked)
     }
-}
-
-/// Where something is mounted in a container, relative to its root.
-fn places(user: &UserContainer) -> BTreeSet<Vec<u8>> {
-    let spec = user.spec();
-    let tmpfs = spec.container.own.iter().flat_map(|own| &own.tmpfs);
-    let mounts = spec.mounts.iter().chain(tmpfs).map(|mount| mount.target.clone());
-    let volumes = user.volumes().into_iter().map(|volume| volume.target);
-    let clean = |path: String| {
-        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-        parts.join("/").into_bytes()
-    };
-    OURS.into_iter().map(str::to_owned).chain(mounts).chain(volumes).map(clean).collect()
 }
 
 /// The container's own values, named as in an image's config. What it has from its image is not among them.

@@ -25,10 +25,7 @@ use tokio::{
 };
 
 use super::{
-    UserContainer,
-    commit::OURS,
-    networks,
-    places::place,
+    UserContainer, networks,
     record::{Phase, UserRecord},
     run,
 };
@@ -119,7 +116,8 @@ impl Inner {
         let mut pod = record.spec.pod.clone();
         pod.key = run::key(&record.name, id);
         networks::resolve(self, &record, &mut pod).await?;
-        let mounted = self.places(once).await?;
+        let given = once.given.mounts.iter().map(|given| given.target.clone()).collect();
+        let mounted = self.places(once.layers.clone(), given).await?;
         let pod = self.run_pod(pod).await?;
         self.create_run(pod, record.spec.container, (user.clone(), once.given.clone())).await?;
         let container = self.table.container(id)?;
@@ -142,14 +140,6 @@ impl Inner {
         let message = if started_at.is_none() || exit.oom_killed { message } else { String::new() };
         let layer = if exit.code == 0 { self.written(id, once.latest, mounted).await? } else { None };
         Ok(Ran { code: exit.code, message, layer })
-    }
-
-    /// Where something is mounted on the image: what is made there for that is not the program's.
-    async fn places(self: &Arc<Self>, once: &Once) -> Result<BTreeSet<Vec<u8>>, Error> {
-        let root = self.mounted(once.layers.clone()).await?;
-        let given = once.given.mounts.iter().map(|given| given.target.clone());
-        let all: Vec<String> = OURS.iter().map(|path| (*path).to_owned()).chain(given).collect();
-        Ok(blocking(move || all.iter().map(|path| place(&root, path)).collect()).await)
     }
 
     /// What is in a container's writable layer, without `mounted`, where there is nothing but a place to mount on. What is younger

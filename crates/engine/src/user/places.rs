@@ -1,15 +1,44 @@
 //! Where something is mounted in an image, links followed: what had to be made for that is no part of what a program has written.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
+use model::DiffId;
 use rustix::fs::{FileType, OFlags, fstat, readlinkat};
 use sys::path::{Links, Root};
+
+use super::UserContainer;
+use crate::{Inner, blocking::blocking, error::Error};
+
+/// Where the engine mounts something in every container.
+const OURS: [&str; 6] = ["dev", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "sys"];
 
 /// As the kernel.
 const MAX_LINKS: usize = 40;
 
+impl Inner {
+    /// Where something is mounted in a container, relative to its root.
+    pub(super) async fn places_of(self: &Arc<Self>, user: &UserContainer) -> Result<BTreeSet<Vec<u8>>, Error> {
+        let spec = user.spec();
+        let tmpfs = spec.container.own.iter().flat_map(|own| &own.tmpfs);
+        let mounts = spec.mounts.iter().chain(tmpfs).map(|mount| mount.target.clone());
+        let volumes = user.volumes().into_iter().map(|volume| volume.target);
+        let layers = user.now.borrow().record.layers.clone();
+        self.places(layers, mounts.chain(volumes).collect()).await
+    }
+
+    /// Where something is mounted on layers, which are pinned: the engine's own files, and `mounts`.
+    pub(super) async fn places(self: &Arc<Self>, layers: Vec<DiffId>, mounts: Vec<String>) -> Result<BTreeSet<Vec<u8>>, Error> {
+        let root = self.mounted(layers).await?;
+        let found = move || OURS.iter().copied().chain(mounts.iter().map(String::as_str)).map(|path| place(&root, path)).collect();
+        Ok(blocking(found).await)
+    }
+}
+
 /// The place of `path` relative to the root, as the executor finds or makes it. Blocks.
-pub(super) fn place(root: &Root, path: &str) -> Vec<u8> {
+fn place(root: &Root, path: &str) -> Vec<u8> {
     let mut todo: VecDeque<String> = parts(path).collect();
     let mut done: Vec<String> = Vec::new();
     let mut followed = 0;

@@ -1,7 +1,7 @@
 //! What a writable layer changes of an image: `docker diff`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -39,7 +39,7 @@ pub struct Change {
 
 /// Everything in `upper` that is not as in `image`, by path. `places` (without a slash in front) are where something is
 /// mounted: an empty file or directory there is not the container's doing.
-pub(super) fn changes(upper: &Path, image: &Root, places: &[String]) -> Result<Vec<Change>, Refused> {
+pub(super) fn changes(upper: &Path, image: &Root, places: &BTreeSet<Vec<u8>>) -> Result<Vec<Change>, Refused> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(upper, flags, Mode::empty()).map_err(|e| call("open", "/", e))?;
     let mut found = BTreeMap::new();
@@ -64,7 +64,7 @@ pub(super) fn changes(upper: &Path, image: &Root, places: &[String]) -> Result<V
                 let below =
                     openat(&directory, &name, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(|e| call("open", &inside, e))?;
                 todo.push((below, inside));
-            } else if places.iter().any(|place| inside[1..] == **place) && stat.st_size == 0 {
+            } else if places.contains(&inside.as_bytes()[1..]) && stat.st_size == 0 {
                 found.remove(&inside);
             }
         }
@@ -118,8 +118,8 @@ fn note(found: &mut BTreeMap<String, ChangeKind>, path: &str, kind: ChangeKind) 
 }
 
 /// Takes out directories that were made to mount something there, and parents that have nothing left but those.
-fn leave_places(found: &mut BTreeMap<String, ChangeKind>, places: &[String]) {
-    let mut deepest: Vec<String> = places.iter().flat_map(|place| with_parents(place)).collect();
+fn leave_places(found: &mut BTreeMap<String, ChangeKind>, places: &BTreeSet<Vec<u8>>) {
+    let mut deepest: Vec<String> = places.iter().flat_map(|place| with_parents(&String::from_utf8_lossy(place))).collect();
     deepest.sort_by_key(|path| std::cmp::Reverse(path.matches('/').count()));
     deepest.dedup();
     for path in deepest {
@@ -160,7 +160,7 @@ mod tests {
         white("gone");
         white("never");
         let root = Root::open_host(&image).unwrap();
-        let places = ["proc".to_owned(), "etc/hosts".to_owned(), "data/volume".to_owned()];
+        let places = ["proc", "etc/hosts", "data/volume"].map(|place| place.as_bytes().to_vec()).into();
         let found = changes(&upper, &root, &places).unwrap();
         let found: Vec<_> = found.iter().map(|change| (change.kind, change.path.as_str())).collect();
         use ChangeKind::{Added, Deleted, Modified};

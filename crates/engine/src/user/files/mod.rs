@@ -120,7 +120,7 @@ impl Engine {
     pub async fn changes_of_user(&self, user: &Arc<UserContainer>) -> Result<Vec<Change>, Error> {
         let upper = self.writable_of_user(user)?;
         let (inner, found) = (self.inner().clone(), user.clone());
-        let mounts = places(user);
+        let mounts = inner.places_of(user).await?;
         let changes = blocking(move || {
             let image = inner
                 .images
@@ -140,16 +140,6 @@ impl Engine {
         let unpacking = inner.clone();
         inner.detached(About::Words, async move { unpacking.unpack(&user, unpack).await }).await
     }
-}
-
-/// Where something is mounted in it that is not its own: relative paths without a slash in front.
-fn places(user: &UserContainer) -> Vec<String> {
-    const OWN: [&str; 9] =
-        ["proc", "sys", "dev", "dev/shm", "dev/pts", "dev/mqueue", "etc/hosts", "etc/hostname", "etc/resolv.conf"];
-    let spec = user.spec();
-    let asked = spec.mounts.iter().map(|mount| mount.target.trim_matches('/').to_owned());
-    let volumes = user.volumes().into_iter().map(|volume| volume.target.trim_matches('/').to_owned());
-    OWN.into_iter().map(str::to_owned).chain(["sys/fs/cgroup".to_owned()]).chain(asked).chain(volumes).collect()
 }
 
 impl Inner {
