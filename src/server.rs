@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::{
-    FILE_DESCRIPTOR_SET, MAX_MESSAGE,
+    FILE_DESCRIPTOR_SET, MAX_FRAME, MAX_MESSAGE, WINDOWS,
     creel::{
         builds_server::BuildsServer, containers_server::ContainersServer, creel_server::CreelServer, images_server::ImagesServer,
         networks_server::NetworksServer, system_server::SystemServer, volumes_server::VolumesServer,
@@ -70,6 +70,9 @@ pub(crate) async fn serve(
     let (stopping, mut told_to_stop) = watch::channel(false);
     let runtime = Runtime::new(engine.clone(), streaming, told_to_stop.clone());
     let router = Server::builder()
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_frame_size(MAX_FRAME)
         .layer(EdgeLayer::new(max_requests))
         .add_service(
             RuntimeServiceServer::new(runtime).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),

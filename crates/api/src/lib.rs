@@ -17,3 +17,9 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 /// Most bytes of one message, either way. The kubelet's own limit; more is RESOURCE_EXHAUSTED.
 pub const MAX_MESSAGE: usize = 16 << 20;
+
+/// Bytes that may be under way in one stream, and in one connection: archives wait for neither end as with HTTP/2's 64 KiB.
+pub const WINDOWS: (u32, u32) = (4 << 20, 8 << 20);
+
+/// Most bytes of a frame: a piece of an archive is one in a few, not in dozens.
+pub const MAX_FRAME: u32 = 256 << 10;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use api::{
-    MAX_MESSAGE,
+    MAX_FRAME, MAX_MESSAGE, WINDOWS,
     creel::{
         builds_client::BuildsClient, containers_client::ContainersClient, creel_client::CreelClient, images_client::ImagesClient,
         networks_client::NetworksClient, system_client::SystemClient, volumes_client::VolumesClient,
@@ -39,7 +39,10 @@ impl Client {
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
         // gRPC wants an authority; over a unix socket it means nothing.
-        let endpoint = Endpoint::from_static("http://localhost");
+        let endpoint = Endpoint::from_static("http://localhost")
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
+            .max_frame_size(MAX_FRAME);
         let channel = endpoint.connect_with_connector(connector).await.map_err(Error::Transport)?;
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),

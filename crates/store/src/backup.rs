@@ -46,10 +46,9 @@ pub(crate) fn write_changed(layout: &Layout, before: &State, next: &State, chang
         touched.extend(before.names.get(name).map(|row| row.image));
         touched.extend(row.as_ref().map(|row| row.image));
     }
-    for image in touched.iter().filter_map(|id| next.images.get(id)) {
-        write(layout, next, image)?;
-    }
-    Ok(())
+    let touched = touched.iter().filter_map(|id| next.images.get(id));
+    let files: Vec<_> = touched.map(|image| (layout.backup(&image.record.id), encode(next, image))).collect();
+    disk::write_all(layout, &files)
 }
 
 pub(crate) fn write(layout: &Layout, state: &State, image: &ImageRow) -> Result<(), Error> {

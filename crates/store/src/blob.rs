@@ -1,13 +1,11 @@
 //! Small content: configs, manifests, indexes. Verified when it comes and whenever it is read (R36).
 
+use std::collections::HashSet;
+
 use model::Digest;
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::{
-    Error, Store,
-    disk::{self, Sync},
-    layout::Layout,
-};
+use crate::{Document, Error, Store, disk, layout::Layout};
 
 /// The limit for documents of registries (4 MiB) is the registry client's; this one only bounds memory.
 const LIMIT: u64 = 16 << 20;
@@ -19,18 +17,21 @@ fn matches(digest: &Digest, bytes: &[u8]) -> bool {
     }
 }
 
-/// Stores a blob unless an intact one is there already. Answers whether it was written.
-pub(crate) fn put(layout: &Layout, digest: &Digest, bytes: &[u8]) -> Result<bool, Error> {
-    if !matches(digest, bytes) {
-        return Err(Error::WrongDigest(*digest));
+/// Those of the blobs that are not there intact, each once.
+pub(crate) fn missing<'b>(layout: &Layout, blobs: impl Iterator<Item = Document<'b>>) -> Result<Vec<Document<'b>>, Error> {
+    let mut seen = HashSet::new();
+    let mut missing = Vec::new();
+    for blob in blobs {
+        if !matches(&blob.digest, blob.bytes) {
+            return Err(Error::WrongDigest(blob.digest));
+        }
+        // A damaged one is replaced: this is how pulling again heals.
+        let is_there = || disk::read(&layout.blob(&blob.digest), LIMIT).ok().flatten().is_some_and(|known| known == blob.bytes);
+        if seen.insert(blob.digest) && !is_there() {
+            missing.push(blob);
+        }
     }
-    let path = layout.blob(digest);
-    // A damaged one is replaced: this is how pulling again heals.
-    if disk::read(&path, LIMIT).ok().flatten().is_some_and(|known| known == bytes) {
-        return Ok(false);
-    }
-    disk::write(&path, &layout.temporary(), bytes, Sync::Now)?;
-    Ok(true)
+    Ok(missing)
 }
 
 impl Store {

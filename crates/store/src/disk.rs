@@ -1,6 +1,7 @@
 //! The few ways in which files of ours come and go. Each step that changes the disk passes a fault point.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
@@ -10,7 +11,11 @@ use std::{
 use crate::{
     error::{During, Error},
     fault::reach,
+    layout::Layout,
 };
+
+/// From so many files on, the whole file system is synced once instead of each of them.
+const MANY: usize = 16;
 
 /// Whether a file has to survive the loss of power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +52,34 @@ pub(crate) fn write(path: &Path, temporary: &Path, bytes: &[u8], sync: Sync) -> 
     }
     written?;
     if sync == Sync::Now { sync_parent(path) } else { Ok(()) }
+}
+
+/// Puts files in place, each as a whole or not at all, and all of them for good: a thousand take hardly longer than a few. After an
+/// error some of them may be there.
+pub(crate) fn write_all(layout: &Layout, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Error> {
+    if files.len() < MANY {
+        return files.iter().try_for_each(|(path, bytes)| write(path, &layout.temporary(), bytes, Sync::Now));
+    }
+    let temporaries: Vec<PathBuf> = files.iter().map(|_| layout.temporary()).collect();
+    let written = write_many(layout, files, &temporaries);
+    if written.is_err() {
+        temporaries.iter().for_each(|temporary| drop(unlink(temporary)));
+    }
+    written
+}
+
+fn write_many(layout: &Layout, files: &[(PathBuf, Vec<u8>)], temporaries: &[PathBuf]) -> Result<(), Error> {
+    // Opened before the first byte is written: it tells what goes wrong from then on (syncfs(2)).
+    let file_system = File::open(&layout.root).during("open", &layout.root)?;
+    for ((_, bytes), temporary) in files.iter().zip(temporaries) {
+        fill(temporary, bytes, Sync::Later)?;
+    }
+    reach("syncfs").and_then(|()| Ok(rustix::fs::syncfs(file_system)?)).during("syncfs", &layout.root)?;
+    for ((path, _), temporary) in files.iter().zip(temporaries) {
+        rename(temporary, path)?;
+    }
+    let directories: BTreeSet<&Path> = files.iter().filter_map(|(path, _)| path.parent()).collect();
+    directories.into_iter().try_for_each(sync_dir)
 }
 
 fn fill(path: &Path, bytes: &[u8], sync: Sync) -> Result<(), Error> {

@@ -96,21 +96,16 @@ impl Store {
             change.names.extend(names);
             change.layers.extend(layers);
         }
-        let mut written = Vec::new();
-        let stored = images.iter().flat_map(|image| image.documents).try_for_each(|document| {
-            if blob::put(&shared.layout, &document.digest, document.bytes)? {
-                written.push(document.digest);
-            }
-            Ok(())
-        });
-        let done = stored.and_then(|()| shared.commit(&mut writer, &change));
+        let documents = images.iter().flat_map(|image| image.documents.iter().copied());
+        let new = blob::missing(&shared.layout, documents)?;
+        let files: Vec<_> = new.iter().map(|new| (shared.layout.blob(&new.digest), new.bytes.to_vec())).collect();
+        let done = disk::write_all(&shared.layout, &files).and_then(|()| shared.commit(&mut writer, &change));
         if done.is_err() {
             let used = state.used_blobs();
             // What cannot be removed now is garbage for the next collection.
-            written
-                .iter()
-                .filter(|digest| !used.contains(digest))
-                .for_each(|digest| drop(disk::unlink(&shared.layout.blob(digest))));
+            new.iter()
+                .filter(|new| !used.contains(&new.digest))
+                .for_each(|new| drop(disk::unlink(&shared.layout.blob(&new.digest))));
         }
         done
     }

@@ -78,6 +78,42 @@ fn pull_survives_a_full_disk_at_every_step() {
     pulling(Mode::Full);
 }
 
+/// More images at once than are written one by one.
+fn loading(mode: Mode) {
+    at_every_step(
+        mode,
+        |store| assert!(pull(store, "old", &["one"], &["n0:1", "n1:1"]).is_ok()),
+        |store| {
+            let (layer, _pin) = super::put_layer(store, "one", crate::LayerKind::Erofs)?;
+            let made: Vec<_> = (0..20).map(|n| super::Made::new(&format!("new {n}"), vec![layer])).collect();
+            super::put_all(store, &made, |n| format!("n{n}:1"))
+        },
+        |images| {
+            assert_eq!(images.len(), 21);
+            assert!(
+                images
+                    .iter()
+                    .all(|image| image.tags.len() == usize::from(image.record.id != ImageId::new(sha256(b"config of old"))))
+            );
+        },
+    );
+}
+
+#[test]
+fn load_survives_death_at_every_step() {
+    loading(Mode::Die);
+}
+
+#[test]
+fn load_survives_an_error_at_every_step() {
+    loading(Mode::Fail);
+}
+
+#[test]
+fn load_survives_a_full_disk_at_every_step() {
+    loading(Mode::Full);
+}
+
 fn removing(mode: Mode) {
     let removed = ImageId::new(sha256(b"config of new"));
     at_every_step(

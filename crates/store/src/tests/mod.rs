@@ -119,6 +119,16 @@ impl Made {
     }
 }
 
+/// Puts images in, all at once, each under a name.
+pub(super) fn put_all(store: &Store, made: &[Made], name_of: impl Fn(usize) -> String) -> Result<(), Error> {
+    let names: Vec<_> = (0..made.len()).map(|n| [Name { name: name(&name_of(n)), target: None }]).collect();
+    let documents: Vec<_> =
+        made.iter().map(|made| [Document { digest: sha256(made.config.as_bytes()), bytes: made.config.as_bytes() }]).collect();
+    let all = made.iter().zip(&names).zip(&documents);
+    let images = all.map(|((made, names), documents)| crate::NewImage { record: &made.record, names, documents });
+    store.put_images(&images.collect::<Vec<_>>())
+}
+
 /// Pulls an image as the engine does.
 pub(super) fn pull(store: &Store, title: &str, layers: &[&str], names: &[&str]) -> Result<ImageId, Error> {
     let mut pins = Vec::new();
