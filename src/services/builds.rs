@@ -18,6 +18,7 @@ use super::{
     agents::relay,
     containers::{extra_host, limits},
     contexts::{Events, Parts, contexts},
+    history,
     image::trim_soon,
     images::{new_name, tell},
     outputs, status,
@@ -64,6 +65,7 @@ impl BuildsService {
         let request = BuildRequest {
             dockerfile: Some(start.dockerfile).filter(|text| !text.is_empty()),
             file: start.file,
+            place: start.context,
             context,
             contexts,
             names: names.into_iter().flatten().collect(),
@@ -129,6 +131,25 @@ impl Builds for BuildsService {
         let wanted = prune(request.into_inner())?;
         let (gone, reclaimed) = self.engine.prune_builds(wanted).await.map_err(|e| status::of_engine(&e))?;
         Ok(Response::new(own::PruneBuildsResponse { reclaimed, gone: gone.into_iter().map(thing).collect() }))
+    }
+
+    type ReplayPastStream = Streaming<own::BuildEvent>;
+
+    async fn past(&self, request: Request<own::PastBuildsRequest>) -> Answer<own::PastBuildsResponse> {
+        history::list(&self.engine, request.into_inner()).map(Response::new)
+    }
+
+    async fn inspect_past(&self, request: Request<own::PastBuildRef>) -> Answer<own::PastBuild> {
+        history::inspect(&self.engine, &request.into_inner()).map(Response::new)
+    }
+
+    async fn replay_past(&self, request: Request<own::PastBuildRef>) -> Answer<Self::ReplayPastStream> {
+        let events = history::replay(&self.engine, &request.into_inner()).await?;
+        Ok(Response::new(Box::pin(tokio_stream::iter(events.into_iter().map(Ok)))))
+    }
+
+    async fn forget_past(&self, request: Request<own::ForgetPastRequest>) -> Answer<own::ForgetPastResponse> {
+        history::forget(&self.engine, request.into_inner()).await.map(Response::new)
     }
 
     async fn kept(&self, _: Request<own::KeptRequest>) -> Answer<own::KeptResponse> {
@@ -201,10 +222,11 @@ fn image(built: &Built) -> own::BuiltImage {
     image
 }
 
-fn said(event: BuildEvent) -> own::BuildEvent {
+/// As clients are told.
+pub(super) fn said(event: BuildEvent) -> own::BuildEvent {
     let event = match event {
         BuildEvent::Begun { step, title } => build_event::Event::Begun(own::BuildStep { step, title }),
-        BuildEvent::Output { step, data } => build_event::Event::Output(own::BuildOutput { step, data }),
+        BuildEvent::Output { step, data } => build_event::Event::Output(own::BuildOutput { step, data, at: 0 }),
         BuildEvent::Exported { output, data } => build_event::Event::Exported(own::BuildExported { output, data }),
         BuildEvent::Done { step, took, end } => {
             let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);

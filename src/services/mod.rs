@@ -11,6 +11,7 @@ mod creel;
 mod events;
 mod features;
 mod filters;
+mod history;
 mod ids;
 mod image;
 mod images;

@@ -123,9 +123,13 @@ pub(crate) fn binary(number: u64) -> String {
 
 /// How long ago an instant in nanoseconds since 1970 was.
 pub(crate) fn age(nanoseconds: i64) -> String {
+    span(since(nanoseconds))
+}
+
+/// The time since a point in time, in nanoseconds since 1970.
+pub(crate) fn since(nanoseconds: i64) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let then = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
-    span(now.saturating_sub(then))
+    now.saturating_sub(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default()))
 }
 
 /// A span of time in its biggest unit, in docker's words.

@@ -72,6 +72,7 @@ pub(crate) struct Inner {
     pub builds: crate::build::cache::Cache,
     pub caches: Arc<crate::build::caches::Caches>,
     pub contexts: crate::build::contexts::Contexts,
+    pub history: crate::build::history::History,
     /// What URLs of ADD stood for.
     pub seen: crate::build::fetch::Seen,
 }
@@ -362,6 +363,7 @@ impl Inner {
                 builds: crate::build::cache::Cache::new(store.clone()),
                 caches: Arc::new(crate::build::caches::Caches::new(store.clone())),
                 contexts: crate::build::contexts::Contexts::new(store.clone()),
+                history: crate::build::history::History::new(store.clone()),
                 seen: Default::default(),
                 config: opened,
                 store,

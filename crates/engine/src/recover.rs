@@ -37,9 +37,13 @@ impl Inner {
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), Error> {
         self.load_users().await?;
         let inner = self.clone();
-        blocking(move || inner.builds.load().and_then(|()| inner.caches.load()).and_then(|()| inner.contexts.load()))
-            .await
-            .step(About::Engine, "load what builds have made")?;
+        let load = move || {
+            inner.builds.load()?;
+            inner.caches.load()?;
+            inner.contexts.load()?;
+            inner.history.load()
+        };
+        blocking(load).await.step(About::Engine, "load what builds have made")?;
         let (pods, mut containers) = self.load().await?;
         let mut found = Vec::new();
         let jobs = pods.into_iter().map(|record| {

@@ -86,6 +86,8 @@ id!(/// A network of people's containers.
     NetworkId);
 id!(/// A step of a build: the digest of everything that goes into it.
     StepId);
+id!(/// A build that was asked for.
+    BuildId);
 
 #[cfg(test)]
 mod tests {

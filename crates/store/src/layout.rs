@@ -41,6 +41,8 @@ pub(crate) const DIRECTORIES: &[&str] = &[
     "records/networks",
     "records/builds",
     "records/contexts",
+    "records/history",
+    "records/transcripts",
     "caches",
 ];
 

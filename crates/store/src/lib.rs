@@ -15,6 +15,7 @@ mod envelope;
 mod error;
 mod fault;
 mod gc;
+mod history;
 mod image;
 mod layer;
 mod layout;

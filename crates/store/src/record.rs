@@ -36,7 +36,7 @@ impl fmt::Display for Damaged {
 }
 
 /// What [`Store::load_pods`] and [`Store::load_containers`] find.
-type Loaded<Id> = (Vec<(Id, Vec<u8>)>, Vec<Damaged>);
+pub(crate) type Loaded<Id> = (Vec<(Id, Vec<u8>)>, Vec<Damaged>);
 
 const PODS: &str = "records/pods";
 const CONTAINERS: &str = "records/containers";
@@ -261,14 +261,14 @@ impl Store {
         Ok(aside)
     }
 
-    fn put(&self, directory: &str, name: &str, payload: &[u8], sync: Sync) -> Result<(), Error> {
+    pub(crate) fn put(&self, directory: &str, name: &str, payload: &[u8], sync: Sync) -> Result<(), Error> {
         let layout = &self.shared.layout;
         let (path, bytes) = (layout.at(directory).join(name), envelope::seal(payload));
         // A stop and a removal are written down too, and have to work on a full disk.
         self.shared.reserve.lend(|| disk::write(&path, &layout.temporary(), &bytes, sync))
     }
 
-    fn load<Id: FromStr + Ord>(&self, directory: &str) -> Result<Loaded<Id>, Error> {
+    pub(crate) fn load<Id: FromStr + Ord>(&self, directory: &str) -> Result<Loaded<Id>, Error> {
         let (mut good, mut damaged) = (Vec::new(), Vec::new());
         for path in disk::list(&self.shared.layout.at(directory))? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

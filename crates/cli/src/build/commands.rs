@@ -3,10 +3,11 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Build, kept};
+use super::{Build, history, kept};
 use crate::{
     client::Client,
     error::{Error, Exit},
+    format::Format,
 };
 
 /// `creel build`
@@ -24,6 +25,9 @@ pub(crate) struct BuildOr {
 pub(crate) enum Other {
     /// Remove what earlier builds have left
     Prune(kept::Prune),
+    /// Show what was built, and what happened
+    #[command(subcommand)]
+    History(history::History),
 }
 
 /// `creel builder`
@@ -36,24 +40,25 @@ pub(crate) enum Builder {
 }
 
 /// Does it.
-pub(crate) async fn build_or(client: &mut Client, args: BuildOr) -> Result<Exit, Error> {
+pub(crate) async fn build_or(client: &mut Client, format: &Format, args: BuildOr) -> Result<Exit, Error> {
     match args {
-        BuildOr { other: Some(other), .. } => do_other(client, other).await,
+        BuildOr { other: Some(other), .. } => do_other(client, format, other).await,
         BuildOr { build, .. } => super::build(client, build).await,
     }
 }
 
 /// Does it.
-pub(crate) async fn builder(client: &mut Client, command: Builder) -> Result<Exit, Error> {
+pub(crate) async fn builder(client: &mut Client, format: &Format, command: Builder) -> Result<Exit, Error> {
     match command {
         Builder::Build(build) => super::build(client, *build).await,
-        Builder::Other(other) => do_other(client, other).await,
+        Builder::Other(other) => do_other(client, format, other).await,
     }
 }
 
-async fn do_other(client: &mut Client, other: Other) -> Result<Exit, Error> {
+async fn do_other(client: &mut Client, format: &Format, other: Other) -> Result<Exit, Error> {
     match other {
         Other::Prune(args) => kept::prune(client, &args).await,
+        Other::History(command) => history::history(client, format, command).await,
     }
 }
 
@@ -76,6 +81,8 @@ mod tests {
     fn a_path_or_a_command() {
         assert_eq!(parse(&["."]).unwrap().build.path, ".");
         assert_eq!(parse(&["-t", "x", "./prune"]).unwrap().build.path, "./prune");
+        assert!(matches!(parse(&["history", "logs"]).unwrap(), BuildOr { other: Some(Other::History(_)), .. }));
+        assert!(parse(&["history", "rm"]).is_err() && parse(&["history", "rm", "--all", "x"]).is_err());
         assert!(matches!(parse(&["prune", "-f"]).unwrap(), BuildOr { other: Some(Other::Prune(_)), .. }));
         assert!(parse(&[]).is_err() && parse(&["-t", "x"]).is_err() && parse(&["-t", "x", "prune", "-f"]).is_err());
     }

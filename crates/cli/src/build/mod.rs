@@ -6,6 +6,7 @@ mod commands;
 mod context;
 mod credentials;
 mod files;
+mod history;
 pub(crate) mod kept;
 mod named;
 mod outputs;

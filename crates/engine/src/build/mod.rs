@@ -17,11 +17,13 @@ mod elsewhere;
 pub(crate) mod fetch;
 mod find;
 mod graph;
+pub(crate) mod history;
 pub(crate) mod kept;
 mod key;
 mod memory;
 mod mounts;
 mod options;
+mod recording;
 mod results;
 mod run;
 mod shown;
@@ -33,6 +35,7 @@ pub use checks::{BuildWarning, CheckRequest};
 pub use contexts::{Compared, Context};
 pub use difference::ContextFile;
 pub use elsewhere::{CacheFrom, CacheRequest, CacheTo, Extent};
+pub use history::{Asked, PastBuild, PastOutput, PastStep};
 pub use kept::{Kept, KeptKind, PruneBuilds};
 pub use options::{AgentConnection, Agents, RunOptions, SecretValue};
 
@@ -52,6 +55,8 @@ use crate::{
     image::{ImageInfo, Known},
 };
 
+/// Events that may wait to be remembered.
+const WAITING: usize = 8;
 /// The largest Dockerfile.
 const DOCKERFILE: u64 = 8 << 20;
 /// Lines of a Dockerfile that are shown of something in it; a heredoc may have many more.
@@ -85,6 +90,8 @@ pub struct BuildRequest {
     pub dockerfile: Option<Vec<u8>>,
     /// Its name in the context, or what it is called in errors.
     pub file: String,
+    /// Where the context comes from, for people: the client's directory, or nothing.
+    pub place: String,
     /// Everything that can be copied.
     pub context: Context,
     /// What else FROM and --from mean, by name.
@@ -221,7 +228,10 @@ impl Engine {
             || BuildFailure { error: refuse(ErrorKind::Internal, "the build crashed; see the log"), excerpt: String::new() };
         // Whoever asked may go away; what was begun is taken down in any case.
         let building = tokio::spawn(async move {
-            let built = inner.clone().build(request, events).await;
+            let mut recording = recording::Recording::begin(&inner, &request).await;
+            let (sender, happened) = mpsc::channel(WAITING);
+            let (built, ()) = tokio::join!(inner.clone().build(request, sender), recording.pass(happened, events));
+            recording.end(&built).await;
             blocking(move || inner.settle_builds()).await;
             built
         });

@@ -132,7 +132,7 @@ fn print(text: &[u8]) -> Result<(), Error> {
 }
 
 /// Lines that do nothing to a terminal.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     text.split('\n').map(|line| steps::harmless(line.as_bytes())).collect::<Vec<_>>().join("\n")
 }
 

@@ -79,7 +79,7 @@ mod tests {
     fn steps_that_run_side_by_side() {
         let (mut plain, mut steps, mut text) = (Plain::new(false), Steps::default(), Vec::new());
         let begun = |step, title: &str| Event::Begun(BuildStep { step, title: title.into() });
-        let said = |step, data: &[u8]| Event::Output(BuildOutput { step, data: data.to_vec() });
+        let said = |step, data: &[u8]| Event::Output(BuildOutput { step, data: data.to_vec(), at: 0 });
         for event in [
             begun(3, "[2/2] RUN make"),
             said(3, b"one\ntw"),

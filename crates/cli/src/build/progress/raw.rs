@@ -80,7 +80,7 @@ mod tests {
         let (mut raw, mut steps, mut objects) = (Raw::default(), Steps::default(), Vec::new());
         for event in [
             Event::Begun(BuildStep { step: 10, title: "RUN x".into() }),
-            Event::Output(BuildOutput { step: 10, data: b"hi\n".to_vec() }),
+            Event::Output(BuildOutput { step: 10, data: b"hi\n".to_vec(), at: 0 }),
             Event::Done(BuildDone { step: 10, error: "why".into(), ..Default::default() }),
         ] {
             objects.extend(steps.take(&event).iter().filter_map(|news| raw.object(news)));

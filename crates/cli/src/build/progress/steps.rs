@@ -60,13 +60,14 @@ impl Steps {
             }
             Event::Output(said) => {
                 let Some(step) = self.running.get_mut(&said.step) else { return Vec::new() };
-                let lines = step.lines(&said.data);
+                let at = if said.at > 0 { Duration::from_nanos(said.at) } else { step.since.elapsed() };
+                let lines = step.lines(&said.data, at);
                 vec![News::Said(step, lines)]
             }
             Event::Done(done) => {
                 let Some(mut step) = self.running.remove(&done.step) else { return Vec::new() };
                 let rest = std::mem::take(&mut step.open);
-                let rest = if rest.is_empty() { Vec::new() } else { vec![step.line(rest)] };
+                let rest = if rest.is_empty() { Vec::new() } else { vec![step.line(rest, Duration::from_nanos(done.took))] };
                 if !done.error.is_empty() && self.failed.is_none() {
                     self.failed = Some(step.clone());
                 }
@@ -87,7 +88,7 @@ impl Steps {
 }
 
 impl Step {
-    fn lines(&mut self, data: &[u8]) -> Vec<Line> {
+    fn lines(&mut self, data: &[u8], at: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
             self.open.extend_from_slice(piece);
@@ -97,14 +98,14 @@ impl Step {
                 if whole {
                     text.pop();
                 }
-                lines.push(self.line(text));
+                lines.push(self.line(text, at));
             }
         }
         lines
     }
 
-    fn line(&mut self, text: Vec<u8>) -> Line {
-        let line = Line { at: self.since.elapsed(), text };
+    fn line(&mut self, text: Vec<u8>, at: Duration) -> Line {
+        let line = Line { at, text };
         if self.last.len() == LAST {
             self.last.pop_front();
         }
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     fn said(data: &[u8]) -> Event {
-        Event::Output(BuildOutput { step: 1, data: data.to_vec() })
+        Event::Output(BuildOutput { step: 1, data: data.to_vec(), at: 0 })
     }
 
     fn texts(steps: &mut Steps, event: &Event) -> Vec<String> {
