@@ -11,7 +11,7 @@ use store::LayerPins;
 use super::cache::Made;
 use crate::image::{Basis, CACHE_FIELD, CarriedStep, Changed};
 
-/// What RUN looks for programs in if the image does not say, as docker has it.
+/// Where programs are looked for if the base image does not say, as docker has it: `ENV PATH=/venv/bin:$PATH` relies on it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// When something was made that has no time of its own.
 const EPOCH: &str = "1970-01-01T00:00:00Z";
@@ -39,7 +39,10 @@ pub(super) struct State {
 }
 
 impl State {
-    fn begun(document: Map<String, Value>, changed: Changed) -> Self {
+    fn begun(document: Map<String, Value>, mut changed: Changed) -> Self {
+        if !changed.variables().iter().any(|(name, _)| name == "PATH") {
+            changed.list("Env").push(json!(format!("PATH={PATH}")));
+        }
         let created = EPOCH.to_owned();
         let (layers, args, pins, steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { document, changed, layers, size: 0, created, args, pins, steps, fresh: false }
@@ -55,7 +58,6 @@ impl State {
             document.insert("variant".to_owned(), Value::String(host.variant));
         }
         let mut changed = Changed::new(Map::new()).begin(escape);
-        changed.config.insert("Env".to_owned(), json!([format!("PATH={PATH}")]));
         changed.config.insert("WorkingDir".to_owned(), json!("/"));
         Self::begun(document, changed)
     }
@@ -114,9 +116,6 @@ impl State {
     /// Everything that a program has in its environment.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let mut all = self.changed.variables();
-        if !all.iter().any(|(name, _)| name == "PATH") {
-            all.insert(0, ("PATH".to_owned(), PATH.to_owned()));
-        }
         all.extend(self.args());
         all
     }
@@ -243,6 +242,18 @@ mod tests {
         let (document, _) = state.finish(&BTreeMap::from([("k".to_owned(), "v".to_owned())]));
         assert_eq!(document["history"], json!([{"created": EPOCH, "created_by": "ENV A=1", "empty_layer": true}]));
         assert_eq!((&document["config"]["Labels"], &document["created"]), (&json!({"k": "v"}), &json!(EPOCH)));
+    }
+
+    #[test]
+    fn an_image_without_a_path_has_dockers() {
+        let path = |env: Value| {
+            let config = Map::from_iter([("Env".to_owned(), env)]);
+            let mut state = State::begun(Map::new(), Changed::new(config));
+            state.changed.apply(Instruction::Env(vec![("PATH".into(), "/venv:$PATH".into())])).unwrap();
+            state.changed.config["Env"].clone()
+        };
+        assert_eq!(path(json!(["A=1"])), json!(["A=1", format!("PATH=/venv:{PATH}")]));
+        assert_eq!(path(json!(["PATH=/bin", "A=1"])), json!(["PATH=/venv:/bin", "A=1"]));
     }
 
     #[test]

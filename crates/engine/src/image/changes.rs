@@ -144,7 +144,7 @@ impl Changed {
         entry.as_object_mut().expect("made an object above")
     }
 
-    fn list(&mut self, key: &str) -> &mut Vec<Value> {
+    pub(crate) fn list(&mut self, key: &str) -> &mut Vec<Value> {
         let entry = self.config.entry(key).or_insert_with(|| json!([]));
         if !entry.is_array() {
             *entry = json!([]);
