@@ -122,6 +122,9 @@ pub(crate) enum Image {
     Prune(Prune),
     /// Show everything about images, as JSON
     Inspect {
+        /// A Go template
+        #[arg(short = 'f', value_name = "TEMPLATE")]
+        template: Option<Format>,
         /// Names or ids
         #[arg(required = true, add = crate::container::complete::images())]
         images: Vec<String>,

@@ -36,6 +36,9 @@ pub(crate) enum Command {
     },
     /// Show everything about networks, as JSON
     Inspect {
+        /// A Go template
+        #[arg(short = 'f', value_name = "TEMPLATE")]
+        template: Option<Format>,
         /// Names or ids
         #[arg(required = true)]
         networks: Vec<String>,
@@ -119,7 +122,7 @@ pub(crate) async fn network(client: &mut Client, format: &Format, command: Comma
     match command {
         Command::Create(args) => create(client, *args).await,
         Command::Ls { quiet, no_trunc, filter } => list(client, format, (quiet, no_trunc), &filter).await,
-        Command::Inspect { networks } => inspect(client, format, &networks).await,
+        Command::Inspect { template, networks } => inspect(client, template.as_ref().unwrap_or(format), &networks).await,
         Command::Connect { alias, ip, network, container } => {
             let attachment = NetworkAttachment { network, aliases: alias, ip: ip.unwrap_or_default() };
             let request = ConnectNetworkRequest { container, attachment: Some(attachment) };

@@ -31,6 +31,9 @@ pub(crate) enum Command {
     },
     /// Show everything about volumes, as JSON
     Inspect {
+        /// A Go template
+        #[arg(short = 'f', value_name = "TEMPLATE")]
+        template: Option<Format>,
         /// Names
         #[arg(required = true)]
         volumes: Vec<String>,
@@ -80,7 +83,7 @@ pub(crate) async fn volume(client: &mut Client, format: &Format, command: Comman
     match command {
         Command::Create(args) => create(client, args).await,
         Command::Ls { quiet, filter } => list(client, format, quiet, &filter).await,
-        Command::Inspect { volumes } => inspect(client, format, &volumes).await,
+        Command::Inspect { template, volumes } => inspect(client, template.as_ref().unwrap_or(format), &volumes).await,
         Command::Rm { force, volumes } => remove(client, force, volumes).await,
         Command::Prune { all, force, filter } => prune(client, all, force, &filter).await,
     }
