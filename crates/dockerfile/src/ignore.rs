@@ -134,7 +134,7 @@ impl Ignore {
 impl Rule {
     /// The path or a directory above it matches.
     fn covers(&self, path: &[&str]) -> bool {
-        (1..=path.len()).any(|length| matches(&self.parts, &path[..length]))
+        reached(&self.parts, path).is_some_and(|reach| reach[1..].contains(&true))
     }
 
     /// A path below `directory` may match.
@@ -218,57 +218,60 @@ fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Token, 
     }
 }
 
-/// The components match the pattern whole. Work is bounded by pattern times path.
-fn matches(parts: &[Segment], path: &[&str]) -> bool {
+/// How many of the first components of a path the pattern matches whole; `None`: it matches no number of them. Work is bounded by
+/// pattern times path.
+fn reached(parts: &[Segment], path: &[&str]) -> Option<Vec<bool>> {
+    // Most patterns begin with a name that is not there: nothing is to be kept for those.
+    if let (Some(Segment::One(tokens)), Some(name)) = (parts.first(), path.first())
+        && !fits(tokens, name)
+    {
+        return None;
+    }
     // reach[n]: the parts so far can match the first n components.
     let mut reach = vec![false; path.len() + 1];
     reach[0] = true;
     for (number, part) in parts.iter().enumerate() {
-        let mut next = vec![false; path.len() + 1];
         match part {
             Segment::Deep => {
                 let last = number + 1 == parts.len();
                 let mut seen = false;
-                for n in 0..=path.len() {
+                for here in &mut reach {
+                    let above = seen;
+                    seen |= *here;
                     // At the end `a/**` is what is below `a`, not `a` itself.
-                    if last {
-                        next[n] = seen;
-                        seen |= reach[n];
-                    } else {
-                        seen |= reach[n];
-                        next[n] = seen;
-                    }
+                    *here = if last { above } else { seen };
                 }
             }
             Segment::One(tokens) => {
-                for n in 0..path.len() {
-                    next[n + 1] = reach[n] && fits(tokens, path[n]);
+                for n in (0..path.len()).rev() {
+                    reach[n + 1] = reach[n] && fits(tokens, path[n]);
                 }
+                reach[0] = false;
             }
         }
-        reach = next;
     }
-    reach[path.len()]
+    Some(reach)
 }
 
+/// A star takes as little as it can; when the rest does not fit, the last one takes a character more.
 fn fits(tokens: &[Token], name: &str) -> bool {
-    let name: Vec<char> = name.chars().collect();
-    let mut reach = vec![false; name.len() + 1];
-    reach[0] = true;
-    for token in tokens {
-        let mut next = vec![false; name.len() + 1];
-        let mut seen = false;
-        for n in 0..=name.len() {
-            seen |= reach[n];
-            match token {
-                Token::Any => next[n] = seen,
-                token if n < name.len() => next[n + 1] = reach[n] && one_fits(token, name[n]),
-                _ => {}
+    let (mut rest, mut at, mut star) = (name, 0, None);
+    while let Some(c) = rest.chars().next() {
+        match tokens.get(at) {
+            Some(Token::Any) => {
+                at += 1;
+                star = Some((at, rest));
+            }
+            Some(token) if one_fits(token, c) => (rest, at) = (&rest[c.len_utf8()..], at + 1),
+            _ => {
+                let Some((behind, from)) = star else { return false };
+                let mut more = from.chars();
+                more.next();
+                (rest, at, star) = (more.as_str(), behind, Some((behind, more.as_str())));
             }
         }
-        reach = next;
     }
-    reach[name.len()]
+    tokens[at..].iter().all(|token| *token == Token::Any)
 }
 
 fn one_fits(token: &Token, c: char) -> bool {
@@ -343,6 +346,21 @@ mod tests {
             assert!(matches!(Ignore::parse(bad.as_bytes()), Err(IgnoreError::Pattern { line: 1, .. })), "{bad}");
         }
         assert_eq!(Ignore::parse(b"\xff").unwrap_err(), IgnoreError::Encoding);
+    }
+
+    #[test]
+    fn stars_try_every_place() {
+        for (pattern, yes, no) in [
+            ("*a*b", &["ab", "xaxb", "aab", "abab"][..], &["a", "ba", "abx"][..]),
+            ("*.tar.*", &["x.tar.gz", "a.tar.tar.xz"], &["x.tar", "tar.gz"]),
+            ("é*ß", &["éß", "éaß", "éßß"], &["é", "ß"]),
+            ("**/a/**/b", &["a/b", "x/a/y/z/b", "a/b/c"], &["b/a", "a/x"]),
+            ("a*/**/*c", &["ab/c", "a/x/y/bc", "a/c/d"], &["a", "b/c"]),
+        ] {
+            let ignore = ignore(pattern);
+            assert!(yes.iter().all(|path| ignore.excludes(path)), "{pattern}");
+            assert!(!no.iter().any(|path| ignore.excludes(path)), "{pattern}");
+        }
     }
 
     #[test]

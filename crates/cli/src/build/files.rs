@@ -202,17 +202,19 @@ impl Walk<'_> {
 /// Capabilities and what users set; nothing else reaches an image.
 fn attributes(directory: BorrowedFd<'_>, name: &CStr) -> Result<HashMap<String, Vec<u8>>, Errno> {
     let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
-    let mut names = vec![0; SHORT];
-    let length = match rustix::fs::llistxattr(&path[..], &mut names[..]) {
-        Err(Errno::OPNOTSUPP) => 0,
+    let (mut short, mut long) = ([0; SHORT], Vec::new());
+    let names = match rustix::fs::llistxattr(&path[..], &mut short[..]) {
+        Ok(length) => &short[..length],
+        Err(Errno::OPNOTSUPP) => &[],
         Err(Errno::RANGE) => {
-            names.resize(LONG, 0);
-            rustix::fs::llistxattr(&path[..], &mut names[..])?
+            long.resize(LONG, 0);
+            let length = rustix::fs::llistxattr(&path[..], &mut long[..])?;
+            &long[..length]
         }
-        other => other?,
+        Err(errno) => return Err(errno),
     };
     let mut found = HashMap::new();
-    let names = names[..length].split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
+    let names = names.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
     for name in names.filter(|name| *name == "security.capability" || name.starts_with("user.")) {
         let mut value = vec![0; LONG];
         match rustix::fs::lgetxattr(&path[..], name, &mut value[..]) {
