@@ -9,6 +9,7 @@ mod archives;
 mod build;
 mod buildcopy;
 mod buildgraph;
+mod buildmore;
 mod buildout;
 mod buildrun;
 mod cdi;
