@@ -323,19 +323,7 @@ async fn links_of_a_container_lead_nowhere() {
 async fn run_on_a_terminal() {
     let daemon = ground().await;
     let mut person = Person::runs(&daemon, 31, 97, &["run", "-it", "--name", "shell", IMAGE, "sh"]);
-    person.types("until stty size | grep '31 97'; do sleep 0.1; done; test -t 0 && test -t 1 && echo terminal$((1+1))\n");
-    person.sees("terminal2");
-    person.resize(40, 120);
-    // The size follows as a signal does: in its own time.
-    person.types("until stty size | grep '40 120'; do sleep 0.1; done; echo resized$((1+2))\n");
-    person.sees("resized3");
-    // Only what is in the foreground, and has said so, is sure to be hit.
-    person.types("sh -c 'trap \"echo hit\\$((5+5)); exit\" INT; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
-    person.sees("ready");
-    person.types("\u{3}");
-    person.sees("hit10");
-    person.types("echo still$((2+2))\n");
-    person.sees("still4");
+    person.has_a_terminal();
     person.types("\u{10}\u{11}");
     assert_eq!(person.ends().code(), Some(0));
     assert_eq!(daemon.creel_ok(&["ps", "--format", "{{.Names}} {{.State}}"]), "shell running");

@@ -51,9 +51,21 @@ impl Person {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Makes the terminal another size.
-    pub fn resize(&self, rows: u16, columns: u16) {
-        resize(&self.master, rows, columns);
+    /// The shell that runs has this terminal for its own: its size, also when that changes, and its keys.
+    pub fn has_a_terminal(&mut self) {
+        self.types("until stty size | grep '31 97'; do sleep 0.1; done; test -t 0 && test -t 1 && echo terminal$((1+1))\n");
+        self.sees("terminal2");
+        resize(&self.master, 40, 120);
+        // The size follows as a signal does: in its own time.
+        self.types("until stty size | grep '40 120'; do sleep 0.1; done; echo resized$((1+2))\n");
+        self.sees("resized3");
+        // Only what is in the foreground, and has said so, is sure to be hit.
+        self.types("sh -c 'trap \"echo hit\\$((5+5)); exit\" INT; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
+        self.sees("ready");
+        self.types("\u{3}");
+        self.sees("hit10");
+        self.types("echo still$((2+2))\n");
+        self.sees("still4");
     }
 
     /// Reads until this is shown.
@@ -131,20 +143,7 @@ fn creel(daemon: &Daemon, args: &[&str]) -> Command {
 async fn exec_on_a_terminal() {
     let (daemon, mut runtime, _, id) = ground("person", |_| {}, "sleep 1000").await;
     let mut person = Person::runs(&daemon, 31, 97, &["exec", "-it", &id, "sh"]);
-    person.types("until stty size | grep '31 97'; do sleep 0.1; done; echo sized$((1+1))\n");
-    person.sees("sized2");
-    // The terminal grows, and the container's with it.
-    resize(&person.master, 40, 120);
-    person.types("until stty size | grep '40 120'; do sleep 0.1; done; echo resized$((1+2))\n");
-    person.sees("resized3");
-    // Keys go to the container: this one interrupts its command and not creel. Only what is in the foreground, and has said so,
-    // is sure to be hit.
-    person.types("sh -c 'trap \"echo hit\\$((5+5)); exit\" INT; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
-    person.sees("ready");
-    person.types("\u{3}");
-    person.sees("hit10");
-    person.types("echo still$((2+2))\n");
-    person.sees("still4");
+    person.has_a_terminal();
     person.types("exit 42\n");
     assert_eq!(person.ends().code(), Some(42));
 

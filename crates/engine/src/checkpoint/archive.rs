@@ -125,10 +125,7 @@ impl Dump {
     /// # Errors
     /// It cannot be restored here.
     pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let dump: Self = minicbor::decode(bytes).map_err(|_| Unreadable::Damaged)?;
-        if dump.version != VERSION {
-            return Err(Unreadable::Version(dump.version));
-        }
+        let dump = decode(bytes, |dump: &Self| dump.version)?;
         if dump.architecture != std::env::consts::ARCH {
             return Err(Unreadable::Architecture(dump.architecture.chars().take(40).collect()));
         }
@@ -152,15 +149,17 @@ impl PodDump {
     /// # Errors
     /// It cannot be restored here.
     pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let dump: Self = minicbor::decode(bytes).map_err(|_| Unreadable::Damaged)?;
-        if dump.version != VERSION {
-            return Err(Unreadable::Version(dump.version));
-        }
+        let dump = decode(bytes, |dump: &Self| dump.version)?;
         if dump.containers.len() > CONTAINERS {
             return Err(Unreadable::TooMany(CONTAINERS, "containers"));
         }
         Ok(dump)
     }
+}
+
+fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8], version: impl Fn(&T) -> u32) -> Result<T, Unreadable> {
+    let dump = minicbor::decode(bytes).map_err(|_| Unreadable::Damaged)?;
+    if version(&dump) == VERSION { Ok(dump) } else { Err(Unreadable::Version(version(&dump))) }
 }
 
 /// `pipe:[5]`, `file[3a:4]` with numbers in hexadecimal, or nothing: what goes into criu's command line.

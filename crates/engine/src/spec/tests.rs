@@ -4,7 +4,7 @@ use std::{fs, os::fd::AsFd, path::PathBuf};
 
 use model::{
     ExecId,
-    container::{BindMount, ContainerKey, EnvVar, Propagation, SeccompSpec, SecuritySpec, UserSpec},
+    container::{BindMount, ContainerKey, EnvVar, Propagation, SeccompSpec, SecuritySpec},
     plan::{Capabilities, Rlimit},
     pod::{PodKey, PodNamespaces},
 };
@@ -15,45 +15,17 @@ pub(crate) fn pod() -> PodSpec {
     PodSpec {
         key: PodKey { namespace: "ns".into(), name: "web".into(), uid: "u".into(), attempt: 0 },
         hostname: "web-0".into(),
-        log_directory: String::new(),
-        dns: None,
-        port_mappings: Vec::new(),
-        labels: Default::default(),
-        annotations: Default::default(),
-        cgroup_parent: String::new(),
         namespaces: PodNamespaces { pid: NamespaceMode::Container, ..Default::default() },
-        sysctls: Default::default(),
-        privileged: false,
-        runtime_handler: String::new(),
-        resources: Resources::default(),
-        overhead: Resources::default(),
-        user_made: false,
-        run_as_user: None,
-        run_as_group: None,
-        selinux: None,
-        userns: None,
-        own: None,
+        ..PodSpec::default()
     }
 }
 
 pub(super) fn security() -> SecuritySpec {
     SecuritySpec {
-        user: UserSpec::Image,
-        group: None,
-        supplemental_groups: Vec::new(),
-        supplemental_groups_strict: false,
-        add_capabilities: Vec::new(),
-        drop_capabilities: Vec::new(),
-        ambient_capabilities: Vec::new(),
-        privileged: false,
-        readonly_rootfs: false,
-        no_new_privs: false,
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         seccomp: SeccompSpec::Unconfined,
-        pid: PidMode::Container,
-        apparmor: None,
-        selinux: None,
+        ..crate::user::confined()
     }
 }
 

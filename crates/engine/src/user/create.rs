@@ -64,7 +64,7 @@ impl Inner {
 }
 
 /// What is kept of one that has never run.
-fn record(id: ContainerId, name: &str, image: &ImageInfo, spec: UserContainerSpec) -> UserRecord {
+pub(super) fn record(id: ContainerId, name: &str, image: &ImageInfo, spec: UserContainerSpec) -> UserRecord {
     UserRecord {
         id,
         name: name.to_owned(),

@@ -40,6 +40,8 @@ pub use events::{Kind as UserEventKind, UserEvent};
 pub use files::{Change, ChangeKind, FileStat, FoundFile, Last, Owners, Replace, Unpack, UserFiles};
 pub use life::{Anonymous, Patience, Stop};
 pub use logs::{LogLine, LogQuery, LogReader};
+#[cfg(test)]
+pub(crate) use once::confined;
 pub(crate) use once::{Once, owner_of};
 pub use record::VolumeUse;
 pub(crate) use table::Users;

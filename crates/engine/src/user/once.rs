@@ -12,8 +12,7 @@ use std::{
 use model::{
     ContainerId, DiffId, ErrorKind, Resources,
     container::{
-        ContainerImage, ContainerKey, ContainerSpec, ContainerState, EnvVar, ImageDefaults, ResolvedUser, SeccompSpec,
-        SecuritySpec, UserSpec,
+        ContainerKey, ContainerSpec, ContainerState, EnvVar, ImageDefaults, ResolvedUser, SeccompSpec, SecuritySpec, UserSpec,
     },
     plan::Rlimit,
     pod::{PidMode, PodNamespaces, PodSpec},
@@ -24,15 +23,10 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{
-    UserContainer, networks,
-    record::{Phase, UserRecord},
-    run,
-};
+use super::{UserContainer, create, networks, record::UserRecord, run};
 use crate::{
     Inner,
     blocking::blocking,
-    clock,
     container::{
         given::Given,
         stream::{ProcessStreams, StreamOptions},
@@ -190,38 +184,23 @@ fn record_of(once: &Once) -> UserRecord {
         name: if once.network == "default" { String::new() } else { once.network.clone() },
         ..UserNetwork::default()
     };
-    UserRecord {
-        id,
-        name: format!("build-{}", id.short()),
-        created_at: clock::now(),
-        image: ContainerImage { id: image.id, name: String::new(), digest: None },
-        layers: once.layers.clone(),
-        defaults: ImageDefaults::default(),
-        platform: image.platform.clone(),
-        phase: Phase::Created,
-        last: Default::default(),
-        restarts: 0,
-        by_hand: false,
-        warnings: Vec::new(),
+    let spec = UserContainerSpec {
+        container: container(id, once),
+        pod: pod(once),
+        mounts: Vec::new(),
         volumes: Vec::new(),
-        health: None,
-        spec: UserContainerSpec {
-            container: container(id, once),
-            pod: pod(once),
-            mounts: Vec::new(),
-            volumes: Vec::new(),
-            volumes_from: Vec::new(),
-            network,
-            restart: RestartPolicy::No,
-            auto_remove: false,
-            stop_timeout: None,
-            request: Vec::new().into(),
-            healthcheck: None,
-            more_networks: Vec::new(),
-            shares: Default::default(),
-            platform: String::new(),
-        },
-    }
+        volumes_from: Vec::new(),
+        network,
+        restart: RestartPolicy::No,
+        auto_remove: false,
+        stop_timeout: None,
+        request: Vec::new().into(),
+        healthcheck: None,
+        more_networks: Vec::new(),
+        shares: Default::default(),
+        platform: String::new(),
+    };
+    create::record(id, &format!("build-{}", id.short()), &image, spec)
 }
 
 fn container(id: ContainerId, once: &Once) -> ContainerSpec {
