@@ -57,8 +57,7 @@ impl BuildsService {
             "host" => BuildNetwork::Host,
             _ => return Err(status::bad_field("network", "use default, none or host")),
         };
-        outputs::platform(&start)?;
-        let (wanted, known) = (outputs::wanted(&start)?, outputs::known(&start));
+        let (wanted, known, platforms) = (outputs::wanted(&start)?, outputs::known(&start), outputs::platforms(&start)?);
         let cache = outputs::cache(&start, archives)?;
         let (run, connections) = run_options(start.run.take().unwrap_or_default())?;
         let (context, contexts) = contexts(&self.engine, &start, &mut parts, events).await?;
@@ -79,6 +78,7 @@ impl BuildsService {
             run,
             credentials: known,
             no_cache_filter: start.no_cache_filter,
+            platforms,
             wanted,
             cache,
         };
@@ -268,7 +268,11 @@ fn prune(request: own::PruneBuildsRequest) -> Result<PruneBuilds, Status> {
             "until" => {
                 wanted.until = Some(value.parse().map_err(|_| wrong("not nanoseconds since 1970"))?);
             }
-            _ => return Err(wrong("the filters are id, type and until")),
+            "description" => wanted.what.push(value),
+            "inuse" => wanted.in_use = Some(value.parse().map_err(|_| wrong("use true or false"))?),
+            "shared" => wanted.shared = Some(value.parse().map_err(|_| wrong("use true or false"))?),
+            "private" => wanted.shared = Some(!value.parse::<bool>().map_err(|_| wrong("use true or false"))?),
+            _ => return Err(wrong("the filters are id, type, until, description, inuse, shared and private")),
         }
     }
     Ok(wanted)

@@ -53,16 +53,26 @@ pub(super) fn known(start: &own::BuildStart) -> Known {
     start.credentials.iter().map(one).collect()
 }
 
-/// The platform, which can only be this machine's.
-pub(super) fn platform(start: &own::BuildStart) -> Result<(), Status> {
+/// The platforms, each once; this machine's under its own name.
+pub(super) fn platforms(start: &own::BuildStart) -> Result<Vec<Platform>, Status> {
     let host = Platform::host();
-    match creel::platform(&start.platform)? {
+    let mut platforms = Vec::new();
+    for text in start.platform.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        few("platform", platforms.len() + 1)?;
         // What suits in both directions is the same.
-        Some(other) if host.suits(&other).is_none() || other.suits(&host).is_none() => {
-            Err(status::bad_field("platform", &format!("{other}: only {host}, this machine's, can be built for")))
+        let is_host = |other: &Platform| host.suits(other).is_some() && other.suits(&host).is_some();
+        let platform = creel::platform(text)?.filter(|other| !is_host(other)).unwrap_or_else(|| host.clone());
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
         }
-        _ => Ok(()),
     }
+    if platforms.len() > 1 && start.outputs.iter().any(|output| output.r#type == "docker") {
+        return Err(status::bad_field(
+            "outputs",
+            "docker exporter does not support exporting manifest lists, use the oci exporter instead",
+        ));
+    }
+    Ok(platforms)
 }
 
 /// Steps of others, and where steps go. `archives`: see [`archives`].

@@ -111,7 +111,7 @@ async fn what_cannot_be_asked_for_is_said() {
     let lab = Lab::new().await;
     let dockerfile = "FROM base:1\n";
     for (args, part) in [
-        (&["--platform", "plan9/mips"][..], "this machine's, can be built for"),
+        (&["--platform", "linux"][..], "is not OS/ARCHITECTURE"),
         (&["--annotation", "a=b"], "only manifests have them"),
         (&["--push"], "tag is needed when pushing to registry"),
         (&["-t", "UPPER"], "UPPER"),
@@ -265,9 +265,9 @@ async fn what_builds_leave_is_shown_and_goes() {
     assert_eq!(progress.matches("CACHED").count(), 2, "{progress}");
     lab.ok(&["image", "prune", "-af"]);
     let old = lab.ok(&["builder", "prune", "-f", "--filter", "until=24h", "--filter", "type=regular"]).out;
-    assert_eq!(old, "Total reclaimed space: 0B\n");
+    assert_eq!(old, "Total:\t0B\n");
     let gone = lab.ok(&["builder", "prune", "-af"]).out;
-    assert!(gone.starts_with("Deleted build cache objects:\n") && gone.contains("Total reclaimed space: "), "{gone}");
+    assert!(gone.starts_with("ID ") && gone.contains("\nTotal:\t"), "{gone}");
     assert!(!gone.contains("space: 0B"), "{gone}");
     assert_eq!(row(), "Build Cache|0|0B");
 

@@ -7,6 +7,9 @@ use sha2::Digest as _;
 
 use crate::{daemon::cache, registry::Registry};
 
+/// This machine's architecture as images name it.
+pub const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
 pub fn digest(bytes: &[u8]) -> String {
     let hex: String = sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
     format!("sha256:{hex}")
@@ -104,7 +107,11 @@ impl Image {
 
     /// Pushes; answers the manifest's digest.
     pub fn push(&self, registry: &Registry, repository: &str, tag: &str) -> String {
-        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        digest(&self.push_for(registry, repository, tag, ARCH))
+    }
+
+    /// Pushes as an image for another architecture; answers the manifest.
+    pub fn push_for(&self, registry: &Registry, repository: &str, tag: &str, arch: &str) -> Vec<u8> {
         let config = json!({
             "architecture": arch, "os": "linux", "created": "2020-01-01T00:00:00Z", "config": self.config,
             "rootfs": {"type": "layers", "diff_ids": self.diff_ids},
@@ -123,6 +130,6 @@ impl Image {
         });
         let manifest = serde_json::to_vec(&manifest).unwrap();
         registry.push_manifest(repository, tag, kind, &manifest);
-        digest(&manifest)
+        manifest
     }
 }

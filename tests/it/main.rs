@@ -11,6 +11,7 @@ mod buildcopy;
 mod buildgraph;
 mod buildmore;
 mod buildout;
+mod buildplatform;
 mod buildrun;
 mod cdi;
 mod cgroup2;

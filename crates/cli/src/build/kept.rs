@@ -1,6 +1,6 @@
 //! What builds have left: shown by `creel system df`, freed by `creel builder prune`.
 
-use api::creel::{Filter, KeptRequest, KeptThing, PruneBuildsRequest};
+use api::creel::{Filter, KeptRequest, KeptThing, PruneBuildsRequest, PruneBuildsResponse};
 use clap::Args;
 
 use crate::{
@@ -17,14 +17,14 @@ pub(crate) struct Prune {
     /// Also what images have too
     #[arg(short, long)]
     all: bool,
-    /// until=, id=, type=
+    /// until=, id=, type=, description=, inuse=, shared=, private=
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
     /// Let so much stay, of what was used last
-    #[arg(long, visible_alias = "max-used-space", value_name = "BYTES")]
+    #[arg(long, visible_aliases = ["reserved-space", "max-used-space"], value_name = "BYTES")]
     keep_storage: Option<String>,
 }
 
@@ -42,9 +42,20 @@ pub(crate) async fn prune(client: &mut Client, args: &Prune) -> Result<Exit, Err
     if !args.force && !rmi::confirmed(warning)? {
         return Ok(Exit(0));
     }
-    let reclaimed = forget(client, request).await?;
-    output::print(&format!("Total reclaimed space: {}\n", output::space(reclaimed)))?;
+    let pruned = client.builds.prune(request).await.map_err(error::daemon)?.into_inner();
+    output::print(&pruned_table(&pruned))?;
     Ok(Exit(0))
+}
+
+/// What has gone, as docker shows it.
+fn pruned_table(pruned: &PruneBuildsResponse) -> String {
+    let row = |thing: &KeptThing| {
+        let ago = format!("{} ago", output::age(thing.used_at));
+        vec![short(&thing.id).to_owned(), "true".to_owned(), output::bytes(thing.size), ago]
+    };
+    let rows: Vec<Vec<String>> = pruned.gone.iter().map(row).collect();
+    let table = output::table(&["ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED"], &rows);
+    format!("{}Total:\t{}\n", if rows.is_empty() { String::new() } else { table }, output::space(pruned.reclaimed))
 }
 
 /// `until=` as the daemon wants it.
@@ -98,6 +109,16 @@ fn row(thing: &KeptThing) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_gone_is_a_table_with_a_total() {
+        assert_eq!(pruned_table(&PruneBuildsResponse::default()), "Total:\t0B\n");
+        let gone = vec![KeptThing { id: "ab".repeat(32), size: 2000, ..KeptThing::default() }];
+        let shown = pruned_table(&PruneBuildsResponse { reclaimed: 2000, gone });
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["ID", "RECLAIMABLE", "SIZE", "LAST", "ACCESSED"]);
+        assert!(lines[1].starts_with("ababababababababababababa   true          2kB") && lines[2] == "Total:\t2kB", "{shown}");
+    }
 
     #[test]
     fn until_is_a_point_in_time() {

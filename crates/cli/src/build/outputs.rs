@@ -38,9 +38,9 @@ pub(super) struct OutputFlags {
     /// Annotation of the image's manifest, for archives and registries
     #[arg(long, value_name = "NAME=VALUE")]
     annotation: Vec<String>,
-    /// The platform to build for, which can only be this machine's
-    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<String>,
+    /// The platform to build for; RUN is for this machine's alone. Several, with commas between, become an index
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
+    platform: Vec<String>,
     /// A stage for which nothing is taken from earlier builds
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
@@ -222,7 +222,7 @@ impl Outputs {
         let (outputs, sinks): (Vec<_>, Vec<_>) = placed.into_iter().unzip();
         start.outputs = outputs;
         start.annotations = flags.annotation.iter().map(|text| annotation(text)).collect::<Result<_, _>>()?;
-        start.platform = flags.platform.clone().unwrap_or_default();
+        start.platform = flags.platform.join(",");
         start.no_cache_filter.clone_from(&flags.no_cache_filter);
         // Without an output the daemon counts the image as the first.
         let sinks = if sinks.is_empty() { vec![Sink::None] } else { sinks };

@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn asked(line: &str) -> Result<Asked, String> {
-        let mut state = State::scratch('\\');
+        let mut state = State::scratch('\\', &registry::Platform::host());
         state.declare("V", "value".into());
         let file = dockerfile::parse(format!("FROM a\n{line}\n").as_bytes()).map_err(|e| e.to_string())?;
         let instruction = &file.instructions[1].instruction;

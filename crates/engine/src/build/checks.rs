@@ -6,7 +6,7 @@ use dockerfile::{Dockerfile, Ignore, Instruction, Stages, lint};
 use model::ErrorKind;
 
 use super::{BuildFailure, Failed, excerpt, graph::Build, refuse, stages};
-use crate::{Engine, Inner, blocking::blocking, error::Error};
+use crate::{Engine, Inner, blocking::blocking, error::Error, image::Platform};
 
 /// Arguments that count for a build as such and need no ARG.
 const OF_BUILDS: [&str; 1] = ["SOURCE_DATE_EPOCH"];
@@ -56,7 +56,7 @@ impl Inner {
             Ok(file) => file,
             Err(failed) => return (Vec::new(), Some(shown(failed))),
         };
-        let automatic = stages::automatic(&request.target);
+        let automatic = stages::automatic(&request.target, &Platform::host());
         let (stages, wrong) = match Stages::find(&file, &request.args, &automatic, &request.target).map_err(Failed::of_file) {
             Ok(stages) => (Some(stages), None),
             Err(failed) => (None, Some(shown(failed))),

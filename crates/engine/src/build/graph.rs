@@ -28,6 +28,7 @@ use crate::{
     Inner,
     blocking::blocking,
     error::{About, Error, Step as _},
+    image::Platform,
 };
 
 /// Steps of one build that run at the same time, on a machine with fewer cores: they wait for networks too.
@@ -38,7 +39,9 @@ pub(super) const LATEST: i64 = 9_214_646_399;
 /// A build: everything that its stages share.
 pub(super) struct Build<'d> {
     pub(super) inner: Arc<Inner>,
-    pub(super) request: BuildRequest,
+    pub(super) request: Arc<BuildRequest>,
+    /// What is built for.
+    pub(super) platform: Platform,
     pub(super) text: &'d str,
     pub(super) file: &'d Dockerfile,
     pub(super) stages: Stages<'d>,
@@ -47,14 +50,14 @@ pub(super) struct Build<'d> {
     pub(super) epoch: Option<i64>,
     pub(super) events: mpsc::Sender<BuildEvent>,
     /// Steps that have begun.
-    pub(super) begun: AtomicU32,
+    pub(super) begun: Arc<AtomicU32>,
     /// How many more may.
-    pub(super) room: Semaphore,
+    pub(super) room: Arc<Semaphore>,
     pub(super) cancelled: CancellationToken,
     /// Stages, once they are finished.
     finished: Vec<watch::Sender<Option<Arc<State>>>>,
     /// Steps that this build has made itself.
-    own: Mutex<HashSet<StepId>>,
+    own: Arc<Mutex<HashSet<StepId>>>,
     /// Steps of other machines, once they are known.
     pub(super) elsewhere: OnceLock<Vec<Source>>,
 }
@@ -71,36 +74,98 @@ pub(super) async fn build(
         let why = format!("# syntax={syntax}: frontends of others are not run, only docker/dockerfile:1 is understood");
         return Err(refuse(ErrorKind::Unsupported, why).into());
     }
-    let automatic = stages::automatic(&request.target);
-    let stages = Stages::find(&file, &request.args, &automatic, &request.target).map_err(Failed::of_file)?;
     let epoch = epoch(&request)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let build = Build {
+    let text = String::from_utf8_lossy(text);
+    let common = Common {
         inner,
-        request,
-        text: &String::from_utf8_lossy(text),
+        request: Arc::new(request),
+        text: &text,
         file: &file,
-        finished: stages.stages.iter().map(|_| watch::Sender::new(None)).collect(),
-        stages,
-        automatic,
         epoch,
         events,
-        begun: AtomicU32::new(0),
-        room: Semaphore::new(cores.max(FEWEST)),
+        begun: Arc::default(),
+        room: Arc::new(Semaphore::new(cores.max(FEWEST))),
         cancelled: CancellationToken::new(),
-        own: Mutex::default(),
-        elsewhere: OnceLock::new(),
+        own: Arc::default(),
     };
-    build.checked()?;
+    let builds = common.builds()?;
     let deserted = async {
-        build.events.closed().await;
-        build.cancelled.cancel();
+        common.events.closed().await;
+        common.cancelled.cancel();
         // What is under way ends by itself, and everything with it.
         std::future::pending().await
     };
     tokio::select! {
-        built = build.everything() => built,
+        built = everything(&builds) => built,
         () = deserted => Err(canceled().into()),
+    }
+}
+
+/// One platform after the other: what does not depend on it is there then. Then the results become what was asked for.
+async fn everything(builds: &[Build<'_>]) -> Result<Built, Failed> {
+    let mut targets = Vec::with_capacity(builds.len());
+    for build in builds {
+        targets.push(build.target().await?);
+    }
+    let Some(first) = builds.first() else { return Err(canceled().into()) };
+    let built = first.finish(&targets).await?;
+    // What bases set is known now.
+    for found in first.checked().unwrap_or_default() {
+        first.tell(BuildEvent::Warning(found)).await.ok();
+    }
+    Ok(built)
+}
+
+/// What the builds of all platforms share.
+struct Common<'d> {
+    inner: Arc<Inner>,
+    request: Arc<BuildRequest>,
+    text: &'d str,
+    file: &'d Dockerfile,
+    epoch: Option<i64>,
+    events: mpsc::Sender<BuildEvent>,
+    begun: Arc<AtomicU32>,
+    room: Arc<Semaphore>,
+    cancelled: CancellationToken,
+    own: Arc<Mutex<HashSet<StepId>>>,
+}
+
+impl<'d> Common<'d> {
+    /// One per platform, checked as far as that can be done before anything is done.
+    fn builds(&self) -> Result<Vec<Build<'d>>, Failed> {
+        let host = [Platform::host()];
+        let platforms = if self.request.platforms.is_empty() { &host } else { self.request.platforms.as_slice() };
+        super::platforms::check_outputs(&self.request)?;
+        let builds = platforms.iter().map(|platform| self.build(platform)).collect::<Result<Vec<_>, Failed>>()?;
+        for build in &builds {
+            build.checked()?;
+            build.check_platforms()?;
+        }
+        Ok(builds)
+    }
+
+    fn build(&self, platform: &Platform) -> Result<Build<'d>, Failed> {
+        let request = &self.request;
+        let automatic = stages::automatic(&request.target, platform);
+        let stages = Stages::find(self.file, &request.args, &automatic, &request.target).map_err(Failed::of_file)?;
+        Ok(Build {
+            inner: self.inner.clone(),
+            request: request.clone(),
+            platform: platform.clone(),
+            text: self.text,
+            file: self.file,
+            finished: stages.stages.iter().map(|_| watch::Sender::new(None)).collect(),
+            stages,
+            automatic,
+            epoch: self.epoch,
+            events: self.events.clone(),
+            begun: self.begun.clone(),
+            room: self.room.clone(),
+            cancelled: self.cancelled.clone(),
+            own: self.own.clone(),
+            elsewhere: OnceLock::new(),
+        })
     }
 }
 
@@ -122,7 +187,8 @@ impl Build<'_> {
         self.epoch.unwrap_or_else(|| state.newest())
     }
 
-    async fn everything(&self) -> Result<Built, Failed> {
+    /// What the stage is in the end that is wanted, and everything that it needs.
+    async fn target(&self) -> Result<Arc<State>, Failed> {
         self.look_elsewhere().await;
         let mut running: FuturesUnordered<_> = self.stages.needed.iter().map(|number| self.to_its_end(*number)).collect();
         let mut first = None;
@@ -135,14 +201,7 @@ impl Build<'_> {
         }
         match first {
             Some(failed) => Err(failed),
-            None => {
-                let built = self.finish().await?;
-                // What bases set is known now.
-                for found in self.checked().unwrap_or_default() {
-                    self.tell(BuildEvent::Warning(found)).await.ok();
-                }
-                Ok(built)
-            }
+            None => Ok(self.finished(self.stages.target).await?),
         }
     }
 

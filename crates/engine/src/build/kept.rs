@@ -76,6 +76,12 @@ pub struct PruneBuilds {
     pub ids: Vec<String>,
     /// Only these; empty: any.
     pub kinds: Vec<KeptKind>,
+    /// Only those that a build needs (which stay in any case), or that none needs.
+    pub in_use: Option<bool>,
+    /// Only those that an image has too, or that none has.
+    pub shared: Option<bool>,
+    /// Only what has one of these in its description; empty: any.
+    pub what: Vec<String>,
     /// Bytes that may stay.
     pub keep: u64,
 }
@@ -87,6 +93,9 @@ impl PruneBuilds {
             && self.until.is_none_or(|until| kept.used < until)
             && (self.ids.is_empty() || self.ids.iter().any(|id| kept.id.starts_with(id.as_str())))
             && (self.kinds.is_empty() || self.kinds.contains(&kept.kind))
+            && self.in_use.is_none_or(|wanted| kept.in_use == wanted)
+            && self.shared.is_none_or(|wanted| kept.shared == wanted)
+            && (self.what.is_empty() || self.what.iter().any(|part| kept.what.contains(part)))
     }
 }
 
@@ -182,5 +191,11 @@ mod tests {
         let named = PruneBuilds { ids: vec!["ab".into()], kinds: vec![KeptKind::Step], ..PruneBuilds::default() };
         assert!(named.takes(&kept("abc", 0)) && !named.takes(&kept("a", 0)));
         assert!(!named.takes(&Kept { kind: KeptKind::Mount, ..kept("abc", 0) }));
+        let free = PruneBuilds { in_use: Some(false), ..PruneBuilds::default() };
+        assert!(free.takes(&kept("a", 0)) && !PruneBuilds { in_use: Some(true), ..free }.takes(&kept("a", 0)));
+        let of_images = PruneBuilds { all: true, shared: Some(true), ..PruneBuilds::default() };
+        assert!(of_images.takes(&shared) && !of_images.takes(&kept("a", 0)));
+        let told = PruneBuilds { what: vec!["make".into()], ..PruneBuilds::default() };
+        assert!(told.takes(&Kept { what: "RUN make".into(), ..kept("a", 0) }) && !told.takes(&kept("a", 0)));
     }
 }

@@ -20,16 +20,20 @@ mod graph;
 pub(crate) mod history;
 pub(crate) mod kept;
 mod key;
+mod listing;
 mod memory;
 mod mounts;
 mod options;
+mod platforms;
 mod recording;
 mod results;
 mod run;
+mod several;
 mod shown;
 mod stages;
 mod state;
 mod steps;
+mod straight;
 
 pub use checks::{BuildWarning, CheckRequest};
 pub use contexts::{Compared, Context};
@@ -52,7 +56,7 @@ use crate::{
     Engine, Inner,
     blocking::blocking,
     error::{About, Error, Step},
-    image::{ImageInfo, Known},
+    image::{ImageInfo, Known, Platform},
 };
 
 /// Events that may wait to be remembered.
@@ -118,6 +122,8 @@ pub struct BuildRequest {
     pub credentials: Known,
     /// Stages, by name or number, for which nothing is taken from earlier builds.
     pub no_cache_filter: Vec<String>,
+    /// What is built for; none: this machine.
+    pub platforms: Vec<Platform>,
     /// What becomes of the result.
     pub wanted: Wanted,
     /// Steps of other machines.

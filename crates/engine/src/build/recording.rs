@@ -146,7 +146,7 @@ fn asked(request: &BuildRequest) -> Asked {
         target: cut(&request.target, TITLE),
         names: names(request.names.iter().map(|name| name.familiar()).collect()),
         args: names(request.args.keys().cloned().collect()),
-        platforms: Vec::new(),
+        platforms: names(request.platforms.iter().map(ToString::to_string).collect()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What becomes of a build's result: an image in the store, at registries, in an archive, or files for whoever builds.
 
-use std::{io::Write, os::fd::AsFd as _};
+use std::{io::Write, os::fd::AsFd as _, sync::Arc};
 
 use model::{Descriptor, ErrorKind, ImageId, ImageRef, Pieces};
 
@@ -54,8 +54,8 @@ pub struct Built {
 
 impl Build<'_> {
     /// What the last stage is becomes what was asked for. An image that is in the store stays there, whatever follows.
-    pub(super) async fn finish(&self) -> Result<Built, Error> {
-        let target = self.finished(self.stages.target).await?;
+    pub(super) async fn finish(&self, targets: &[Arc<State>]) -> Result<Built, Error> {
+        let [target] = targets else { return self.finish_several(targets).await };
         let mut built = Built::default();
         let outputs = match self.request.wanted.outputs.as_slice() {
             [] => &[BuildOutput::Image],
@@ -63,23 +63,23 @@ impl Build<'_> {
         };
         for (number, output) in (0..).zip(outputs) {
             match output {
-                BuildOutput::Image => self.put_into_store(&target, &mut built).await?,
+                BuildOutput::Image => self.put_into_store(target, &mut built).await?,
                 BuildOutput::Push => {
-                    self.put_into_store(&target, &mut built).await?;
+                    self.put_into_store(target, &mut built).await?;
                     self.push(&mut built).await?;
                 }
-                BuildOutput::Archive(names) => self.archive(&target, (number, names), &mut built).await?,
-                BuildOutput::Files => self.export_files(&target, number).await?,
+                BuildOutput::Archive(names) => self.archive(target, (number, names), &mut built).await?,
+                BuildOutput::Files => self.export_files(target, number).await?,
             }
         }
         // The next outputs of whoever listens are the caches that go there.
         let first = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
-        self.export_steps(&target, first).await?;
+        self.export_steps(target, first).await?;
         Ok(built)
     }
 
     /// The image's config, with what made it if that is wanted.
-    fn draft(&self, target: &State) -> (serde_json::Map<String, serde_json::Value>, u64) {
+    pub(super) fn draft(&self, target: &State) -> (serde_json::Map<String, serde_json::Value>, u64) {
         let (mut document, size) = target.finish(&self.request.labels);
         if self.request.cache.inline {
             document.insert(CACHE_FIELD.to_owned(), cache_field(&target.carried()));
@@ -211,7 +211,7 @@ impl Build<'_> {
     }
 
     /// An archive on its way to whoever listens, from a blocking thread.
-    fn pieces(&self, output: u32) -> impl Write + Send + 'static {
+    pub(super) fn pieces(&self, output: u32) -> impl Write + Send + 'static {
         let events = self.events.clone();
         Pieces::new(PIECE, move |data| events.blocking_send(BuildEvent::Exported { output, data }).is_ok())
     }

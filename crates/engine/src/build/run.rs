@@ -19,6 +19,7 @@ use crate::{error::Error, user::Once};
 
 impl Build<'_> {
     pub(super) async fn run(&self, state: &mut State, run: &Run, spot: Spot<'_>) -> Result<(), Error> {
+        self.check_runs_here(spot.stage)?;
         let network = self.network(&run.flags)?;
         let mut mounts = self.mounts(state, run, spot.stage).await?;
         let command = state.changed.command_line(&script(run, &mut mounts));

@@ -25,14 +25,15 @@ pub(super) struct Progress<'b> {
 }
 
 impl Build<'_> {
-    /// `[name 2/5]`, or `[2/5]` if there is only one stage.
+    /// `[name 2/5]`, or `[2/5]` if there is only one stage; with the platform if there are several.
     pub(super) fn place(&self, spot: Spot<'_>) -> String {
         let (at, total) = spot.of;
         let stage = &self.stages.stages[spot.stage];
+        let platform = if self.request.platforms.len() > 1 { format!("{} ", self.platform) } else { String::new() };
         match stage.name {
-            _ if self.stages.stages.len() == 1 => format!("[{at}/{total}]"),
-            Some(name) => format!("[{name} {at}/{total}]"),
-            None => format!("[stage-{} {at}/{total}]", spot.stage),
+            _ if self.stages.stages.len() == 1 => format!("[{platform}{at}/{total}]"),
+            Some(name) => format!("[{platform}{name} {at}/{total}]"),
+            None => format!("[{platform}stage-{} {at}/{total}]", spot.stage),
         }
     }
 

@@ -13,7 +13,10 @@ use super::{
     refuse,
     state::{self, State},
 };
-use crate::{error::Error, image::Pull};
+use crate::{
+    error::Error,
+    image::{Basis, Pull},
+};
 
 /// ARGs that are there without a declaration, and count for nothing (docker's list).
 pub(super) const PREDEFINED: [&str; 10] = [
@@ -44,14 +47,14 @@ pub(super) fn is_known_syntax(syntax: &str) -> bool {
     name.split([':', '@']).next() == Some("docker/dockerfile") && !name.contains("labs")
 }
 
-pub(super) fn automatic(target: &str) -> BTreeMap<String, String> {
-    let host = Platform::host();
+/// Arguments that nobody gives, of a build for this platform.
+pub(super) fn automatic(target: &str, platform: &Platform) -> BTreeMap<String, String> {
     let mut known = BTreeMap::new();
-    for which in ["BUILD", "TARGET"] {
-        known.insert(format!("{which}PLATFORM"), host.to_string());
-        known.insert(format!("{which}OS"), host.os.clone());
-        known.insert(format!("{which}ARCH"), host.architecture.clone());
-        known.insert(format!("{which}VARIANT"), host.variant.clone());
+    for (which, platform) in [("BUILD", &Platform::host()), ("TARGET", platform)] {
+        known.insert(format!("{which}PLATFORM"), platform.to_string());
+        known.insert(format!("{which}OS"), platform.os.clone());
+        known.insert(format!("{which}ARCH"), platform.architecture.clone());
+        known.insert(format!("{which}VARIANT"), platform.variant.clone());
     }
     known.insert("TARGETSTAGE".to_owned(), if target.is_empty() { "default".to_owned() } else { target.to_owned() });
     known
@@ -84,14 +87,9 @@ impl Build<'_> {
     }
 
     async fn begin(&self, stage: &dockerfile::Stage<'_>, spot: Spot<'_>) -> Result<State, Error> {
-        let host = Platform::host().to_string();
-        if let Some(platform) = stage.platform.as_ref().filter(|platform| **platform != host) {
-            let why = format!("FROM --platform={platform}: only {host}, this machine's, can be built for");
-            return Err(refuse(ErrorKind::Unsupported, why));
-        }
-        let escape = self.file.escape();
+        let (escape, platform) = (self.file.escape(), self.platform_of(spot.stage)?);
         match &stage.base {
-            Base::Scratch => Ok(State::scratch(escape)),
+            Base::Scratch => Ok(State::scratch(escape, &platform)),
             Base::Stage(before) => Ok(self.finished(*before).await?.of_stage(escape)),
             Base::Image(name) => {
                 let name = match self.request.contexts.get(name) {
@@ -103,11 +101,11 @@ impl Build<'_> {
                         return Err(refuse(ErrorKind::Unsupported, why));
                     }
                 };
-                let progress = self.begun(format!("{} FROM {name}", self.place(spot))).await?;
+                let shown = if platform == self.platform { String::new() } else { format!("--platform={platform} ") };
+                let progress = self.begun(format!("{} FROM {shown}{name}", self.place(spot))).await?;
                 let mut state = None;
                 let pulled = async {
-                    let basis = self.unless_canceled(self.inner.images.basis(name, self.pull(), &self.request.credentials)).await?;
-                    let basis = basis.map_err(|e| hinted(e, name, &self.stages))?;
+                    let basis = self.basis(name, &platform).await?;
                     state = Some(State::of_image(basis, escape));
                     Ok(StepEnd::Made)
                 };
@@ -117,6 +115,13 @@ impl Build<'_> {
         }
     }
 
+    /// An image that is begun with or copied from.
+    pub(super) async fn basis(&self, name: &str, platform: &Platform) -> Result<Basis, Error> {
+        let pull = if self.request.pull { Pull::Always } else { Pull::Missing };
+        let basis = self.inner.images.basis(name, pull, &self.request.credentials, platform);
+        self.unless_canceled(basis).await?.map_err(|e| hinted(e, name, &self.stages))
+    }
+
     /// Whether a stage is to be built anew, by its name or number.
     fn is_fresh(&self, number: usize) -> bool {
         let is_it = |wanted: &String| match self.stages.stages[number].name {
@@ -124,10 +129,6 @@ impl Build<'_> {
             _ => wanted.parse() == Ok(number),
         };
         self.request.no_cache_filter.iter().any(is_it)
-    }
-
-    pub(super) fn pull(&self) -> Pull {
-        if self.request.pull { Pull::Always } else { Pull::Missing }
     }
 
     async fn instruction(&self, state: &mut State, spot: Spot<'_>) -> Result<(), Error> {

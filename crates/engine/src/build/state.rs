@@ -49,13 +49,13 @@ impl State {
     }
 
     /// FROM scratch.
-    pub(super) fn scratch(escape: char) -> Self {
-        let host = Platform::host();
+    pub(super) fn scratch(escape: char, platform: &Platform) -> Self {
+        let Platform { os, architecture, variant } = platform.clone();
         let mut document = Map::new();
-        document.insert("architecture".to_owned(), Value::String(host.architecture));
-        document.insert("os".to_owned(), Value::String(host.os));
-        if !host.variant.is_empty() {
-            document.insert("variant".to_owned(), Value::String(host.variant));
+        document.insert("architecture".to_owned(), Value::String(architecture));
+        document.insert("os".to_owned(), Value::String(os));
+        if !variant.is_empty() {
+            document.insert("variant".to_owned(), Value::String(variant));
         }
         let mut changed = Changed::new(Map::new()).begin(escape);
         changed.config.insert("WorkingDir".to_owned(), json!("/"));
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn variables_hide_arguments() {
-        let mut state = State::scratch('\\');
+        let mut state = State::scratch('\\', &Platform::host());
         state.declare("A", "arg".into());
         state.declare("B", "arg".into());
         state.changed.apply(Instruction::Env(vec![("A".into(), "env-$B".into())])).unwrap();
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn history_says_what_has_a_layer() {
-        let mut state = State::scratch('\\');
+        let mut state = State::scratch('\\', &Platform::host());
         state.said("ENV A=1");
         let (document, _) = state.finish(&BTreeMap::from([("k".to_owned(), "v".to_owned())]));
         assert_eq!(document["history"], json!([{"created": EPOCH, "created_by": "ENV A=1", "empty_layer": true}]));
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn triggers_are_taken_once() {
-        let mut state = State::scratch('\\');
+        let mut state = State::scratch('\\', &Platform::host());
         state.changed.apply(Instruction::OnBuild("RUN true".into())).unwrap();
         assert_eq!(state.triggers(), ["RUN true"]);
         assert!(state.triggers().is_empty());

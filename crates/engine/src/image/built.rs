@@ -8,6 +8,7 @@ use std::{
 };
 
 use model::{DiffId, ErrorKind, ImageId, ImageRef, container::ImageDefaults};
+use registry::Platform;
 use serde_json::{Map, Value};
 use sha2::Digest as _;
 
@@ -31,20 +32,35 @@ pub(crate) struct Basis {
 }
 
 impl Images {
-    /// An image by name or id. One that is not here, or, if `pull`, any that has a name, is pulled.
+    /// An image by name or id, for this platform. One that is not here, or, if `pull`, any that has a name, is pulled. What a name
+    /// stands for here is not changed by an image for another machine.
     ///
     /// # Errors
-    /// `NotFound`: neither here nor at its registry; what the registry says.
-    pub(crate) async fn basis(&self, name: &str, pull: Pull, known: &Known) -> Result<Basis, Error> {
+    /// `NotFound`: neither here nor at its registry; what the registry says; it is for another platform.
+    pub(crate) async fn basis(&self, name: &str, pull: Pull, known: &Known, platform: &Platform) -> Result<Basis, Error> {
         let about = || About::Image(name.to_owned());
         let here = self.find_named(name).ok();
-        let id = match (here, name.parse::<ImageRef>()) {
-            (Some((image, asked)), _) if pull == Pull::Missing || asked == Asked::Id => image.record.id,
-            (_, Ok(reference)) => {
-                let credentials = known.get(reference.registry.as_str()).cloned().unwrap_or_default();
-                self.pull(PullRequest { reference, credentials, platform: None }).await?
+        let other = here.as_ref().map(|(image, _)| platform_of(&image.record)).filter(|offered| !is_for(platform, offered));
+        let id = match (here, name.parse::<ImageRef>(), other) {
+            (Some((image, asked)), _, None) if pull == Pull::Missing || asked == Asked::Id => image.record.id,
+            (Some((_, Asked::Id)), _, Some(other)) => {
+                let why = format!("it is for {other}, and {platform} is built for");
+                return Err(Error::new(ErrorKind::InvalidArgument, about(), why));
             }
-            (_, Err(e)) => return Err(Error::new(ErrorKind::InvalidArgument, about(), e.to_string())),
+            (_, Ok(reference), other) => {
+                let credentials = known.get(reference.registry.as_str()).cloned().unwrap_or_default();
+                let pulled = if other.is_none() && *platform == Platform::host() {
+                    self.pull(PullRequest { reference, credentials, platform: None }).await
+                } else {
+                    self.pull_aside(reference, credentials, platform.clone()).await
+                };
+                let for_other = |e: Error| match other {
+                    Some(other) => Error::new(e.kind(), About::Words, format!("{} (the one that is here is for {other})", e.chain())),
+                    None => e,
+                };
+                pulled.map_err(for_other)?
+            }
+            (_, Err(e), _) => return Err(Error::new(ErrorKind::InvalidArgument, about(), e.to_string())),
         };
         let gone = || Error::new(ErrorKind::NotFound, about(), "it has gone meanwhile");
         let known = self.shared.store.image(&id).ok_or_else(gone)?;
@@ -92,6 +108,17 @@ impl Images {
         self.shared.pack(upper, mounted, latest)
     }
 
+    /// What is written, as a layer; `None`: nothing. Blocks.
+    ///
+    /// # Errors
+    /// The writer's; the disk's.
+    pub(crate) fn written_layer(
+        &self,
+        write: impl FnOnce(std::io::PipeWriter) -> Result<layer::Diffed, layer::Error> + Send,
+    ) -> Result<Option<Packed>, Unmakable> {
+        self.shared.pack_by(write)
+    }
+
     /// Makes an image visible under these names, all at once. Blocks.
     ///
     /// # Errors
@@ -105,6 +132,16 @@ impl Images {
     ) -> Result<ImageId, Unmakable> {
         self.shared.keep(document, layers, size, names)
     }
+}
+
+/// What an image says to be for.
+fn platform_of(record: &store::ImageRecord) -> Platform {
+    Platform { os: record.os.clone(), architecture: record.architecture.clone(), variant: record.variant.clone() }
+}
+
+/// Whether an image can be built upon for a platform; one that does not say what it is for can.
+fn is_for(platform: &Platform, offered: &Platform) -> bool {
+    offered.architecture.is_empty() || platform.suits(offered).is_some()
 }
 
 /// When an image is asked for at its registry.

@@ -18,6 +18,8 @@ mod remove;
 mod rootfs;
 mod save;
 mod search;
+mod several;
+mod tar;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream::TryStreamExt;
-use model::{Descriptor, DiffId, Digest, ErrorKind, ImageId, ImageRef};
+use model::{At, Descriptor, DiffId, Digest, ErrorKind, ImageId, ImageRef};
 use registry::{Credentials, Resolved};
 use sha2::Digest as _;
 use store::{Document, LayerFacts, Name};
@@ -22,8 +22,8 @@ use crate::{
     failpoint,
 };
 
-/// Layers of one pull that are fetched at once: enough to keep two cores busy with inflating, few enough to be fair.
-const PARALLEL: usize = 3;
+/// Layers of one pull or push that are under way at once: enough to keep two cores busy with inflating, few enough to be fair.
+pub(super) const PARALLEL: usize = 3;
 /// Pieces of a blob between network and disk.
 const PIECES: usize = 16;
 
@@ -39,6 +39,15 @@ pub struct PullRequest {
     pub credentials: Credentials,
     /// For another machine than this.
     pub platform: Option<registry::Platform>,
+}
+
+/// The name that a pulled image gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Under {
+    /// That which was asked for.
+    Asked,
+    /// That of its manifest in the same repository: what was asked for is, or may be, another image here.
+    Digest,
 }
 
 /// Where a layer is on its way.
@@ -93,7 +102,25 @@ impl Images {
         let platform = request.platform.as_ref().map(ToString::to_string).unwrap_or_default();
         let key = (name.clone(), platform, fingerprint(&request.credentials));
         let shared = self.shared.clone();
-        let pulled = self.shared.pulls.images.join(key, move || async move { shared.pull(request).await }).await;
+        let pulled = self.shared.pulls.images.join(key, move || async move { shared.pull(request, Under::Asked).await }).await;
+        pulled.unwrap_or_else(|| Err(crashed(&name)))
+    }
+
+    /// Pulls an image for another machine; here it is called after the digest of its manifest, and no other name moves.
+    ///
+    /// # Errors
+    /// As [`Images::pull`].
+    pub(super) async fn pull_aside(
+        &self,
+        reference: ImageRef,
+        credentials: Credentials,
+        platform: registry::Platform,
+    ) -> Result<ImageId, Error> {
+        let name = reference.to_string();
+        let key = (name.clone(), format!("{platform}, aside"), fingerprint(&credentials));
+        let request = PullRequest { reference, credentials, platform: Some(platform) };
+        let shared = self.shared.clone();
+        let pulled = self.shared.pulls.images.join(key, move || async move { shared.pull(request, Under::Digest).await }).await;
         pulled.unwrap_or_else(|| Err(crashed(&name)))
     }
 
@@ -130,7 +157,7 @@ fn fingerprint(credentials: &Credentials) -> [u8; 32] {
 }
 
 impl Shared {
-    async fn pull(self: Arc<Self>, request: PullRequest) -> Result<ImageId, Error> {
+    async fn pull(self: Arc<Self>, request: PullRequest, under: Under) -> Result<ImageId, Error> {
         let name = request.reference.to_string();
         let about = || About::Image(name.clone());
         let resolved = match &request.platform {
@@ -154,8 +181,12 @@ impl Shared {
             .try_buffer_unordered(PARALLEL)
             .try_for_each(|()| async { Ok(()) })
             .await?;
-        let (shared, reference) = (self.clone(), request.reference);
-        blocking(move || shared.commit(&reference, &resolved, parsed)).await.step(about(), "pull: keep the image")?;
+        let (shared, mut reference, mut target) = (self.clone(), request.reference, resolved.target.digest);
+        if under == Under::Digest {
+            target = resolved.manifest.digest;
+            reference.at = At::Digest(target);
+        }
+        blocking(move || shared.commit(Name { name: reference, target: Some(target) }, &resolved, parsed)).await.step(about(), "pull: keep the image")?;
         tracing::info!(image = %id, name, "pulled");
         Ok(id)
     }
@@ -182,10 +213,9 @@ impl Shared {
         Ok(())
     }
 
-    fn commit(&self, reference: &ImageRef, resolved: &Resolved, parsed: config::Parsed) -> Result<(), store::Error> {
+    fn commit(&self, name: Name, resolved: &Resolved, parsed: config::Parsed) -> Result<(), store::Error> {
         let sizes = resolved.layers.iter().map(|l| l.size).sum::<u64>();
         let record = parsed.into_record(ImageId::new(resolved.config.digest), sizes + resolved.config.size);
-        let name = Name { name: reference.clone(), target: Some(resolved.target.digest) };
         let documents = [
             Document { digest: resolved.config.digest, bytes: &resolved.config_bytes },
             Document { digest: resolved.manifest.digest, bytes: &resolved.manifest_bytes },
@@ -357,7 +387,7 @@ impl Shared {
             return Err(Unpack::Mismatch(digest, Box::new([diff, applied.diff_id])));
         }
         failpoint::hit("image.layer", About::Engine).map_err(|_| Unpack::Crashed)?;
-        ingest.commit(&facts(&applied, blob)).map_err(Unpack::Store)
+        ingest.commit(&facts(&applied, blob, compression)).map_err(Unpack::Store)
     }
 
     /// Unpacks a layer that nobody has promised anything of; its diff id and the size of its archive.
@@ -371,7 +401,7 @@ impl Shared {
             Ingest::Store(e) => Unpack::Store(e),
         })?;
         failpoint::hit("image.layer", About::Engine).map_err(|_| Unpack::Crashed)?;
-        let pins = ingest.commit(&facts(&applied, None)).map_err(Unpack::Store)?;
+        let pins = ingest.commit(&facts(&applied, None, compression)).map_err(Unpack::Store)?;
         Ok((applied.diff_id, applied.tar_size, pins))
     }
 
@@ -413,7 +443,16 @@ impl Ingest {
     }
 }
 
-fn facts(applied: &layer::Applied, blob: Option<Digest>) -> LayerFacts {
-    let layer::Applied { diff_id, tar_size, content, inodes, .. } = *applied;
-    LayerFacts { diff_id, tar_size, content, inodes, blob }
+/// `blob`: what it came as, if from a registry, and how that is compressed.
+fn facts(applied: &layer::Applied, blob: Option<Digest>, compression: layer::Compression) -> LayerFacts {
+    let layer::Applied { diff_id, tar_size, content, inodes, compressed_size, .. } = *applied;
+    let packing = match compression {
+        layer::Compression::None => Some(store::Packing::Plain),
+        layer::Compression::Gzip => Some(store::Packing::Gzip),
+        layer::Compression::Zstd => Some(store::Packing::Zstd),
+        // Registries have no such layers.
+        layer::Compression::Bzip2 | layer::Compression::Xz => None,
+    };
+    let form = |(digest, packing)| store::Form { digest, size: compressed_size, packing };
+    LayerFacts { diff_id, tar_size, content, inodes, blob: blob.zip(packing).map(form) }
 }

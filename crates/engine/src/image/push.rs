@@ -4,14 +4,17 @@
 //! again from where the image is from, because only unpacked layers are kept. Where that cannot be had, and for images that were
 //! made here, layers are compressed (the same bytes every time) and a manifest is made for them.
 
+mod packed;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::File,
     io::{self, Seek as _},
     sync::Arc,
 };
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use model::{At, Descriptor, DiffId, Digest, ErrorKind, ImageRef, MediaType};
 use registry::{Content, Credentials, Document, Found, Target};
 use sha2::Digest as _;
@@ -20,6 +23,7 @@ use store::NamedImage;
 use super::{
     Images, Shared,
     make::Draft,
+    pull::PARALLEL,
     save::{self, Annotations},
 };
 use crate::{
@@ -105,6 +109,8 @@ struct Push<'p> {
     annotations: Annotations,
     /// The config of an image that is not in the store, and is not to be.
     draft: Option<Vec<u8>>,
+    /// The name is for an index that names it.
+    part: bool,
     tell: &'p (dyn Fn(PushProgress) + Sync),
 }
 
@@ -126,7 +132,7 @@ impl Images {
         let _pins = self.shared.store.pin(&image.record.layers);
         let target = self.shared.registry.target(&name, &request.credentials).await.step(about(), "push")?;
         let (shared, sources, annotations) = (self.shared.clone(), request.sources, request.annotations);
-        Push { shared, image, target, name, sources, annotations, draft: None, tell }.run().await
+        Push { shared, image, target, name, sources, annotations, draft: None, part: false, tell }.run().await
     }
 
     /// Pushes an image that is not in the store, whose layers the caller has pinned.
@@ -140,12 +146,34 @@ impl Images {
         credentials: &Credentials,
         tell: &(dyn Fn(PushProgress) + Sync),
     ) -> Result<Pushed, Error> {
+        let push = self.push_of(draft, name, (credentials, Annotations::new()), tell).await?;
+        push.compressed(String::new()).await
+    }
+
+    /// The same without the name's tag: an index is to name it.
+    pub(super) async fn push_part(
+        &self,
+        draft: Draft,
+        name: &ImageRef,
+        (credentials, annotations): (&Credentials, &Annotations),
+        tell: &(dyn Fn(PushProgress) + Sync),
+    ) -> Result<Pushed, Error> {
+        let push = self.push_of(draft, name.clone(), (credentials, annotations.clone()), tell).await?;
+        Push { part: true, ..push }.compressed(String::new()).await
+    }
+
+    async fn push_of<'p>(
+        &self,
+        draft: Draft,
+        name: ImageRef,
+        (credentials, annotations): (&Credentials, Annotations),
+        tell: &'p (dyn Fn(PushProgress) + Sync),
+    ) -> Result<Push<'p>, Error> {
         let Draft { record, config } = draft;
         let image = NamedImage { record, tags: Vec::new(), digests: Vec::new(), documents: Vec::new() };
         let target = self.shared.registry.target(&name, credentials).await.step(About::Image(name.to_string()), "push")?;
-        let (shared, sources, annotations) = (self.shared.clone(), BTreeMap::new(), Annotations::new());
-        let push = Push { shared, image, target, name, sources, annotations, draft: Some(config), tell };
-        push.compressed(String::new()).await
+        let (shared, sources) = (self.shared.clone(), BTreeMap::new());
+        Ok(Push { shared, image, target, name, sources, annotations, draft: Some(config), part: false, tell })
     }
 }
 
@@ -203,15 +231,17 @@ impl Push<'_> {
 
     /// With the very blobs of its manifest; inside, why one of them can be had neither here nor where the image is from.
     async fn as_it_came(&self, known: &Known) -> Result<Result<Pushed, Error>, Error> {
-        for (layer, blob) in self.image.record.layers.iter().zip(&known.layers) {
-            let Some(found) = self.look(*layer, blob).await? else { continue };
-            self.tell(*layer, PushPhase::Preparing, 0, blob.size);
-            let file = match self.fetch(*layer, blob).await {
-                Ok(file) => file,
-                Err(error) => return Ok(Err(error)),
-            };
-            self.send(*layer, blob, found, Content::File(Arc::new(file))).await?;
+        // The same layer may be in an image twice.
+        let mut seen = HashSet::new();
+        let layers = self.image.record.layers.iter().zip(&known.layers).filter(|(_, blob)| seen.insert(blob.digest));
+        let jobs: Vec<_> = layers.map(|(layer, blob)| self.bring(*layer, blob)).collect();
+        let mut brought = stream::iter(jobs).buffer_unordered(PARALLEL);
+        while let Some(brought) = brought.next().await {
+            if let Err(error) = brought? {
+                return Ok(Err(error));
+            }
         }
+        drop(brought);
         self.document(&known.config).await?;
         let manifest = (known.descriptor.clone(), Bytes::from(known.bytes.clone()));
         match &known.index {
@@ -228,6 +258,16 @@ impl Push<'_> {
                 self.publish(manifest.0, manifest.1, note).await.map(Ok)
             }
             _ => self.publish(manifest.0, manifest.1, String::new()).await.map(Ok),
+        }
+    }
+
+    /// Brings a blob there, unless it is; inside, why it can be had nowhere.
+    async fn bring(&self, layer: DiffId, blob: &Descriptor) -> Result<Result<(), Error>, Error> {
+        let Some(found) = self.look(layer, blob).await? else { return Ok(Ok(())) };
+        self.tell(layer, PushPhase::Preparing, 0, blob.size);
+        match self.fetch(layer, blob).await {
+            Ok(file) => self.send(layer, blob, found, Content::File(Arc::new(file))).await.map(Ok),
+            Err(error) => Ok(Err(error)),
         }
     }
 
@@ -286,18 +326,7 @@ impl Push<'_> {
 
     /// With layers that are compressed now.
     async fn compressed(&self, note: String) -> Result<Pushed, Error> {
-        let mut layers = Vec::new();
-        for layer in &self.image.record.layers {
-            let size = self.shared.store.layer(layer).map_or(0, |info| info.tar_size);
-            self.tell(*layer, PushPhase::Preparing, 0, size);
-            let (shared, id) = (self.shared.clone(), *layer);
-            let packed = blocking(move || shared.compress(&id)).await;
-            let (blob, file) = packed.map_err(|e| Error::new(e.kind(), self.about(), format!("push: {}", crate::chain(&e))))?;
-            if let Some(upload) = self.look(*layer, &blob).await? {
-                self.send(*layer, &blob, upload, Content::File(Arc::new(file))).await?;
-            }
-            layers.push(save::Entry::new(&blob.media_type, &blob.digest, blob.size));
-        }
+        let layers = self.layers().await?;
         let (id, size) = (*self.image.record.id.digest(), self.config().await?.len() as u64);
         let config = Descriptor { media_type: MediaType::OciConfig, digest: id, size };
         self.document(&config).await?;
@@ -340,7 +369,8 @@ impl Push<'_> {
             return Err(Error::new(ErrorKind::InvalidArgument, self.about(), "cannot push a digest reference"));
         };
         failpoint::hit("push.manifest", self.about())?;
-        self.target.publish(Some(tag.as_str()), &manifest, bytes.clone()).await.step(self.about(), "push manifest")?;
+        let tag = (!self.part).then(|| tag.as_str());
+        self.target.publish(tag, &manifest, bytes.clone()).await.step(self.about(), "push manifest")?;
         if self.draft.is_some() {
             return Ok(Pushed { manifest, note });
         }
@@ -364,16 +394,8 @@ impl Shared {
         let (mut tar, _) = self.layer_tar(layer)?;
         let mut file = unpack::nameless(self.store.root())?;
         io::copy(&mut tar, &mut file)?;
+        tar.verify()?;
         file.rewind()?;
         Ok(file)
-    }
-
-    /// A layer as a gzipped blob: the same bytes every time.
-    fn compress(&self, layer: &DiffId) -> Result<(Descriptor, File), save::Unsavable> {
-        let (tar, _) = self.layer_tar(layer)?;
-        let mut file = unpack::nameless(self.store.root())?;
-        let (digest, size) = layer::gzip(tar, &file)?;
-        file.rewind()?;
-        Ok((Descriptor { media_type: MediaType::OciLayerGzip, digest, size }, file))
     }
 }

@@ -6,16 +6,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     io::Write,
 };
 
 use model::{At, Descriptor, DiffId, Digest, ErrorKind, ImageRef, MediaType};
 use serde::Serialize;
 use sha2::Digest as _;
-use store::{LayerKind, NamedImage};
+use store::NamedImage;
 
-use super::{Images, Shared, make::Draft, names, view};
+use super::{Images, Shared, make::Draft, names, several::Index, view};
 use crate::{
     blocking::blocking,
     error::{About, Error},
@@ -30,8 +29,10 @@ pub(crate) enum Unsavable {
     Store(#[from] store::Error),
     #[error("layer {0} is gone: pull the image again")]
     Gone(DiffId),
-    #[error("layer {0} is kept as a directory, because this kernel mounts no EROFS images from files; its archive is gone")]
-    Directory(DiffId),
+    #[error(
+        "layer {0} is kept as a directory, because this kernel mounts no EROFS images from files; the archive that it came in is gone, and packing the directory makes another one, {1}"
+    )]
+    Directory(DiffId, DiffId),
     #[error("layer {0}")]
     Layer(DiffId, #[source] Box<layer::Error>),
     #[error("open layer {0}")]
@@ -47,7 +48,7 @@ impl Unsavable {
         match self {
             Self::Missing | Self::Gone(_) => ErrorKind::NotFound,
             Self::Store(e) => e.kind(),
-            Self::Directory(_) => ErrorKind::Unsupported,
+            Self::Directory(..) => ErrorKind::Unsupported,
             Self::Layer(_, e) => e.kind(),
             Self::Open(..) | Self::Write(_) | Self::Json(_) => ErrorKind::Internal,
         }
@@ -63,11 +64,22 @@ pub(super) struct Entry {
     pub(super) size: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) platform: Option<Platform>,
+}
+
+/// What an entry of an index is for.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Platform {
+    pub(super) architecture: String,
+    pub(super) os: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) variant: String,
 }
 
 impl Entry {
     pub(super) fn new(media_type: &MediaType, digest: &Digest, size: u64) -> Self {
-        Self { media_type: media_type.as_str().to_owned(), digest: digest.to_string(), size, annotations: BTreeMap::new() }
+        Self { media_type: media_type.as_str().to_owned(), digest: digest.to_string(), size, annotations: BTreeMap::new(), platform: None }
     }
 }
 
@@ -91,14 +103,6 @@ pub(super) fn manifest(config: Entry, layers: Vec<Entry>, annotations: Annotatio
     serde_json::to_vec(&Manifest { schema_version: 2, media_type, config, layers, annotations })
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Index {
-    schema_version: u8,
-    media_type: &'static str,
-    manifests: Vec<Entry>,
-}
-
 /// A line of docker's manifest.json.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -109,7 +113,7 @@ struct Saved {
 }
 
 /// An image and the names that it is saved under.
-struct Wanted {
+pub(super) struct Wanted {
     image: NamedImage,
     names: BTreeSet<ImageRef>,
     /// Its config if that is not in the store.
@@ -120,6 +124,13 @@ struct Wanted {
 impl Wanted {
     fn new(image: NamedImage, names: BTreeSet<ImageRef>) -> Self {
         Self { image, names, config: None, annotations: Annotations::new() }
+    }
+
+    /// An image that is not in the store, without a name.
+    pub(super) fn of_draft(draft: Draft, annotations: Annotations) -> Self {
+        let Draft { record, config } = draft;
+        let image = NamedImage { record, tags: Vec::new(), digests: Vec::new(), documents: Vec::new() };
+        Self { image, names: BTreeSet::new(), config: Some(config), annotations }
     }
 }
 
@@ -154,9 +165,7 @@ impl Images {
         annotations: Annotations,
         out: impl Write,
     ) -> Result<Option<Descriptor>, Unsavable> {
-        let Draft { record, config } = draft;
-        let image = NamedImage { record, tags: Vec::new(), digests: Vec::new(), documents: Vec::new() };
-        self.shared.archive(&[Wanted { image, names, config: Some(config), annotations }], out)
+        self.shared.archive(&[Wanted { names, ..Wanted::of_draft(draft, annotations) }], out)
     }
 
     /// Whether something that is asked for is there to be saved.
@@ -217,38 +226,78 @@ impl Shared {
     fn archive(&self, images: &[Wanted], out: impl Write) -> Result<Option<Descriptor>, Unsavable> {
         let mut last = None;
         let mut blobs: BTreeMap<Digest, Blob> = BTreeMap::new();
-        let mut index = Index { schema_version: 2, media_type: "application/vnd.oci.image.index.v1+json", manifests: Vec::new() };
-        let mut saved = Vec::new();
+        let (mut manifests, mut saved) = (Vec::new(), Vec::new());
         for wanted in images {
             let record = &wanted.image.record;
-            let (config, layers) = self.describe(wanted, &mut blobs)?;
+            let manifest = self.manifest_of(wanted, &mut blobs)?;
             saved.push(Saved {
                 config: path_of(record.id.digest()),
                 repo_tags: wanted.names.iter().map(ImageRef::familiar).collect(),
                 layers: record.layers.iter().map(|id| path_of(id.digest())).collect(),
             });
-            let manifest = manifest(config, layers, wanted.annotations.clone())?;
-            let digest = Digest::Sha256(sha2::Sha256::digest(&manifest).into());
-            last = Some(Descriptor { media_type: MediaType::OciManifest, digest, size: manifest.len() as u64 });
-            let entry = Entry::new(&MediaType::OciManifest, &digest, manifest.len() as u64);
-            index.manifests.extend(named_entries(&entry, &wanted.names));
-            blobs.insert(digest, Blob::Document(manifest));
+            let entry = Entry::new(&manifest.media_type, &manifest.digest, manifest.size);
+            manifests.extend(named_entries(&entry, &wanted.names));
+            last = Some(manifest);
         }
+        self.write(out, &blobs, manifests, Some(saved))?;
+        Ok(last)
+    }
+
+    /// A layout whose one image is an index of these. Answers what the index is.
+    pub(super) fn archive_of_platforms(
+        &self,
+        images: Vec<(Platform, Wanted)>,
+        names: &BTreeSet<ImageRef>,
+        out: impl Write,
+    ) -> Result<Descriptor, Unsavable> {
+        let (mut blobs, mut manifests) = (BTreeMap::new(), Vec::new());
+        for (platform, wanted) in images {
+            let Descriptor { media_type, digest, size } = self.manifest_of(&wanted, &mut blobs)?;
+            manifests.push(Entry { platform: Some(platform), ..Entry::new(&media_type, &digest, size) });
+        }
+        let (bytes, index) = Index::new(manifests).written()?;
+        blobs.insert(index.digest, Blob::Document(bytes));
+        let entry = Entry::new(&index.media_type, &index.digest, index.size);
+        // docker's manifest.json knows no platforms.
+        self.write(out, &blobs, named_entries(&entry, names), None)?;
+        Ok(index)
+    }
+
+    /// Blobs, the entries of index.json, and docker's manifest.json.
+    fn write(
+        &self,
+        out: impl Write,
+        blobs: &BTreeMap<Digest, Blob>,
+        entries: Vec<Entry>,
+        saved: Option<Vec<Saved>>,
+    ) -> Result<(), Unsavable> {
         let mut archive = layer::ArchiveWriter::new(out);
         for directory in ["blobs", "blobs/sha256"] {
             archive.directory(directory)?;
         }
-        for (digest, blob) in &blobs {
+        for (digest, blob) in blobs {
             match blob {
                 Blob::Document(bytes) => archive.file(&path_of(digest), bytes.len() as u64, &bytes[..])?,
                 Blob::Layer(id) => self.layer_into(&mut archive, id)?,
             }
         }
-        document(&mut archive, "index.json", &serde_json::to_vec(&index)?)?;
-        document(&mut archive, "manifest.json", &serde_json::to_vec(&saved)?)?;
+        document(&mut archive, "index.json", &serde_json::to_vec(&Index::new(entries))?)?;
+        if let Some(saved) = saved {
+            document(&mut archive, "manifest.json", &serde_json::to_vec(&saved)?)?;
+        }
         document(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         archive.finish()?;
-        Ok(last)
+        Ok(())
+    }
+
+    /// An image's manifest, which is noted to be written with all that it names.
+    fn manifest_of(&self, wanted: &Wanted, blobs: &mut BTreeMap<Digest, Blob>) -> Result<Descriptor, Unsavable> {
+        let (config, layers) = self.describe(wanted, blobs)?;
+        let manifest = manifest(config, layers, wanted.annotations.clone())?;
+        let digest = Digest::Sha256(sha2::Sha256::digest(&manifest).into());
+        let descriptor = Descriptor { media_type: MediaType::OciManifest, digest, size: manifest.len() as u64 };
+        blobs.insert(digest, Blob::Document(manifest));
+        Ok(descriptor)
     }
 
     /// The descriptors of an image's config and layers, which are noted to be written.
@@ -268,20 +317,12 @@ impl Shared {
     }
 
     fn layer_into(&self, archive: &mut layer::ArchiveWriter<impl Write>, id: &DiffId) -> Result<(), Unsavable> {
-        let (reader, size) = self.layer_tar(id)?;
-        Ok(archive.file(&path_of(id.digest()), size, reader)?)
-    }
-
-    /// The archive that a layer was made from, and its size.
-    pub(super) fn layer_tar(&self, id: &DiffId) -> Result<(layer::TarReader, u64), Unsavable> {
-        let info = self.store.layer(id).ok_or(Unsavable::Gone(*id))?;
-        match info.kind {
-            LayerKind::Directory => Err(Unsavable::Directory(*id)),
-            LayerKind::Erofs => {
-                let file = File::open(&info.path).map_err(|e| Unsavable::Open(*id, e))?;
-                let reader = layer::tar_reader(file).map_err(|e| Unsavable::Layer(*id, Box::new(e)))?;
-                Ok((reader, info.tar_size))
-            }
+        let (mut tar, size) = self.layer_tar(id)?;
+        let written = archive.file(&path_of(id.digest()), size, &mut tar);
+        match written {
+            // One that is too short is another one.
+            Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => Err(e.into()),
+            written => tar.verify().and_then(|()| Ok(written?)),
         }
     }
 }
