@@ -1,7 +1,7 @@
 //! Uploads: blobs in pieces that a broken connection does not lose, then the manifest that makes them an image
 //! (distribution-spec, "Push").
 
-use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
@@ -9,16 +9,13 @@ use hyper::body::Incoming;
 use model::{Descriptor, Digest, Repository};
 
 use crate::{
-    Error, Failure, Step, Url,
+    Content, Error, Failure, Growing, Grown, Step, Url,
+    content::{Outgoing, PIECE},
     exchange::{Act, Ask},
     failure::RedirectError,
     rounds::Turn,
     source::Session,
 };
-
-/// Size of a piece of an upload: also what is sent again after a connection broke. Registries on object stores refuse
-/// pieces below 5 MiB.
-const PIECE: usize = 8 << 20;
 
 /// Where images of one repository are pushed to: the registry itself, with the credentials of the push. Its
 /// connections close when the last clone is dropped.
@@ -46,39 +43,11 @@ pub enum Found {
 #[derive(Debug)]
 pub struct Upload {
     blob: Descriptor,
-    /// Where the upload that the registry has begun goes on, and how much of it is there.
-    at: Option<(Url, u64)>,
+    at: Position,
 }
 
-/// The bytes of a blob, to be read again from anywhere.
-#[derive(Clone, Debug)]
-pub enum Content {
-    /// In memory.
-    Bytes(Bytes),
-    /// In a file.
-    File(Arc<File>),
-}
-
-impl Content {
-    async fn piece(&self, from: u64, most: u64) -> io::Result<Bytes> {
-        let length = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
-        match self {
-            Self::Bytes(bytes) => {
-                let from = usize::try_from(from).map_err(io::Error::other)?;
-                let end = from.checked_add(length).filter(|end| *end <= bytes.len());
-                end.map(|end| bytes.slice(from..end)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-            }
-            Self::File(file) => {
-                let file = Arc::clone(file);
-                let read = move || {
-                    let mut piece = vec![0; length];
-                    file.read_exact_at(&mut piece, from).map(|()| Bytes::from(piece))
-                };
-                tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
-            }
-        }
-    }
-}
+/// Where the upload that the registry has begun goes on, and how much of it is there.
+type Position = Option<(Url, u64)>;
 
 /// Why a step of an upload did not work.
 enum Broken {
@@ -145,18 +114,41 @@ impl Target {
     /// # Errors
     /// See [`Error`]; `Content` if our own bytes cannot be read or are fewer than the descriptor says.
     pub async fn upload(&self, upload: Upload, content: &Content, progress: &(dyn Fn(u64) + Sync)) -> Result<(), Error> {
-        let mut upload = upload;
-        let digest = upload.blob.digest;
+        let Upload { blob, at } = upload;
+        self.send(at, Outgoing::Whole(content, blob), progress).await.map(drop)
+    }
+
+    /// Uploads a blob while it is written; otherwise as [`Target::upload`]. Answers what it has become. `begun`: an upload of
+    /// something else that the registry has begun and that nothing was sent in; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// See [`Error`]; `Content` if its writer gives it up.
+    pub async fn upload_growing(
+        &self,
+        name: Digest,
+        begun: Option<Upload>,
+        growing: Growing,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(Digest, u64), Error> {
+        self.send(begun.and_then(|upload| upload.at), Outgoing::Growing(growing, name), progress).await
+    }
+
+    async fn send(
+        &self,
+        mut at: Position,
+        mut content: Outgoing<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(Digest, u64), Error> {
         let mut rounds = self.0.rounds_at(self.0.taker());
         loop {
             match rounds.turn() {
                 Turn::Ask(number) => {
-                    let before = upload.at.as_ref().map_or(0, |(_, done)| *done);
-                    match self.go_on(number, &mut upload, content, progress).await {
-                        Ok(()) => return Ok(()),
-                        Err(Broken::Here(source)) => return Err(Error::Content { digest, source }),
+                    let before = at.as_ref().map_or(0, |(_, done)| *done);
+                    match self.go_on(number, &mut at, &mut content, progress).await {
+                        Ok(sent) => return Ok(sent),
+                        Err(Broken::Here(source)) => return Err(Error::Content { digest: content.name(), source }),
                         Err(Broken::There(failure)) => {
-                            if upload.at.as_ref().is_some_and(|(_, done)| *done > before) {
+                            if at.as_ref().is_some_and(|(_, done)| *done > before) {
                                 rounds.started();
                                 rounds.advanced();
                             }
@@ -166,9 +158,9 @@ impl Target {
                 }
                 Turn::Wait(wait) => {
                     tokio::time::sleep(wait).await;
-                    self.ask_position(&mut upload).await;
+                    self.ask_position(&mut at, &content).await;
                 }
-                Turn::Over => return Err(self.gave_up(Step::Upload, &digest, rounds.into_failures())),
+                Turn::Over => return Err(self.gave_up(Step::Upload, &content.name(), rounds.into_failures())),
             }
         }
     }
@@ -177,35 +169,34 @@ impl Target {
     async fn go_on(
         &self,
         number: usize,
-        upload: &mut Upload,
-        content: &Content,
+        at: &mut Position,
+        content: &mut Outgoing<'_>,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), Broken> {
-        let size = upload.blob.size;
-        let (mut url, mut done) = match upload.at.clone() {
+    ) -> Result<(Digest, u64), Broken> {
+        let (mut url, mut done) = match at.clone() {
             Some(at) => at,
             None => (self.begin(number).await?, 0),
         };
-        // A small blob goes in one piece with the end of its upload.
-        while size > PIECE as u64 && done < size {
-            upload.at = Some((url.clone(), done));
-            let piece = content.piece(done, size - done).await.map_err(Broken::Here)?;
+        loop {
+            *at = Some((url.clone(), done));
+            let Grown { bytes, digest } = content.at_least(done + PIECE as u64).await.map_err(Broken::Here)?;
+            let piece = content.piece(done, bytes - done).await.map_err(Broken::Here)?;
             let end = done + piece.len() as u64;
+            // A small blob goes in one piece with the end of its upload.
+            if let Some(digest) = digest.filter(|_| bytes <= PIECE as u64 || done == bytes) {
+                let act = Act::Put { media_type: "application/octet-stream".to_owned(), body: piece };
+                let url = url.with_query("digest", &digest.to_string());
+                let response = self.0.ask(self.0.endpoint(number), url, &Ask { act, ..Ask::default() }).await?;
+                same_digest(&response, &digest)?;
+                progress(bytes);
+                return Ok((digest, bytes));
+            }
             let act = Act::Patch { from: done, piece };
             let response = self.0.ask(self.0.endpoint(number), url.clone(), &Ask { act, ..Ask::default() }).await?;
             url = location(&url, &response)?;
             done = position(&response).filter(|at| *at <= end && *at > done).unwrap_or(end);
             progress(done);
         }
-        upload.at = Some((url.clone(), done));
-        let rest = content.piece(done, size - done).await.map_err(Broken::Here)?;
-        let media_type = "application/octet-stream".to_owned();
-        let act = Act::Put { media_type, body: rest };
-        let url = url.with_query("digest", &upload.blob.digest.to_string());
-        let response = self.0.ask(self.0.endpoint(number), url, &Ask { act, ..Ask::default() }).await?;
-        same_digest(&response, &upload.blob.digest)?;
-        progress(size);
-        Ok(())
     }
 
     /// Begins an upload.
@@ -217,14 +208,14 @@ impl Target {
     }
 
     /// Asks how much of a broken upload has arrived; if that cannot be had, the upload begins anew.
-    async fn ask_position(&self, upload: &mut Upload) {
-        let (Some((url, _)), Some(number)) = (upload.at.take(), self.0.taker()) else { return };
+    async fn ask_position(&self, upload: &mut Position, content: &Outgoing<'_>) {
+        let (Some((url, _)), Some(number)) = (upload.take(), self.0.taker()) else { return };
         let Ok(response) = self.0.ask(self.0.endpoint(number), url.clone(), &Ask::default()).await else { return };
         // Nothing but the answer to this question says where an upload is: a 200 would be of something else.
         if response.status() == StatusCode::NO_CONTENT {
             let at = position(&response).unwrap_or(0);
             let next = location(&url, &response).unwrap_or(url);
-            upload.at = (at < upload.blob.size).then_some((next, at));
+            *upload = content.reaches_beyond(at).then_some((next, at));
         }
     }
 

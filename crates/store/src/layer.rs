@@ -10,13 +10,16 @@ use std::{
 use model::{DiffId, Digest};
 
 use crate::{
-    Error, LayerKind, LayerPins, Store, disk,
+    Error, Form, LayerKind, LayerPins, Store, disk,
     error::During,
     remove,
     schema::LayerRow,
     state::Change,
     store::{Shared, Writer},
 };
+
+/// As many forms of a layer are remembered: where it came from, and what it was pushed as.
+const FORMS: usize = 4;
 
 /// A layer that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ pub struct LayerFacts {
     /// Inodes; how many a directory counts on disk.
     pub inodes: u64,
     /// The compressed blob that it came in, if its digest was verified too.
-    pub blob: Option<Digest>,
+    pub blob: Option<Form>,
 }
 
 /// A layer on its way in. Dropped without [`LayerIngest::commit`] it leaves nothing.
@@ -112,7 +115,8 @@ impl LayerIngest {
             LayerKind::Erofs => (std::fs::metadata(&self.path).during("stat", &self.path)?.blocks() * 512, 1),
             LayerKind::Directory => (facts.content, facts.inodes),
         };
-        Ok(LayerRow { kind, tar_size: facts.tar_size, bytes, inodes, blobs: facts.blob.into_iter().collect() })
+        let (blobs, forms) = (facts.blob.map(|form| form.digest).into_iter().collect(), facts.blob.into_iter().collect());
+        Ok(LayerRow { kind, tar_size: facts.tar_size, bytes, inodes, blobs, forms })
     }
 }
 
@@ -138,9 +142,7 @@ impl Shared {
     }
 
     fn remember_blob(&self, writer: &mut Writer<'_>, facts: &LayerFacts, known: &LayerRow) -> Result<(), Error> {
-        let Some(blob) = facts.blob.filter(|blob| !known.blobs.contains(blob)) else { return Ok(()) };
-        let mut row = known.clone();
-        row.blobs.push(blob);
+        let Some(row) = facts.blob.and_then(|form| with_form(known, form)) else { return Ok(()) };
         self.commit(writer, &Change { layers: vec![(facts.diff_id, Some(Arc::new(row)))], ..Change::default() })
     }
 
@@ -214,6 +216,22 @@ impl Shared {
     }
 }
 
+/// A layer's row that knows a form as its latest; `None`: it does already.
+fn with_form(known: &LayerRow, form: Form) -> Option<LayerRow> {
+    if known.forms.last() == Some(&form) {
+        return None;
+    }
+    let mut row = known.clone();
+    if !row.blobs.contains(&form.digest) {
+        row.blobs.push(form.digest);
+    }
+    row.forms.retain(|known| *known != form);
+    row.forms.push(form);
+    let over = row.forms.len().saturating_sub(FORMS);
+    row.forms.drain(..over);
+    Some(row)
+}
+
 /// Layers on their way out.
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
@@ -233,6 +251,23 @@ impl Store {
         let row = self.shared.whole_layer(diff_id)?;
         let path = self.shared.layout.layer(diff_id, row.kind);
         Some(LayerInfo { path, kind: row.kind, bytes: row.bytes, tar_size: row.tar_size })
+    }
+
+    /// The blobs that a layer was pulled or pushed as, the latest first.
+    pub fn forms(&self, diff_id: &DiffId) -> Vec<Form> {
+        let row = self.shared.state().layers.get(diff_id).cloned();
+        row.map(|row| row.forms.iter().rev().copied().collect()).unwrap_or_default()
+    }
+
+    /// Remembers what layers were pushed as. One that has gone meanwhile is fine.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn remember_forms(&self, forms: &[(DiffId, Form)]) -> Result<(), Error> {
+        let mut writer = self.shared.writer();
+        let state = self.shared.state();
+        let row = |(id, form): &(DiffId, Form)| Some((*id, Some(Arc::new(with_form(state.layers.get(id)?, *form)?))));
+        self.shared.commit(&mut writer, &Change { layers: forms.iter().filter_map(row).collect(), ..Change::default() })
     }
 
     /// The layer that a compressed blob was seen to contain, if it is still there.

@@ -41,6 +41,6 @@ pub use layer::{LayerFacts, LayerInfo, LayerIngest};
 pub use open::Rebuilt;
 pub use pins::LayerPins;
 pub use record::Damaged;
-pub use schema::{ImageRecord, LayerKind};
+pub use schema::{Form, ImageRecord, LayerKind, Packing};
 pub use store::{Store, Usage};
 pub use volume::{FoundVolume, VolumeDir};

@@ -46,6 +46,34 @@ pub enum LayerKind {
     Directory,
 }
 
+/// How the bytes of a blob are a layer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Packing {
+    /// They are its tar.
+    #[n(0)]
+    Plain,
+    /// gzip
+    #[n(1)]
+    Gzip,
+    /// zstd
+    #[n(2)]
+    Zstd,
+}
+
+/// A blob that contains exactly one layer. It is not here: registries have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Form {
+    /// Its digest.
+    #[n(0)]
+    pub digest: Digest,
+    /// Its bytes.
+    #[n(1)]
+    pub size: u64,
+    /// What they are.
+    #[n(2)]
+    pub packing: Packing,
+}
+
 /// A document (config, manifest, index) that an image needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Stored {
@@ -91,6 +119,10 @@ pub(crate) struct LayerRow {
     /// Compressed blobs that were seen to contain exactly this layer.
     #[n(4)]
     pub(crate) blobs: Vec<Digest>,
+    /// Some of them, those that were pulled or pushed last at the end.
+    #[n(5)]
+    #[cbor(default)]
+    pub(crate) forms: Vec<Form>,
 }
 
 pub(crate) fn encode<T: Encode<()>>(row: &T) -> Vec<u8> {
@@ -105,13 +137,22 @@ mod tests {
         encode(row).iter().map(|b| format!("{b:02x}")).collect()
     }
 
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
     /// Rows of today must be read by every later version.
     #[test]
     fn the_bytes_of_rows_are_for_ever() {
         let digest = Digest::Sha256([0xab; 32]);
         let shown = format!("8200815820{}", "ab".repeat(32));
-        let layer = LayerRow { kind: LayerKind::Directory, tar_size: 1, bytes: 2, inodes: 3, blobs: vec![digest] };
-        assert_eq!(hex(&layer), format!("8582018001020381{shown}"));
+        let form = Form { digest, size: 4, packing: Packing::Gzip };
+        let layer =
+            LayerRow { kind: LayerKind::Directory, tar_size: 1, bytes: 2, inodes: 3, blobs: vec![digest], forms: vec![form] };
+        assert_eq!(hex(&layer), format!("8682018001020381{shown}8183{shown}04820180"));
+        // Before forms were kept.
+        let before = format!("8582018001020381{shown}");
+        assert_eq!(minicbor::decode::<LayerRow>(&bytes(&before)).unwrap(), LayerRow { forms: Vec::new(), ..layer });
         let name = NameRow { image: ImageId::new(digest), target: Some(digest), sequence: 9 };
         assert_eq!(hex(&name), format!("83{shown}{shown}09"));
         let record = ImageRecord {
@@ -131,8 +172,7 @@ mod tests {
         assert_eq!(minicbor::decode::<ImageRow>(&encode(&row)).unwrap(), row);
         // Before ports were kept, and before health checks and shells were.
         for before in [text("888080806175606080a0"), text("898080806175606080a080")] {
-            let bytes = (0..before.len()).step_by(2).map(|at| u8::from_str_radix(&before[at..at + 2], 16).unwrap());
-            assert_eq!(minicbor::decode::<ImageRow>(&bytes.collect::<Vec<u8>>()).unwrap(), row);
+            assert_eq!(minicbor::decode::<ImageRow>(&bytes(&before)).unwrap(), row);
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use model::{Descriptor, MediaType};
+use tokio::sync::watch;
 
 use super::{
     bare, config,
@@ -18,7 +19,7 @@ use super::{
     real::{Server, registry, with_password},
     resolve, told,
 };
-use crate::{Content, Credentials, Found, Registry, Target};
+use crate::{Content, Credentials, Found, Growing, Grown, Registry, Target};
 
 fn blob(bytes: &[u8], media_type: MediaType) -> Descriptor {
     Descriptor { media_type, digest: digest(bytes), size: bytes.len() as u64 }
@@ -115,6 +116,42 @@ async fn a_file_is_pushed_from_and_wrong_bytes_are_refused() {
     assert!(told(&error).starts_with("read blob sha256:"), "{}", told(&error));
     let error = target.publish(Some("x"), &blob(b"{}", MediaType::OciManifest), Bytes::from_static(b"{}")).await.unwrap_err();
     assert!(told(&error).contains("upload manifest lab/file@x"), "{}", told(&error));
+}
+
+#[tokio::test]
+async fn a_blob_goes_out_while_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(server) = registry(&directory, "") else { return };
+    let client = Registry::new(config(&directory));
+    let target = client.target(&name(&format!("{}/lab/growing", server.address())), &Credentials::anonymous()).await.unwrap();
+    for length in [20_000_000, 100, 0, 8 << 20] {
+        let bytes = noise(length, 4);
+        let whole = blob(&bytes, MediaType::OciLayer);
+        let mut file = tempfile::tempfile().unwrap();
+        let (sender, grown) = watch::channel(Grown::default());
+        let growing = Growing { file: Arc::new(file.try_clone().unwrap()), grown };
+        let most = AtomicU64::new(0);
+        let progress = |done| most.store(done, Ordering::SeqCst);
+        let upload = target.upload_growing(digest(b"a name"), None, growing, &progress);
+        let write = async {
+            let digest = Some(whole.digest);
+            for piece in bytes.chunks(3_000_000) {
+                file.write_all(piece).unwrap();
+                sender.send_modify(|grown| grown.bytes += piece.len() as u64);
+                tokio::task::yield_now().await;
+            }
+            sender.send_replace(Grown { bytes: whole.size, digest });
+        };
+        let (sent, ()) = tokio::join!(upload, write);
+        assert_eq!(sent.unwrap(), (whole.digest, whole.size));
+        assert_eq!(most.into_inner(), whole.size);
+        assert!(matches!(target.find(&whole, None).await.unwrap(), Found::Existed));
+    }
+    let (sender, grown) = watch::channel(Grown { bytes: 5, digest: None });
+    let growing = Growing { file: Arc::new(tempfile::tempfile().unwrap()), grown };
+    drop(sender);
+    let error = target.upload_growing(digest(b"a name"), None, growing, &|_| ()).await.unwrap_err();
+    assert!(told(&error).ends_with("to upload it: it was given up"), "{}", told(&error));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, thread};
 use model::DiffId;
 
 use super::{Dir, Made, check, container, name, pull, put_layer, sha256};
-use crate::{Error, LayerKind, Store};
+use crate::{Error, Form, LayerKind, Packing, Store};
 
 #[test]
 fn an_image_is_found_under_all_its_names_and_after_reopening() {
@@ -173,4 +173,23 @@ fn many_at_once() {
     check(&store);
     assert!(store.images().is_empty());
     assert_eq!(store.shared.state().layers.len(), 0);
+}
+
+#[test]
+fn forms_of_a_layer_are_remembered_the_latest_first() {
+    let dir = Dir::new();
+    let store = dir.open();
+    pull(&store, "a", &["one"], &["a"]).unwrap();
+    let layer = DiffId::new(sha256(b"one"));
+    let form = |n: u8| Form { digest: sha256(&[n]), size: n.into(), packing: Packing::Gzip };
+    let pulled = store.forms(&layer);
+    assert_eq!(pulled.len(), 1);
+    for n in [1, 2, 1, 1] {
+        store.remember_forms(&[(layer, form(n)), (DiffId::new(sha256(b"gone")), form(n))]).unwrap();
+    }
+    assert_eq!(store.forms(&layer), [form(1), form(2), pulled[0]]);
+    assert_eq!(store.layer_of_blob(&form(2).digest), Some(layer));
+    (3..9).for_each(|n| store.remember_forms(&[(layer, form(n))]).unwrap());
+    drop(store);
+    assert_eq!(dir.open().forms(&layer), [8, 7, 6, 5].map(form));
 }

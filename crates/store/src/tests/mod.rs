@@ -78,7 +78,8 @@ pub(super) fn put_layer(store: &Store, content: &str, kind: LayerKind) -> Result
         }
     }
     let size = content.len() as u64;
-    let blob = Some(sha256(format!("compressed {content}").as_bytes()));
+    let blob = sha256(format!("compressed {content}").as_bytes());
+    let blob = Some(crate::Form { digest: blob, size, packing: crate::Packing::Gzip });
     let facts = LayerFacts { diff_id, tar_size: size, content: size, inodes: 2, blob };
     Ok((diff_id, ingest.commit(&facts)?))
 }
