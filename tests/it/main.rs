@@ -7,6 +7,7 @@
 
 mod archives;
 mod build;
+mod buildcontext;
 mod buildcopy;
 mod buildgraph;
 mod buildmore;

@@ -1,6 +1,8 @@
 //! The way back: an overlay's upper directory becomes a layer's tar, with OCI's whiteouts for overlay's. Equal directories
 //! become equal bytes, whatever order the file system lists them in.
 
+mod place;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::{Read, Write},
@@ -11,8 +13,8 @@ use std::{
 use model::{DiffId, Digest};
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, fstat, lgetxattr, llistxattr, major, minor, openat,
-        readlinkat, statat,
+        AtFlags, Dir, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags, fgetxattr, flistxattr, fstat, lgetxattr,
+        llistxattr, major, minor, openat, readlinkat, statat, statx,
     },
     io::Errno,
 };
@@ -30,6 +32,11 @@ const WHITEOUT: &[u8] = b".wh.";
 /// What OCI puts into a directory that hides all below it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const CHUNK: usize = 64 << 10;
+/// Bytes that the names of extended attributes hardly ever exceed, and those that they cannot exceed, nor a value (xattr(7)).
+const SHORT: usize = 512;
+const LONG: usize = 64 << 10;
+
+pub use place::{Above, Piece, Shape, Told, place};
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,9 +114,35 @@ pub fn pick(
     limits: &Limits,
 ) -> Result<Diffed, Error> {
     let nothing = BTreeSet::new();
-    let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| Error::upper("statat", shown, e))?;
+    // What is gone later is left out; this is what was asked for.
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| Error::upper("statat", shown, e))?;
     let leave = Leave { choose, ..Leave::nothing(&nothing) };
-    let mut walk = Walk::new(stat.st_dev, &leave, writer, limits);
+    let mut walk = Walk::new(&leave, writer, limits);
+    walk.entry(parent, name, shown.to_vec())?;
+    walk.below()?;
+    walk.end()
+}
+
+/// As [`pack`], or as [`diff`] of the directory called `name` if `shown` is empty, with what is mounted in it: `mounts` are paths of
+/// the archive, and handles of what is seen there.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_with(
+    (parent, name): (BorrowedFd<'_>, &[u8]),
+    shown: &[u8],
+    mounts: &BTreeMap<Vec<u8>, OwnedFd>,
+    writer: impl Write,
+    limits: &Limits,
+) -> Result<Diffed, Error> {
+    let nothing = BTreeSet::new();
+    let leave = Leave { mounts: Some(mounts), ..Leave::nothing(&nothing) };
+    if shown.is_empty() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = openat(parent, name, flags, Mode::empty()).map_err(|e| Error::upper("open", name, e))?;
+        return write(root.as_fd(), &leave, writer, limits);
+    }
+    let mut walk = Walk::new(&leave, writer, limits);
     walk.entry(parent, name, shown.to_vec())?;
     walk.below()?;
     walk.end()
@@ -117,16 +150,35 @@ pub fn pick(
 
 /// What does not go into the archive, or not as it is.
 struct Leave<'m> {
+    /// What is seen at a path instead of what is there.
+    mounts: Option<&'m BTreeMap<Vec<u8>, OwnedFd>>,
     mounted: &'m BTreeSet<Vec<u8>>,
     root: Bare,
     /// Seconds since 1970.
     latest: Option<i64>,
     choose: &'m dyn Fn(&[u8]) -> Choice,
+    /// What becomes of everything.
+    shape: Option<&'m Shape<'m>>,
 }
 
 impl<'m> Leave<'m> {
     fn nothing(mounted: &'m BTreeSet<Vec<u8>>) -> Self {
-        Self { mounted, root: Bare::Kept, latest: None, choose: &|_| Choice::Take }
+        Self { mounts: None, mounted, root: Bare::Kept, latest: None, choose: &|_| Choice::Take, shape: None }
+    }
+}
+
+impl Leave<'_> {
+    /// Adds the names that something is mounted on in a directory, if they are not there.
+    fn add_mounts(&self, path: &[u8], names: &mut Vec<Vec<u8>>) {
+        let front = if path.is_empty() { Vec::new() } else { [path, b"/"].concat() };
+        for mount in self.mounts.into_iter().flat_map(BTreeMap::keys) {
+            let name = mount.strip_prefix(&front[..]).filter(|name| !name.is_empty() && !name.contains(&b'/'));
+            if let Some(name) = name
+                && !names.iter().any(|known| known == name)
+            {
+                names.push(name.to_vec());
+            }
+        }
     }
 }
 
@@ -142,8 +194,7 @@ enum Bare {
 fn write(upper: BorrowedFd<'_>, leave: &Leave<'_>, writer: impl Write, limits: &Limits) -> Result<Diffed, Error> {
     let root = openat(upper, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|e| Error::upper("open", b"", e))?;
-    let device = fstat(&root).map_err(|e| Error::upper("fstat", b"", e))?.st_dev;
-    let mut walk = Walk::new(device, leave, writer, limits);
+    let mut walk = Walk::new(leave, writer, limits);
     walk.tree(root)?;
     walk.end()
 }
@@ -180,6 +231,7 @@ impl<W: Write> Out<W> {
 struct Level {
     fd: Rc<OwnedFd>,
     path: Vec<u8>,
+    device: u64,
     /// What is left of it, the next one last.
     names: Vec<Vec<u8>>,
     /// Its own entry, until something below it is written.
@@ -195,18 +247,18 @@ struct Walk<'l, W> {
     leave: &'l Leave<'l>,
     /// From the root to where we are.
     levels: Vec<Level>,
-    device: u64,
-    /// The first path of every inode that has several.
-    names: HashMap<u64, Vec<u8>>,
+    /// The first path of every file that has several, by device and inode.
+    names: HashMap<(u64, u64), Vec<u8>>,
     /// What is left of the limits.
     left: Limits,
     sockets: u64,
+    buffer: Vec<u8>,
 }
 
 impl<'l, W: Write> Walk<'l, W> {
-    fn new(device: u64, leave: &'l Leave<'l>, writer: W, limits: &'l Limits) -> Self {
+    fn new(leave: &'l Leave<'l>, writer: W, limits: &'l Limits) -> Self {
         let out = Out { writer, hash: Sha256::new(), size: 0, entries: 0 };
-        Self { out, limits, leave, levels: Vec::new(), device, names: HashMap::new(), left: *limits, sockets: 0 }
+        Self { out, limits, leave, levels: Vec::new(), names: HashMap::new(), left: *limits, sockets: 0, buffer: vec![0; CHUNK] }
     }
 
     /// The archive's end.
@@ -277,12 +329,23 @@ impl<'l, W: Write> Walk<'l, W> {
         };
         let stat = fstat(&fd).map_err(failed("fstat"))?;
         let found = xattrs_of(&fd).map_err(failed("fgetxattr"))?;
-        let opaque = found.get(OVERLAY_OPAQUE).is_some_and(|value| value == b"y");
+        // What is put into another place hides nothing there.
+        let opaque = self.leave.shape.is_none() && found.get(OVERLAY_OPAQUE).is_some_and(|value| value == b"y");
         let shown_path = if path.is_empty() { b"./".to_vec() } else { [&path[..], b"/"].concat() };
         let head = self.encode(&shown_path, Flag::Directory, &stat, found, b"")?;
+        let names = self.names_in(&fd, &path)?;
+        let bare = if path.is_empty() { self.leave.root } else { Bare::Kept };
+        let opaque = opaque.then(|| [&shown_path[..], OPAQUE].concat());
+        self.levels.push(Level { fd: Rc::new(fd), path, device: stat.st_dev, names, pending: Some(head), opaque, bare });
+        Ok(())
+    }
+
+    /// What is in a directory, the first one last.
+    fn names_in(&mut self, fd: &OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        let failed = |e| Error::upper("getdents", path, e);
         let mut names = Vec::new();
-        for entry in Dir::read_from(&fd).map_err(failed("getdents"))? {
-            let name = entry.map_err(failed("getdents"))?.file_name().to_bytes().to_vec();
+        for entry in Dir::read_from(fd).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
             if name == b"." || name == b".." {
                 continue;
             }
@@ -290,11 +353,9 @@ impl<'l, W: Write> Walk<'l, W> {
             charge(&mut self.left.metadata, name.len() as u64, "bytes of metadata", self.limits.metadata)?;
             names.push(name);
         }
+        self.leave.add_mounts(path, &mut names);
         names.sort_unstable_by(|a, b| b.cmp(a));
-        let bare = if path.is_empty() { self.leave.root } else { Bare::Kept };
-        let opaque = opaque.then(|| [&shown_path[..], OPAQUE].concat());
-        self.levels.push(Level { fd: Rc::new(fd), path, names, pending: Some(head), opaque, bare });
-        Ok(())
+        Ok(names)
     }
 
     fn mark(&mut self, path: &[u8]) -> Result<(), Error> {
@@ -319,12 +380,17 @@ impl<'l, W: Write> Walk<'l, W> {
             let path = path.clone();
             move |e| Error::upper(call, &path, e)
         };
+        if let Some(mount) = self.leave.mounts.and_then(|mounts| mounts.get(&path)) {
+            return self.mounted(mount, path);
+        }
         let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             // Gone since the directory was listed.
             Err(Errno::NOENT) => return Ok(()),
             other => other.map_err(failed("statat"))?,
         };
-        if stat.st_dev != self.device {
+        // Files of an overlay may have other devices than its directories.
+        let elsewhere = self.levels.last().is_some_and(|level| level.device != stat.st_dev);
+        if elsewhere && is_mount(dir, name).map_err(failed("statx"))? {
             return Ok(());
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -343,12 +409,12 @@ impl<'l, W: Write> Walk<'l, W> {
             return Ok(());
         }
         if kind != FileType::Directory && stat.st_nlink > 1 {
-            if let Some(first) = self.names.get(&stat.st_ino) {
+            if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)) {
                 let first = first.clone();
                 return self.describe(&path, Flag::HardLink, &stat, BTreeMap::new(), &first);
             }
             charge(&mut self.left.metadata, path.len() as u64, "bytes of metadata", self.limits.metadata)?;
-            self.names.insert(stat.st_ino, path.clone());
+            self.names.insert((stat.st_dev, stat.st_ino), path.clone());
         }
         match kind {
             FileType::Directory => {
@@ -371,6 +437,23 @@ impl<'l, W: Write> Walk<'l, W> {
             FileType::Socket | FileType::Unknown => self.sockets += 1,
         }
         Ok(())
+    }
+
+    /// What is mounted at a path: a directory with what is in it, or a file. Nothing else is looked at.
+    fn mounted(&mut self, mount: &OwnedFd, path: Vec<u8>) -> Result<(), Error> {
+        let failed = |call| {
+            let path = path.clone();
+            move |e| Error::upper(call, &path, e)
+        };
+        match FileType::from_raw_mode(fstat(mount).map_err(failed("fstat"))?.st_mode) {
+            FileType::Directory => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let fd = openat(mount, ".", flags, Mode::empty()).map_err(failed("openat"))?;
+                self.enter(fd, path)
+            }
+            FileType::RegularFile => self.opened(mount, &path),
+            _ => Ok(()),
+        }
     }
 
     /// Whether something is nothing but a place to mount on.
@@ -409,7 +492,13 @@ impl<'l, W: Write> Walk<'l, W> {
         let failed = |call| move |e| Error::upper(call, path, e);
         let handle =
             openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(failed("openat"))?;
-        let stat = fstat(&handle).map_err(failed("fstat"))?;
+        self.opened(&handle, path)
+    }
+
+    /// What a handle of a regular file leads to.
+    fn opened(&mut self, handle: &OwnedFd, path: &[u8]) -> Result<(), Error> {
+        let failed = |call| move |e| Error::upper(call, path, e);
+        let stat = fstat(handle).map_err(failed("fstat"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::Changed { path: shown(path) });
         }
@@ -423,16 +512,15 @@ impl<'l, W: Write> Walk<'l, W> {
     }
 
     fn content(&mut self, mut file: std::fs::File, size: u64, path: &[u8]) -> Result<(), Error> {
-        let mut buffer = vec![0; CHUNK];
         let mut left = size;
         while left > 0 {
             let want = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-            let read = match file.read(&mut buffer[..want]) {
+            let read = match file.read(&mut self.buffer[..want]) {
                 Ok(0) => return Err(Error::Changed { path: shown(path) }),
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 other => other.map_err(|e| Error::upper("read", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?,
             };
-            self.out.bytes(&buffer[..read])?;
+            self.out.bytes(&self.buffer[..read])?;
             left -= read as u64;
         }
         let padding = usize::try_from(size.next_multiple_of(BLOCK as u64) - size).unwrap_or(0);
@@ -458,9 +546,12 @@ impl<'l, W: Write> Walk<'l, W> {
         path: &[u8],
         flag: Flag,
         stat: &Stat,
-        xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+        mut xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
         link: &[u8],
     ) -> Result<Vec<u8>, Error> {
+        if let Some(shape) = self.leave.shape {
+            xattrs.retain(|name, _| (shape.keeps)(name));
+        }
         let bearer = match flag {
             Flag::File | Flag::HardLink => Bearer::File,
             Flag::Directory => Bearer::Directory,
@@ -478,8 +569,24 @@ impl<'l, W: Write> Walk<'l, W> {
             Some(latest) if mtime.seconds >= latest => Time { seconds: latest, nanos: 0 },
             _ => mtime,
         };
-        let (mode, uid, gid) = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
+        let mode = stat.st_mode & 0o7777;
+        let (mode, uid, gid) = match self.leave.shape {
+            Some(shape) => shape.of(mode, flag, (stat.st_uid, stat.st_gid)),
+            None => (mode, stat.st_uid, stat.st_gid),
+        };
         Ok(Head { path, link, flag, mode, uid, gid, size, mtime, device, xattrs: &xattrs }.encode())
+    }
+}
+
+/// Whether something is mounted on a name.
+///
+/// # Errors
+/// statx(2).
+pub fn is_mount(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
+    match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -505,16 +612,20 @@ fn read_xattrs(
     get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
 ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
     let mut found = BTreeMap::new();
-    let mut names = vec![0; 64 << 10];
-    let length = match list(&mut names) {
-        Err(Errno::OPNOTSUPP) => 0,
-        other => other?,
+    // Hardly any file has one, and this is asked of every file.
+    let (mut short, mut long) = ([0; SHORT], Vec::new());
+    let names = match list(&mut short) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(found),
+        Ok(length) => &short[..length],
+        Err(Errno::RANGE) => {
+            long.resize(LONG, 0);
+            let length = list(&mut long)?;
+            &long[..length]
+        }
+        Err(errno) => return Err(errno),
     };
-    if length == 0 {
-        return Ok(found);
-    }
-    let mut value = vec![0; 64 << 10];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    let mut value = vec![0; LONG];
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         match get(name, &mut value) {
             // Taken away meanwhile.
             Err(Errno::NODATA) => {}

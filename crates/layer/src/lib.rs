@@ -28,7 +28,7 @@ mod xattr;
 pub use apply::{Applied, Target, apply};
 pub use archive::ArchiveWriter;
 pub use compression::{Compression, decompress};
-pub use diff::{Choice, Diffed, diff, diff_without, pack, pick};
+pub use diff::{Above, Choice, Diffed, Piece, Shape, Told, diff, diff_without, is_mount, pack, pack_with, pick, place};
 pub use erofs::{TarReader, tar_reader};
 pub use error::{Error, Malformed, Refusal};
 pub use fuzz::fuzz_tar;

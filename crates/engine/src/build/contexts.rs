@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, bytes::ByteVec};
 use model::{DiffId, ErrorKind, StepId, container::ImageDefaults, pod::Timestamp};
 use sha2::{Digest as _, Sha256};
 use store::{LayerPins, Store};
@@ -16,6 +16,7 @@ use store::{LayerPins, Store};
 use super::{
     difference::{self, ContextFile, Difference},
     kept::{Keeper, Kept, KeptKind},
+    listing::{self, Content, Listing},
     refuse,
 };
 use crate::{
@@ -47,12 +48,17 @@ struct Record {
     created: Timestamp,
     #[n(3)]
     files: Vec<ContextFile>,
+    /// The digests of what is in them, one after the other.
+    #[n(4)]
+    contents: Option<ByteVec>,
 }
 
 /// Files that are copied from.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(super) layers: Vec<DiffId>,
+    /// What is in them, if that is known without looking.
+    pub(super) listing: Option<Arc<Listing>>,
     _pins: Vec<Arc<LayerPins>>,
     /// Whoever holds it uses it.
     _used: Arc<()>,
@@ -85,6 +91,8 @@ pub struct Compared {
     files: Vec<ContextFile>,
     /// What it is compared with.
     before: Option<Context>,
+    /// The list of that, and the digests of its files.
+    known: (Vec<ContextFile>, Vec<Content>),
     difference: Difference,
 }
 
@@ -134,17 +142,21 @@ impl Contexts {
     fn context(&self, layers: &[DiffId]) -> Option<Context> {
         let pins = vec![Arc::new(self.store.pin(layers))];
         let there = layers.iter().all(|layer| self.store.layer(layer).is_some());
-        there.then(|| Context { layers: layers.to_vec(), _pins: pins, _used: Arc::default(), sent: 0 })
+        there.then(|| Context { layers: layers.to_vec(), listing: None, _pins: pins, _used: Arc::default(), sent: 0 })
     }
 
-    /// The context of this name, with its files. Blocks.
-    fn before(&self, name: &str) -> Result<Option<(Context, Vec<ContextFile>)>, store::Error> {
+    /// The context of this name, with its files and their digests. Blocks.
+    fn before(&self, name: &str) -> Result<Option<(Context, Vec<ContextFile>, Vec<Content>)>, store::Error> {
         let id = id_of(name);
         let Some(context) = self.lock().get(&id).map(|entry| entry.context.clone()) else { return Ok(None) };
         let record = self.store.context(id)?.and_then(|bytes| minicbor::decode::<Record>(&bytes).ok());
         // Another build may have written it since.
         let record = record.filter(|record| record.layers == context.layers && record.name == name);
-        Ok(record.map(|record| (context, record.files)))
+        Ok(record.map(|Record { files, contents, .. }| {
+            // One of an older daemon has none.
+            let contents = contents.map(|contents| contents.as_chunks().0.to_vec()).unwrap_or_default();
+            (context, files, contents)
+        }))
     }
 
     fn used(&self, name: &str) {
@@ -154,9 +166,10 @@ impl Contexts {
     }
 
     /// Keeps one instead of what had its name; the longest unused are forgotten when there are too many. Blocks.
-    fn put(&self, name: String, context: &Context, files: Vec<ContextFile>) -> Result<(), store::Error> {
+    fn put(&self, name: String, context: &Context, (files, contents): (Vec<ContextFile>, &[Content])) -> Result<(), store::Error> {
         let (id, created) = (id_of(&name), clock::now());
-        let record = Record { name, layers: context.layers.clone(), created, files };
+        let contents = Some(contents.concat().into());
+        let record = Record { name, layers: context.layers.clone(), created, files, contents };
         let payload = record::encode(&record);
         let name = record.name;
         let old = {
@@ -240,9 +253,12 @@ impl Engine {
             }
             difference::check(&files)?;
             let before = inner.contexts.before(&name).step(About::Words, "read what is known of the context")?;
-            let (before, known) = before.map_or((None, Vec::new()), |(context, files)| (Some(context), files));
-            let difference = difference::compare(&known, &files);
-            Ok(Compared { name, files, before, difference })
+            let (before, files_before, contents) = match before {
+                Some((context, files, contents)) => (Some(context), files, contents),
+                None => (None, Vec::new(), Vec::new()),
+            };
+            let difference = difference::compare(&files_before, &files);
+            Ok(Compared { name, files, before, known: (files_before, contents), difference })
         })
         .await
     }
@@ -277,21 +293,27 @@ impl Context {
         let mut layers: Vec<DiffId> = before.iter().flat_map(|context| context.layers.clone()).collect();
         layers.push(layer);
         let pins = before.into_iter().flat_map(|context| context._pins).chain([Arc::new(pins)]).collect();
-        Self { layers, _pins: pins, _used: Arc::default(), sent: 0 }
+        Self { layers, listing: None, _pins: pins, _used: Arc::default(), sent: 0 }
+    }
+
+    fn listed(self, files: Vec<ContextFile>, contents: Vec<Content>) -> Self {
+        Self { listing: Some(Arc::new(Listing::new(files, contents))), ..self }
     }
 }
 
 impl Inner {
     fn take_context(&self, compared: Compared, archive: File) -> Result<Context, Error> {
-        let Compared { name, files, before, difference } = compared;
+        let Compared { name, files, before, known, difference } = compared;
         let sent = archive.metadata().map_or(0, |found| found.len());
         let (wanted, gone) = (difference.wanted.len(), difference.gone.len());
         tracing::info!(context = name, files = files.len(), wanted, gone, bytes = sent, "context received");
+        let contents = |came| listing::contents(&files, came, (&known.0, &known.1));
         if let Some(context) = before.clone().filter(|_| difference == Difference::default()) {
             self.contexts.used(&name);
-            return Ok(context);
+            let contents = contents(HashMap::new());
+            return Ok(context.listed(files, contents));
         }
-        difference::verify(&archive, &files, &difference.wanted)?;
+        let contents = contents(difference::verify(&archive, &files, &difference.wanted)?);
         let rewound = || -> io::Result<_> {
             io::Seek::rewind(&mut &archive)?;
             Ok(Cursor::new(difference::whiteouts(&difference.gone)?).chain(&archive))
@@ -302,8 +324,8 @@ impl Inner {
         if context.layers.len() > LAYERS {
             context = self.squashed(&context)?;
         }
-        self.contexts.put(name, &context, files).step(About::Words, "keep the context")?;
-        Ok(Context { sent, ..context })
+        self.contexts.put(name, &context, (files.clone(), &contents)).step(About::Words, "keep the context")?;
+        Ok(Context { sent, ..context.listed(files, contents) })
     }
 
     /// The same in one layer.
@@ -312,7 +334,7 @@ impl Inner {
         let mount = self.images.volume(&image, "", None).step(About::Words, "mount the context")?;
         let packed = self.images.layer_of(mount, &Default::default(), None).step(About::Words, "make the context one layer")?;
         Ok(packed.map_or_else(
-            || Context { layers: Vec::new(), _pins: Vec::new(), _used: Arc::default(), sent: 0 },
+            || Context { layers: Vec::new(), listing: None, _pins: Vec::new(), _used: Arc::default(), sent: 0 },
             |packed| Context::of(Vec::new(), packed),
         ))
     }

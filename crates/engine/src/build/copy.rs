@@ -19,13 +19,13 @@ use sys::{
     path::{Links, Root},
 };
 
-use super::{key, refuse};
+use super::{key, listing::Listing, refuse};
 use crate::{
     error::{Error, Step as _},
     image::Unmakable,
     user::{
         Owners, Replace,
-        files::{Attributes, Chmod, Place, bring, words},
+        files::{Chmod, Place, View, bring, words},
     },
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Source {
     pub(super) what: What,
     /// Its last component, as named.
     pub(super) name: String,
+    /// Where it was found; of --parents, the directory that paths count from.
+    pub(super) path: Option<String>,
     /// ADD unpacks it.
     pub(super) packed: Option<Compression>,
 }
@@ -68,7 +70,7 @@ pub(super) struct Loose {
 impl Source {
     /// Nothing but a name.
     pub(super) fn new(what: What, name: &str) -> Self {
-        Self { what, name: name.to_owned(), packed: None }
+        Self { what, name: name.to_owned(), path: None, packed: None }
     }
 
     /// Has ADD unpack it if it is an archive.
@@ -111,7 +113,18 @@ impl Source {
         }
     }
 
-    /// The digest of what goes over.
+    /// The digest of what goes over, out of a list of what is there; `None`: it does not say.
+    pub(super) fn listed(&self, listing: &Listing, exclude: &Ignore) -> Option<[u8; 32]> {
+        let path = self.path.as_deref()?;
+        // The directory itself counts too: what is made for its contents is as it is.
+        let choose = |rest: &str| self.choice(rest.as_bytes(), "", exclude);
+        match &self.what {
+            What::Loose(_) => None,
+            What::Entry(..) | What::Contents(_) | What::Parents(..) => listing.digest((path, &self.name), choose),
+        }
+    }
+
+    /// The digest of what goes over, which is read for it.
     ///
     /// # Errors
     /// The disk's.
@@ -156,7 +169,7 @@ impl Source {
     }
 
     /// Patterns are about the path from the directory that is copied, and about the name of a file.
-    fn choice(&self, path: &[u8], name: &str, exclude: &Ignore) -> Choice {
+    pub(super) fn choice(&self, path: &[u8], name: &str, exclude: &Ignore) -> Choice {
         let path = String::from_utf8_lossy(path);
         let path = match &self.what {
             What::Entry(..) | What::Loose(_) => &self.name,
@@ -208,7 +221,7 @@ fn is_header(block: &[u8; BLOCK]) -> bool {
     block[0] != 0 && header.cksum().is_ok_and(|told| told == sum)
 }
 
-fn failed(error: io::Error) -> Error {
+pub(super) fn failed(error: io::Error) -> Error {
     refuse(Unmakable::Io(io::Error::from(error.kind())).kind(), format!("read what is copied: {error}"))
 }
 
@@ -224,6 +237,24 @@ pub(super) struct Target {
     pub(super) exclude: Ignore,
 }
 
+impl Target {
+    /// The directory that a source comes into, and its name there; without one it is what is in it that comes.
+    pub(super) fn place_of<'t>(&'t self, source: &'t Source, root: &Root) -> (&'t str, &'t str) {
+        let exists = root.open(&format!("{}/.", self.path), OFlags::PATH | OFlags::DIRECTORY, Links::Follow).is_ok();
+        let (parent, base) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let into = (self.path.as_str(), "");
+        match &source.what {
+            _ if source.packed.is_some() => into,
+            What::Parents(..) => into,
+            // A directory that is made for what was in another one is as that one is.
+            What::Contents(_) if !exists && !self.directory && is_free(root, &self.path) => (parent, base),
+            What::Contents(_) => into,
+            What::Entry(..) | What::Loose(_) if self.directory || exists => (self.path.as_str(), source.name.as_str()),
+            What::Entry(..) | What::Loose(_) => (parent, base),
+        }
+    }
+}
+
 /// Copies into a root. Answers the newest time of what it has copied, in seconds since 1970. Blocks.
 ///
 /// # Errors
@@ -237,31 +268,19 @@ pub(super) fn copy(sources: &[Source], root: &Root, target: &Target) -> Result<u
 }
 
 fn one(source: &Source, root: &Root, target: &Target) -> Result<u64, Error> {
-    let exists = root.open(&format!("{}/.", target.path), OFlags::PATH | OFlags::DIRECTORY, Links::Follow).is_ok();
-    let (parent, base) = target.path.rsplit_once('/').unwrap_or(("", &target.path));
-    let into = (target.path.as_str(), "");
-    let (prefix, name) = match &source.what {
-        _ if source.packed.is_some() => into,
-        What::Parents(..) => into,
-        // A directory that is made for what was in another one is as that one is.
-        What::Contents(_) if !exists && !target.directory && is_free(root, &target.path) => (parent, base),
-        What::Contents(_) => into,
-        What::Entry(..) | What::Loose(_) if target.directory || exists => (target.path.as_str(), source.name.as_str()),
-        What::Entry(..) | What::Loose(_) => (parent, base),
-    };
+    let (prefix, name) = target.place_of(source, root);
     directories(root, prefix, target.owners).map_err(|e| match e {
         Errno::NOTDIR => refuse(ErrorKind::InvalidArgument, format!("cannot copy to non-directory: {prefix}")),
         e => refuse(sys::kind_of(e), format!("{prefix:?}: {e}")),
     })?;
     let own = root.resolve("/", Links::Follow).map_err(|e| refuse(sys::kind_of(e), format!("/: {e}")))?;
     let place = Place {
-        root: Root::from(own),
+        view: View::from(Root::from(own)),
         prefix: prefix.trim_end_matches('/').to_owned(),
         // As docker has it: what an archive says of owners holds, whatever --chown says.
         owners: if source.packed.is_some() { Owners::Archive } else { target.owners },
         replace: if source.packed.is_some() { Replace::AnyKind } else { Replace::SameKind },
         chmod: target.chmod.clone(),
-        attributes: Attributes::Kept,
     };
     let Some(compression) = source.packed else {
         return source.archived(name, &target.exclude, |archive| bring(&place, archive).map_err(words));

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{Seek as _, Write as _},
     os::fd::AsFd as _,
+    sync::Arc,
 };
 
 use dockerfile::{Copy, from_of};
@@ -14,15 +15,17 @@ use sys::path::Root;
 use super::{
     Context, NamedContext,
     asked::{Asked, Link, Origin, Unpack},
-    checks::hinted,
     copy::{self, Loose, Source, Target, What},
     fetch::Remote,
     find,
     graph::{Build, LATEST},
     key::{Key, Ownership},
+    listing::Listing,
     refuse,
     stages::Spot,
     state::State,
+    steps::Written,
+    straight,
 };
 use crate::{
     Inner,
@@ -36,6 +39,7 @@ pub(super) struct From {
     pub(super) layers: Vec<DiffId>,
     /// What goes into the key instead of the files themselves; `None`: the files do.
     pub(super) known: Option<Vec<DiffId>>,
+    pub(super) listing: Option<Arc<Listing>>,
     owners: Owners,
     pub(super) _pins: Option<store::LayerPins>,
 }
@@ -54,15 +58,15 @@ impl Build<'_> {
             let epoch = self.epoch;
             let Asked { path, directory, chown, chmod, exclude, unpack, .. } = asked;
             let sources = self.fetched(found, unpack);
-            let work = move |root: &Root, sources: &[Source]| {
+            let target = move |root: &Root| {
                 let by_name = || chown.as_deref().map(|chown| owner(chown, root)).transpose();
                 let owners = owners.map_or_else(by_name, |owners| Ok(Some(owners)))?.unwrap_or(from.owners);
-                let newest = copy::copy(sources, root, &Target { path, directory, owners, chmod, exclude })?;
-                Ok(epoch.unwrap_or_else(|| latest.max(i64::try_from(newest).unwrap_or(0).min(LATEST))))
+                Ok(Target { path, directory, owners, chmod, exclude })
             };
+            let when = move |newest: i64| epoch.unwrap_or_else(|| latest.max(newest.clamp(0, LATEST)));
             let work = async {
                 let sources = sources.await?;
-                self.inner.write_layer(layers, move |root: &Root| work(root, &sources)).await
+                self.inner.copied(layers, sources, target, when).await
             };
             self.make(state, key, &spot.located.text, work).await
         };
@@ -107,7 +111,7 @@ impl Build<'_> {
         let (ownership, known) = (ownership(from.owners), from.known.is_some());
         let question = Key::new("digests", &from.layers).list(&paths).list(&asked.excluded);
         let question = question.part(format!("{layout:?} {unpack:?} {ownership:?}")).id();
-        let inner = self.inner.clone();
+        let (inner, listing) = (self.inner.clone(), from.listing.clone());
         blocking(move || {
             let mut found = Vec::new();
             for path in &paths {
@@ -118,6 +122,10 @@ impl Build<'_> {
             }
             if known {
                 return Ok((found, Vec::new()));
+            }
+            let listed = |listing: Arc<Listing>| found.iter().map(|source| source.listed(&listing, &exclude)).collect();
+            if let Some(digests) = listing.and_then(listed) {
+                return Ok((found, digests));
             }
             // Layers never change, and so do not the files in them.
             let digests = match inner.contexts.answer(question) {
@@ -161,7 +169,10 @@ impl Build<'_> {
 
     /// What `--from` means. The layers of stages and images say what is in them; of the context only what is copied counts.
     pub(super) async fn source(&self, from: Option<&str>, stage: usize) -> Result<From, Error> {
-        let files = |context: &Context| From { layers: context.layers.clone(), known: None, owners: Owners::Root, _pins: None };
+        let files = |context: &Context| {
+            let (layers, listing) = (context.layers.clone(), context.listing.clone());
+            From { layers, known: None, listing, owners: Owners::Root, _pins: None }
+        };
         let Some(from) = from else { return Ok(files(&self.request.context)) };
         let from = match self.request.contexts.get(from) {
             Some(NamedContext::Files(context)) => return Ok(files(context)),
@@ -170,11 +181,38 @@ impl Build<'_> {
         };
         if let Some(stage) = self.stages.from_flag(stage, from) {
             let layers = self.finished(stage).await?.layers.clone();
-            return Ok(From { known: Some(layers.clone()), layers, owners: Owners::Archive, _pins: None });
+            return Ok(From { known: Some(layers.clone()), layers, listing: None, owners: Owners::Archive, _pins: None });
         }
-        let basis = self.unless_canceled(self.inner.images.basis(from, self.pull(), &self.request.credentials)).await?;
-        let basis = basis.map_err(|e| hinted(e, from, &self.stages))?;
-        Ok(From { known: Some(basis.layers.clone()), layers: basis.layers, owners: Owners::Archive, _pins: Some(basis.pins) })
+        let basis = self.basis(from, &self.platform).await?;
+        let (known, pins) = (Some(basis.layers.clone()), Some(basis.pins));
+        Ok(From { known, layers: basis.layers, listing: None, owners: Owners::Archive, _pins: pins })
+    }
+}
+
+impl Inner {
+    /// What has come of copying onto these layers: a layer that is written at once, or what a writable one has then.
+    async fn copied(
+        self: &Arc<Self>,
+        layers: Vec<DiffId>,
+        sources: Vec<Source>,
+        target: impl FnOnce(&Root) -> Result<Target, Error> + Send + 'static,
+        when: impl Fn(i64) -> i64 + Send + 'static,
+    ) -> Result<Written, Error> {
+        let (inner, lower) = (self.clone(), self.mounted(layers.clone()).await?);
+        let straight = move || {
+            let target = target(&lower)?;
+            let straight = straight::layer(&inner, &lower, &sources, &target, &when)?;
+            Ok((straight, sources, target, when))
+        };
+        let (straight, sources, target, when) = blocking(straight).await?;
+        if let Some((layer, newest)) = straight {
+            return Ok(Written { layer, newest });
+        }
+        let work = move |root: &Root| {
+            let newest = copy::copy(&sources, root, &target)?;
+            Ok(when(i64::try_from(newest).unwrap_or(0)))
+        };
+        self.write_layer(layers, work).await
     }
 }
 

@@ -11,7 +11,10 @@ use minicbor::{Decode, Encode, bytes::ByteVec};
 use model::ErrorKind;
 use rustix::fs::FileType;
 
-use super::refuse;
+use super::{
+    listing::{self, Content},
+    refuse,
+};
 use crate::error::Error;
 
 /// Files of one context.
@@ -23,6 +26,8 @@ const LARGEST: usize = 512 << 20;
 /// What OCI puts before the name of something that is gone.
 const WHITEOUT: &str = ".wh.";
 const NANOS: i64 = 1_000_000_000;
+/// Bytes that are read at a time.
+const BUFFER: usize = 128 << 10;
 
 /// A file, directory or symbolic link of a context. Field numbers are for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -51,7 +56,7 @@ pub struct ContextFile {
 }
 
 impl ContextFile {
-    fn kind(&self) -> FileType {
+    pub(super) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
     }
 
@@ -168,25 +173,29 @@ pub(super) fn whiteouts(gone: &[String]) -> io::Result<Vec<u8>> {
     Ok(archive.get_ref().clone())
 }
 
-/// Whether an archive has exactly the files that were wanted.
+/// Whether an archive has exactly the files that were wanted. Answers the digests of their contents, by their numbers.
 ///
 /// # Errors
 /// The first difference; the disk's.
-pub(super) fn verify(archive: &File, files: &[ContextFile], wanted: &[u32]) -> Result<(), Error> {
+pub(super) fn verify(archive: &File, files: &[ContextFile], wanted: &[u32]) -> Result<HashMap<u32, Content>, Error> {
     let unreadable = |e: io::Error| refuse(ErrorKind::InvalidArgument, format!("context: read what was sent: {e}"));
-    let mut left = wanted.iter().filter_map(|number| files.get(usize::try_from(*number).ok()?));
-    let mut archive = tar::Archive::new(io::BufReader::new(archive));
-    for entry in archive.entries_with_seek().map_err(unreadable)? {
+    let mut left = wanted.iter().filter_map(|number| Some((*number, files.get(usize::try_from(*number).ok()?)?)));
+    let (mut came, mut buffer) = (HashMap::new(), vec![0; BUFFER]);
+    let mut archive = tar::Archive::new(io::BufReader::with_capacity(BUFFER, archive));
+    for entry in archive.entries().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
-        let file = left.next().ok_or_else(|| wrong(&path, "sent without having been wanted"))?;
+        let (number, file) = left.next().ok_or_else(|| wrong(&path, "sent without having been wanted"))?;
         if !is_as_listed(&mut entry, &path, file).map_err(unreadable)? {
             return Err(wrong(&file.path, "what was sent is not what was listed"));
         }
+        if file.kind() == FileType::RegularFile {
+            came.insert(number, listing::content(&mut entry, &mut buffer).map_err(unreadable)?);
+        }
     }
     match left.next() {
-        Some(file) => Err(wrong(&file.path, "it was not sent")),
-        None => Ok(()),
+        Some((_, file)) => Err(wrong(&file.path, "it was not sent")),
+        None => Ok(came),
     }
 }
 
@@ -303,7 +312,8 @@ mod tests {
     fn an_archive_is_held_to_its_list() {
         let files = [regular("a", 1), regular("b", 1), regular("c", 1)];
         let told = |entries: &[(&str, &[u8], u64)]| verify(&archive(entries), &files, &[0, 2]).map_err(|e| e.chain());
-        assert_eq!(told(&[("a", b"x", 5), ("c", b"y", 5)]), Ok(()));
+        let digest = |bytes: &[u8]| listing::content(&mut &bytes[..], &mut [0; 8]).unwrap();
+        assert_eq!(told(&[("a", b"x", 5), ("c", b"y", 5)]), Ok(HashMap::from([(0, digest(b"x")), (2, digest(b"y"))])));
         for (entries, part) in [
             (&[("a", &b"x"[..], 5)][..], "\"c\": it was not sent"),
             (&[("a", b"x", 5), ("c", b"y", 5), ("d", b"z", 5)], "\"d\": sent without having been wanted"),

@@ -78,7 +78,7 @@ fn parents(root: &Root, text: &str) -> Result<Source, Error> {
     if paths.is_empty() {
         return Err(missing(text));
     }
-    Ok(Source::new(What::Parents(opened, paths), ""))
+    Ok(Source { path: Some(pivot), ..Source::new(What::Parents(opened, paths), "") })
 }
 
 /// Absolute paths in the root; `..` stays inside of it.
@@ -161,5 +161,5 @@ fn source(root: &Root, path: &str) -> Result<Source, Errno> {
         }
         Err(errno) => return Err(errno),
     };
-    Ok(Source::new(what, name))
+    Ok(Source { path: Some(path.to_owned()), ..Source::new(what, name) })
 }

@@ -7,7 +7,7 @@ use model::{DiffId, StepId};
 use sha2::{Digest as _, Sha256};
 
 /// Changes whenever steps are carried out differently: what older ones have made is not found any more.
-const VERSION: &[u8] = b"creel build 1";
+const VERSION: &[u8] = b"creel build 2";
 
 /// A digest that grows. Every part is told with its length, so that no two lists of parts are the same bytes.
 #[derive(Clone)]

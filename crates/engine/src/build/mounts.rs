@@ -21,6 +21,7 @@ use super::{
     agents,
     caches::{Held, Wanted},
     clean,
+    copy::Source,
     copying::From,
     find,
     graph::Build,
@@ -207,9 +208,12 @@ impl Build<'_> {
             Some(layers) => key.extend(layers.iter().map(|layer| layer.to_string().into_bytes())),
             None => {
                 let (root, path) = (self.inner.mounted(files.from.layers.clone()).await?, escaped(&files.path));
+                let listing = files.from.listing.clone();
                 let digest = blocking(move || {
-                    let found = find::find(&root, &path, find::Layout::Flat)?;
-                    found.iter().map(|source| source.digest(Ownership::Ignored, &Ignore::default())).collect::<Result<Vec<_>, _>>()
+                    let (found, all) = (find::find(&root, &path, find::Layout::Flat)?, Ignore::default());
+                    let known = |source: &Source| source.listed(listing.as_ref()?, &all);
+                    let digest = |source| known(source).map_or_else(|| source.digest(Ownership::Ignored, &all), Ok);
+                    found.iter().map(digest).collect::<Result<Vec<_>, _>>()
                 });
                 key.extend(digest.await?.into_iter().map(|digest| digest.to_vec()));
             }

@@ -55,7 +55,9 @@ impl Images {
                     self.pull_aside(reference, credentials, platform.clone()).await
                 };
                 let for_other = |e: Error| match other {
-                    Some(other) => Error::new(e.kind(), About::Words, format!("{} (the one that is here is for {other})", e.chain())),
+                    Some(other) => {
+                        Error::new(e.kind(), About::Words, format!("{} (the one that is here is for {other})", e.chain()))
+                    }
                     None => e,
                 };
                 pulled.map_err(for_other)?

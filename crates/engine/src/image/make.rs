@@ -177,12 +177,20 @@ impl Shared {
         mounted: &BTreeSet<Vec<u8>>,
         latest: Option<i64>,
     ) -> Result<Option<Packed>, Unmakable> {
+        self.pack_by(move |writer| {
+            let writer = io::BufWriter::with_capacity(256 << 10, writer);
+            layer::diff_without(upper.as_fd(), mounted, latest, writer, &layer::Limits::default())
+        })
+    }
+
+    /// What is written as a layer; `None`: nothing.
+    pub(super) fn pack_by(
+        &self,
+        write: impl FnOnce(io::PipeWriter) -> Result<layer::Diffed, layer::Error> + Send,
+    ) -> Result<Option<Packed>, Unmakable> {
         let (reader, writer) = io::pipe()?;
         std::thread::scope(|scope| {
-            let packing = scope.spawn(move || {
-                let writer = io::BufWriter::with_capacity(256 << 10, writer);
-                layer::diff_without(upper.as_fd(), mounted, latest, writer, &layer::Limits::default())
-            });
+            let packing = scope.spawn(move || write(writer));
             let unpacked = self.unpack_new(reader, layer::Compression::None);
             let packed = packing.join().map_err(|_| Box::new(Unpack::Crashed))?;
             // A reader that fails breaks the pipe of the writer: its own reason is the better one.
