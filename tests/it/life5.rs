@@ -151,3 +151,128 @@ fn names(tar: &Path) -> Vec<String> {
     };
     archive.entries().unwrap().map(name).collect()
 }
+
+/// Copies both ways, through volumes and files of this machine inside of what is copied, running or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_see_what_the_container_sees() {
+    use std::os::unix::fs::MetadataExt as _;
+    let ground = Ground::new().await;
+    let at = |name: &str| ground.at(name).display().to_string();
+    fs::create_dir_all(ground.at("host/sub")).unwrap();
+    fs::write(ground.at("host/sub/file"), "of the host").unwrap();
+    fs::write(ground.at("config"), "mounted").unwrap();
+    let (bind, file) = (format!("{}:/top/bind", at("host")), format!("{}:/top/config", at("config")));
+    let setup = "echo 1 > /top/own; echo 2 > /top/volume/in; ln -s volume /top/link; ln /top/own /top/again; \
+                 dd if=/dev/zero of=/top/holes bs=1 count=1 seek=268435455 2> /dev/null; sleep 1000";
+    let mounts = ["-v", "data:/top/volume", "-v", &bind, "-v", &file, "--tmpfs", "/top/memory"];
+    ground.ok(&[&["run", "-d", "--name", "one"][..], &mounts, &[IMAGE, "sh", "-c", setup]].concat());
+    ground.until("the files", || {
+        ground.daemon.creel(&["exec", "one", "ls", "/top/holes"]).status.success()
+            && ground.exec("one", "stat -c %s /top/holes") == "268435456"
+    });
+    ground.exec("one", "echo 3 > /top/memory/gone");
+
+    for (round, stopped) in [("running", false), ("stopped", true)] {
+        if stopped {
+            ground.ok(&["stop", "-t", "0", "one"]);
+        }
+        let out = ground.at(round);
+        ground.ok(&["cp", "one:/top", &out.display().to_string()]);
+        let read = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_else(|e| panic!("{round} {name}: {e}"));
+        assert_eq!((read("own"), read("volume/in"), read("link/in")), ("1\n".into(), "2\n".into(), "2\n".into()));
+        assert_eq!((read("bind/sub/file"), read("config")), ("of the host".into(), "mounted".into()));
+        assert_eq!(out.join("memory/gone").exists(), !stopped, "memory is there while it runs");
+        let (own, again) = (fs::metadata(out.join("own")).unwrap(), fs::metadata(out.join("again")).unwrap());
+        assert_eq!(own.ino(), again.ino(), "two names are one file");
+        let holes = fs::metadata(out.join("holes")).unwrap();
+        assert!(holes.len() == 1 << 28 && holes.blocks() * 512 < 1 << 26, "{} {}", holes.len(), holes.blocks());
+        // Through a link into a volume, and one file.
+        ground.ok(&["cp", "one:/top/link/in", &at("single")]);
+        assert_eq!(fs::read_to_string(ground.at("single")).unwrap(), "2\n");
+        ground.ok(&["cp", "one:/top/config", &at("single")]);
+        assert_eq!(fs::read_to_string(ground.at("single")).unwrap(), "mounted");
+
+        // Into what is mounted below the directory that is copied to.
+        let source = ground.at(&format!("in-{round}"));
+        fs::create_dir_all(source.join("volume/new")).unwrap();
+        fs::create_dir_all(source.join("bind")).unwrap();
+        fs::write(source.join("volume/new/file"), round).unwrap();
+        fs::write(source.join("bind/back"), round).unwrap();
+        ground.ok(&["cp", &format!("{}/.", source.display()), "one:/top"]);
+        assert_eq!(fs::read_to_string(ground.at("host/back")).unwrap(), round);
+        let seen = ground.ok(&["run", "--rm", "-v", "data:/data", IMAGE, "cat", "/data/new/file"]);
+        assert_eq!(seen, round);
+        // A file that is mounted there is not taken away.
+        let (_, said) = ground.refused(&["cp", &at("single"), "one:/top/config"]);
+        assert!(said.contains("busy"), "{said}");
+    }
+    ground.ok(&["start", "one"]);
+    assert_eq!(ground.exec("one", "cat /top/config /top/bind/back"), "mountedstopped");
+    ground.ok(&["rm", "-f", "one"]);
+
+    // Before it has ever run.
+    ground.ok(&[&["create", "--name", "new"][..], &mounts, &[IMAGE, "true"]].concat());
+    ground.ok(&["cp", "new:/top/volume/new/file", &at("single")]);
+    assert_eq!(fs::read_to_string(ground.at("single")).unwrap(), "stopped");
+    ground.ok(&["rm", "new"]);
+    ground.ok(&["volume", "rm", "data"]);
+    ground.finish().await;
+}
+
+/// What files have beside their bytes goes both ways; archives on standard input and output, links followed or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_keep_what_files_have() {
+    use std::os::unix::fs::MetadataExt as _;
+    let ground = Ground::new().await;
+    let at = |name: &str| ground.at(name).display().to_string();
+    fs::create_dir(ground.at("d")).unwrap();
+    fs::write(ground.at("d/a"), "x").unwrap();
+    fs::hard_link(ground.at("d/a"), ground.at("d/b")).unwrap();
+    std::os::unix::fs::symlink("a", ground.at("d/link")).unwrap();
+    std::os::unix::fs::chown(ground.at("d/a"), Some(1234), Some(5678)).unwrap();
+    // cap_net_raw, as setcap(8) writes it (struct vfs_cap_data, revision 2).
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let flags = rustix::fs::XattrFlags::empty();
+    let attributes = rustix::fs::setxattr(ground.at("d/a"), "security.capability", &capability, flags).is_ok()
+        && rustix::fs::setxattr(ground.at("d/a"), "user.note", b"kept", flags).is_ok();
+    if !attributes {
+        eprintln!("SKIPPED: this file system has no extended attributes");
+    }
+    ground.ok(&["run", "-d", "--name", "one", IMAGE, "sleep", "1000"]);
+    ground.ok(&["cp", &at("d"), "one:/plain"]);
+    ground.ok(&["cp", "-a", &at("d"), "one:/archive"]);
+    assert_eq!(ground.exec("one", "stat -c '%u %g %h' /plain/a /archive/a"), "0 0 2\n1234 5678 2");
+    for (flag, owner) in [(None, 0), (Some("-a"), 1234)] {
+        let target = at(&format!("out{owner}"));
+        ground.ok(&[&["cp"][..], flag.as_slice(), &["one:/archive", &target]].concat());
+        let copied = fs::metadata(format!("{target}/a")).unwrap();
+        assert_eq!((copied.uid(), copied.nlink()), (owner, 2));
+        let mut value = [0; 64];
+        for (name, wanted) in [("security.capability", &capability[..]), ("user.note", b"kept")] {
+            if attributes {
+                let length = rustix::fs::getxattr(format!("{target}/a"), name, &mut value[..]).unwrap();
+                assert_eq!(&value[..length], wanted, "{name}");
+            }
+        }
+    }
+    // A link is a link, unless what it leads to is asked for.
+    ground.ok(&["cp", "one:/plain/link", &at("link")]);
+    assert!(fs::symlink_metadata(ground.at("link")).unwrap().is_symlink());
+    ground.ok(&["cp", "-L", "one:/plain/link", &at("followed")]);
+    assert_eq!(fs::read_to_string(ground.at("followed")).unwrap(), "x");
+    ground.ok(&["cp", "-L", &at("d/link"), "one:/followed"]);
+    assert_eq!(ground.exec("one", "cat /followed"), "x");
+
+    let tar = ground.at("out.tar");
+    let piped = |args: &[&str], stdin: Stdio, stdout: Stdio| {
+        let mut command = Command::new(bin("creel"));
+        command.args(args).env("CREEL_SOCKET", ground.daemon.socket()).stdin(stdin).stdout(stdout);
+        assert!(command.status().unwrap().success(), "{args:?}");
+    };
+    piped(&["cp", "one:/archive", "-"], Stdio::null(), fs::File::create(&tar).unwrap().into());
+    assert_eq!(names(&tar), ["archive", "archive/a", "archive/b", "archive/link"]);
+    piped(&["cp", "-a", "-", "one:/tmp"], fs::File::open(&tar).unwrap().into(), Stdio::null());
+    assert_eq!(ground.exec("one", "stat -c '%u %h' /tmp/archive/a"), "1234 2");
+    ground.ok(&["rm", "-f", "one"]);
+    ground.finish().await;
+}

@@ -17,7 +17,7 @@ use common::{
     chain,
     snapshot::{Kind, Snapshot, file},
 };
-use layer::{Diffed, Durability, Error, Format, Limits, Overlay, Refusal, Upper, diff, diff_without};
+use layer::{Diffed, Durability, Error, Format, Limits, Overlay, Refusal, Upper, diff, diff_without, pack_with};
 use rustix::fs::{CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chown, lsetxattr, makedev, mknodat, utimensat};
 
 fn archive_with(directory: &Path, limits: &Limits) -> Result<(Vec<u8>, Diffed), Error> {
@@ -244,6 +244,10 @@ fn told(directory: &Path, mounted: &[&str]) -> (Vec<String>, u64) {
     let mounted = mounted.iter().map(|path| path.as_bytes().to_vec()).collect();
     let mut bytes = Vec::new();
     let diffed = diff_without(File::open(directory).unwrap().as_fd(), &mounted, None, &mut bytes, &Limits::default()).unwrap();
+    (names(&bytes), diffed.entries)
+}
+
+fn names(bytes: &[u8]) -> Vec<String> {
     let (mut names, mut at) = (Vec::new(), 0);
     while bytes[at] != 0 || bytes[at + 156] != 0 {
         let field = |range: std::ops::Range<usize>| {
@@ -256,7 +260,7 @@ fn told(directory: &Path, mounted: &[&str]) -> (Vec<String>, u64) {
         }
         at += 512 + size.next_multiple_of(512);
     }
-    (names, diffed.entries)
+    names
 }
 
 #[test]
@@ -297,4 +301,34 @@ fn new_directories_for_places_to_mount_on_are_left_out() {
     fs::write(at("run/own"), b"x").unwrap();
     let (names, _) = told(dir.path(), &["run/secrets/key"]);
     assert_eq!(names, ["./", "run/", "run/.wh..wh..opq", "run/own"].map(str::to_owned).to_vec());
+}
+
+/// What is mounted in a directory is in its archive if it was asked for; other mounts are not, nor is what is below them.
+#[test]
+fn mounts_are_packed_as_they_are_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for path in ["top/data", "top/sub", "volume/deep"] {
+        fs::create_dir_all(at(path)).unwrap();
+    }
+    for path in ["top/data/hidden", "top/hosts", "volume/deep/seen", "file"] {
+        fs::write(at(path), path).unwrap();
+    }
+    fs::hard_link(at("file"), at("volume/other")).unwrap();
+    let open = |name: &str| OwnedFd::from(File::open(at(name)).unwrap());
+    let mounts = |front: &str| {
+        let all = [("data", "volume"), ("hosts", "file"), ("new", "volume"), ("sub/far/away", "volume")];
+        all.map(|(path, of)| (format!("{front}{path}").into_bytes(), open(of))).into_iter().collect()
+    };
+    let packed = |shown: &[u8], front: &str| {
+        let mut bytes = Vec::new();
+        let top = File::open(dir.path()).unwrap();
+        pack_with((top.as_fd(), b"top"), shown, &mounts(front), &mut bytes, &Limits::default()).unwrap();
+        names(&bytes)
+    };
+    let below = ["data/", "data/deep/", "data/deep/seen", "data/other", "hosts", "new/", "new/deep/", "new/deep/seen", "new/other"];
+    let contents: Vec<String> = ["./"].iter().chain(&below).chain(&["sub/"]).map(|path| (*path).to_owned()).collect();
+    assert_eq!(packed(b"", ""), contents);
+    let named: Vec<String> = contents.iter().map(|path| format!("x/{}", path.trim_start_matches("./"))).collect();
+    assert_eq!(packed(b"x", "x/"), named);
 }

@@ -53,7 +53,7 @@ pub(super) async fn copy_from(
 pub(super) async fn export(engine: &Engine, user: &Arc<UserContainer>) -> Result<Streaming<own::CopyFromResponse>, Status> {
     let found = find(engine, user, "/.".to_owned(), Last::Link).await?;
     engine.tell_of_user(user, "export", []);
-    Ok(archive(found, None))
+    Ok(archive(found.without_mounts(), None))
 }
 
 async fn find(engine: &Engine, user: &Arc<UserContainer>, path: String, last: Last) -> Result<FoundFile, Status> {

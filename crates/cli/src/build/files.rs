@@ -172,7 +172,10 @@ impl Walk<'_> {
         };
         let xattrs = match kind {
             FileType::Symlink => HashMap::new(),
-            _ => attributes(directory, name).map_err(failed(path, "read the extended attributes of"))?,
+            _ => {
+                let by_handle = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
+                attributes(&by_handle).map_err(failed(path, "read the extended attributes of"))?
+            }
         };
         let nanos = |seconds: i64, nanos: u64| seconds.saturating_mul(1_000_000_000).saturating_add_unsigned(nanos);
         let size = if kind == FileType::RegularFile { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
@@ -199,16 +202,15 @@ impl Walk<'_> {
     }
 }
 
-/// Capabilities and what users set; nothing else reaches an image.
-fn attributes(directory: BorrowedFd<'_>, name: &CStr) -> Result<HashMap<String, Vec<u8>>, Errno> {
-    let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
+/// Capabilities and what users set; nothing else reaches an image or a container. A link is not followed.
+pub(crate) fn attributes(path: &[u8]) -> Result<HashMap<String, Vec<u8>>, Errno> {
     let (mut short, mut long) = ([0; SHORT], Vec::new());
-    let names = match rustix::fs::llistxattr(&path[..], &mut short[..]) {
+    let names = match rustix::fs::llistxattr(path, &mut short[..]) {
         Ok(length) => &short[..length],
         Err(Errno::OPNOTSUPP) => &[],
         Err(Errno::RANGE) => {
             long.resize(LONG, 0);
-            let length = rustix::fs::llistxattr(&path[..], &mut long[..])?;
+            let length = rustix::fs::llistxattr(path, &mut long[..])?;
             &long[..length]
         }
         Err(errno) => return Err(errno),
@@ -217,7 +219,7 @@ fn attributes(directory: BorrowedFd<'_>, name: &CStr) -> Result<HashMap<String, 
     let names = names.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
     for name in names.filter(|name| *name == "security.capability" || name.starts_with("user.")) {
         let mut value = vec![0; LONG];
-        match rustix::fs::lgetxattr(&path[..], name, &mut value[..]) {
+        match rustix::fs::lgetxattr(path, name, &mut value[..]) {
             Ok(length) => {
                 value.truncate(length);
                 found.insert(name.to_owned(), value);

@@ -14,6 +14,7 @@ mod progress;
 mod secrets;
 
 pub(crate) use commands::{BuildOr, Builder, build_or, builder};
+pub(crate) use files::attributes;
 
 use std::{
     collections::BTreeMap,

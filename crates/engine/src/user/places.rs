@@ -12,8 +12,10 @@ use sys::path::{Links, Root};
 use super::UserContainer;
 use crate::{Inner, blocking::blocking, error::Error};
 
-/// Where the engine mounts something in every container.
-const OURS: [&str; 6] = ["dev", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "sys"];
+/// Files that the engine mounts in every container.
+pub(super) const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
+/// The kernel's own file systems in every container.
+const KERNEL: [&str; 3] = ["dev", "proc", "sys"];
 
 /// As the kernel.
 const MAX_LINKS: usize = 40;
@@ -21,24 +23,35 @@ const MAX_LINKS: usize = 40;
 impl Inner {
     /// Where something is mounted in a container, relative to its root.
     pub(super) async fn places_of(self: &Arc<Self>, user: &UserContainer) -> Result<BTreeSet<Vec<u8>>, Error> {
-        let spec = user.spec();
-        let tmpfs = spec.container.own.iter().flat_map(|own| &own.tmpfs);
-        let mounts = spec.mounts.iter().chain(tmpfs).map(|mount| mount.target.clone());
-        let volumes = user.volumes().into_iter().map(|volume| volume.target);
         let layers = user.now.borrow().record.layers.clone();
-        self.places(layers, mounts.chain(volumes).collect()).await
+        self.places(layers, targets(user)).await
     }
 
     /// Where something is mounted on layers, which are pinned: the engine's own files, and `mounts`.
     pub(super) async fn places(self: &Arc<Self>, layers: Vec<DiffId>, mounts: Vec<String>) -> Result<BTreeSet<Vec<u8>>, Error> {
         let root = self.mounted(layers).await?;
-        let found = move || OURS.iter().copied().chain(mounts.iter().map(String::as_str)).map(|path| place(&root, path)).collect();
+        let found = move || {
+            FILES.into_iter().chain(KERNEL).chain(mounts.iter().map(String::as_str)).map(|path| place(&root, path)).collect()
+        };
         Ok(blocking(found).await)
     }
 }
 
+/// Where something is mounted in a container because somebody has asked for it.
+pub(super) fn targets(user: &UserContainer) -> Vec<String> {
+    let spec = user.spec();
+    let tmpfs = spec.container.own.iter().flat_map(|own| &own.tmpfs);
+    let mounts = spec.mounts.iter().chain(tmpfs).map(|mount| mount.target.clone());
+    mounts.chain(user.volumes().into_iter().map(|volume| volume.target)).collect()
+}
+
 /// The place of `path` relative to the root, as the executor finds or makes it. Blocks.
 fn place(root: &Root, path: &str) -> Vec<u8> {
+    follow(path, |path| link(root, path)).into_bytes()
+}
+
+/// A path without links, and without slashes around it; `link` says where a name leads that is one.
+pub(super) fn follow(path: &str, link: impl Fn(&str) -> Option<String>) -> String {
     let mut todo: VecDeque<String> = parts(path).collect();
     let mut done: Vec<String> = Vec::new();
     let mut followed = 0;
@@ -51,7 +64,7 @@ fn place(root: &Root, path: &str) -> Vec<u8> {
         if followed == MAX_LINKS {
             continue;
         }
-        if let Some(target) = link(root, &done.join("/")) {
+        if let Some(target) = link(&done.join("/")) {
             followed += 1;
             if target.starts_with('/') {
                 done.clear();
@@ -61,7 +74,7 @@ fn place(root: &Root, path: &str) -> Vec<u8> {
             parts(&target).rev().for_each(|part| todo.push_front(part));
         }
     }
-    done.join("/").into_bytes()
+    done.join("/")
 }
 
 fn parts(path: &str) -> impl DoubleEndedIterator<Item = String> + '_ {
@@ -69,7 +82,7 @@ fn parts(path: &str) -> impl DoubleEndedIterator<Item = String> + '_ {
 }
 
 /// Where a link leads, if it is one.
-fn link(root: &Root, path: &str) -> Option<String> {
+pub(super) fn link(root: &Root, path: &str) -> Option<String> {
     let found = root.open(path, OFlags::PATH | OFlags::NOFOLLOW, Links::Refuse).ok()?;
     let kind = FileType::from_raw_mode(fstat(&found).ok()?.st_mode);
     if kind != FileType::Symlink {

@@ -1,14 +1,18 @@
 //! Files of this machine as a tar.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, Read, Write},
-    os::unix::fs::MetadataExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use super::{PIECE, Pieced};
-use crate::error::{self, Error};
+use crate::{
+    build::attributes,
+    error::{self, Error},
+};
 
 /// What is copied.
 pub(super) struct Source {
@@ -47,43 +51,84 @@ impl Source {
     pub(super) fn pack(&self, name: Option<&str>, to: &mut Pieced) -> Result<u64, Error> {
         let failed = || error::io(format!("read {}", self.path.display()));
         let buffered = io::BufWriter::with_capacity(PIECE, &mut *to);
-        let mut archive = tar::Builder::new(buffered);
-        archive.follow_symlinks(false);
+        let mut archive = Archive { tar: tar::Builder::new(buffered), names: HashMap::new() };
+        archive.tar.follow_symlinks(false);
         let name = Path::new(name.unwrap_or(&self.name));
         if self.is_directory() {
-            append_tree(&mut archive, &self.path, name).map_err(failed())?;
+            archive.tree(&self.path, name).map_err(failed())?;
         } else {
-            append(&mut archive, &self.path, name).map_err(failed())?;
+            archive.one(&self.path, name).map_err(failed())?;
         }
-        let mut buffered = archive.into_inner().map_err(failed())?;
+        let mut buffered = archive.end().map_err(failed())?;
         buffered.flush().map_err(failed())?;
         drop(buffered);
         Ok(to.sent)
     }
 }
 
-/// A directory before what is in it, in the order of names.
-fn append_tree<W: Write>(archive: &mut tar::Builder<W>, path: &Path, name: &Path) -> io::Result<()> {
-    archive.append_dir(name, path)?;
-    let mut entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let (path, name) = (entry.path(), name.join(entry.file_name()));
-        if entry.file_type()?.is_dir() {
-            append_tree(archive, &path, &name)?;
-        } else {
-            append(archive, &path, &name)?;
-        }
-    }
-    Ok(())
+/// An archive that is being written.
+struct Archive<W: Write> {
+    tar: tar::Builder<W>,
+    /// The first name of every file that has several, by device and inode.
+    names: HashMap<(u64, u64), PathBuf>,
 }
 
-/// Anything but a directory. A socket cannot be in an archive.
-fn append<W: Write>(archive: &mut tar::Builder<W>, path: &Path, name: &Path) -> io::Result<()> {
-    const S_IFMT: u32 = 0o170_000;
-    const S_IFSOCK: u32 = 0o140_000;
-    let metadata = fs::symlink_metadata(path)?;
-    if metadata.mode() & S_IFMT == S_IFSOCK { Ok(()) } else { archive.append_path_with_name(path, name) }
+impl<W: Write> Archive<W> {
+    /// A directory before what is in it, in the order of names.
+    fn tree(&mut self, path: &Path, name: &Path) -> io::Result<()> {
+        self.attributes(path)?;
+        self.tar.append_dir(name, path)?;
+        let mut entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let (path, name) = (entry.path(), name.join(entry.file_name()));
+            if entry.file_type()?.is_dir() {
+                self.tree(&path, &name)?;
+            } else {
+                self.one(&path, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Anything but a directory. A socket cannot be in an archive.
+    fn one(&mut self, path: &Path, name: &Path) -> io::Result<()> {
+        const S_IFMT: u32 = 0o170_000;
+        const S_IFSOCK: u32 = 0o140_000;
+        let metadata = fs::symlink_metadata(path)?;
+        if metadata.mode() & S_IFMT == S_IFSOCK {
+            return Ok(());
+        }
+        if metadata.nlink() > 1 {
+            let first = self.names.entry((metadata.dev(), metadata.ino())).or_insert_with(|| name.to_owned());
+            if first != name {
+                let mut header = tar::Header::new_gnu();
+                header.set_metadata(&metadata);
+                header.set_entry_type(tar::EntryType::Link);
+                header.set_size(0);
+                return self.tar.append_link(&mut header, name, first);
+            }
+        }
+        if !metadata.is_symlink() {
+            self.attributes(path)?;
+        }
+        self.tar.append_path_with_name(path, name)
+    }
+
+    fn end(self) -> io::Result<W> {
+        self.tar.into_inner()
+    }
+
+    /// The extended attributes of the next entry.
+    fn attributes(&mut self, path: &Path) -> io::Result<()> {
+        let found = attributes(path.as_os_str().as_bytes())?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let mut named: Vec<_> = found.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value)).collect();
+        named.sort();
+        self.tar.append_pax_extensions(named.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
+    }
 }
 
 /// A tar as it comes.
@@ -120,6 +165,8 @@ mod tests {
         assert_eq!(packed(&format!("{base}/."), None), [".", "link", "sub", "sub/f"]);
         assert_eq!(packed(&base, Some("new"))[1], "new/link");
         assert_eq!(packed(&format!("{base}/sub/f"), Some("g")), ["g"]);
+        fs::hard_link(format!("{base}/sub/f"), format!("{base}/sub/g")).unwrap();
+        assert_eq!(packed(&format!("{base}/sub"), None), ["sub", "sub/f", "sub/g"]);
         assert!(Source::find("/nonexistent/x", false).is_err() && Source::find(&format!("{base}/sub/f/"), false).is_err());
     }
 }

@@ -2,8 +2,12 @@
 
 use std::{
     fs, io,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Component, Path, PathBuf},
+    time::{Duration, SystemTime},
 };
+
+use rustix::{fs::XattrFlags, io::Errno};
 
 use super::Pieces;
 use crate::error::{self, Error};
@@ -42,7 +46,7 @@ pub(crate) fn unpack(from: Pieces, into: &Into, keep: Keep) -> Result<u64, Error
     archive.set_overwrite(true);
     let done = match into {
         Into::Directory(directory) => all(&mut archive, directory, keep),
-        Into::File(file) => one(&mut archive, file),
+        Into::File(file) => one(&mut archive, file, keep),
     };
     let name = match into {
         Into::Directory(path) | Into::File(path) => path.display(),
@@ -68,6 +72,14 @@ fn all(archive: &mut tar::Archive<Pieces>, directory: &Path, keep: Keep) -> io::
             let mode = entry.header().mode()?;
             directories.push((path, if keep == Keep::Plain { mode & !SET_ID } else { mode }));
             make_directory(&mut entry, directory, keep)?;
+            if keep != Keep::Plain {
+                let made = below(directory, &entry.path()?)?;
+                attributes(&mut entry, || fs::File::open(made))?;
+            }
+            continue;
+        }
+        if kind.is_file() {
+            file(&mut entry, &below(directory, &path)?, keep)?;
             continue;
         }
         if !entry.unpack_in(directory)? {
@@ -107,8 +119,54 @@ fn make_directory(entry: &mut tar::Entry<'_, Pieces>, directory: &Path, keep: Ke
     }
 }
 
+/// A regular file in place of whatever has its name, unless that is a directory. What was a hole of it is one again.
+fn file(entry: &mut tar::Entry<'_, Pieces>, path: &Path, keep: Keep) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut made = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    model::copy_with_holes(entry, &mut made)?;
+    let header = entry.header();
+    if keep == Keep::Owners {
+        let id = |id: u64| u32::try_from(id).map_err(io::Error::other);
+        fchown(&made, Some(id(header.uid()?)?), Some(id(header.gid()?)?))?;
+    }
+    let mode = header.mode()? & if keep == Keep::Plain { 0o7777 & !SET_ID } else { 0o7777 };
+    let mtime = SystemTime::UNIX_EPOCH + Duration::from_secs(header.mtime()?);
+    made.set_permissions(fs::Permissions::from_mode(mode))?;
+    made.set_modified(mtime)?;
+    if keep == Keep::Plain { Ok(()) } else { attributes(entry, || Ok(made)) }
+}
+
+/// Capabilities and what users have set. Not everybody may set them, nor does every file system have them: they are no reason to
+/// lose the rest.
+fn attributes(entry: &mut tar::Entry<'_, Pieces>, made: impl FnOnce() -> io::Result<fs::File>) -> io::Result<()> {
+    let mut found = Vec::new();
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        let name = extension.key_bytes().strip_prefix(b"SCHILY.xattr.");
+        if let Some(name) = name.filter(|name| *name == b"security.capability" || name.starts_with(b"user.")) {
+            found.push((name.to_vec(), extension.value_bytes().to_vec()));
+        }
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let made = made()?;
+    for (name, value) in found {
+        match rustix::fs::fsetxattr(&made, name, &value, XattrFlags::empty()) {
+            Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     // Something else may have come in its place.
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777)),
@@ -116,14 +174,14 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-fn one(archive: &mut tar::Archive<Pieces>, file: &Path) -> io::Result<()> {
+fn one(archive: &mut tar::Archive<Pieces>, into: &Path, keep: Keep) -> io::Result<()> {
     let Some(entry) = archive.entries()?.next() else { return Err(io::Error::other("the archive is empty")) };
     let mut entry = entry?;
     // A hard link in an archive of one file could only lead out of it.
     if entry.header().entry_type().is_hard_link() {
         return Err(io::Error::other("the archive has a link to a file that is not in it"));
     }
-    entry.unpack(file).map(|_| ())
+    if entry.header().entry_type().is_file() { file(&mut entry, into, keep) } else { entry.unpack(into).map(|_| ()) }
 }
 
 #[cfg(test)]
@@ -180,7 +238,6 @@ mod tests {
 
     #[test]
     fn directories_and_files() {
-        use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let tar = |tar: &mut tar::Builder<Vec<u8>>| {
             tar.append_data(&mut header(tar::EntryType::Directory, 0, 0o555), "d", io::empty()).unwrap();

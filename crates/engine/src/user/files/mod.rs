@@ -6,12 +6,13 @@
 mod changes;
 mod chmod;
 mod read;
+mod view;
 mod write;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc};
 
-use model::{ErrorKind, container::BindMount};
-use rustix::fs::{Mode, OFlags};
+use model::ErrorKind;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use sys::{
     Errno,
     path::{Links, Root},
@@ -21,10 +22,12 @@ pub use changes::{Change, ChangeKind};
 pub(crate) use chmod::Chmod;
 pub(crate) use read::entry;
 pub use read::{FileStat, FoundFile, Last};
-pub(crate) use write::{Attributes, Place, bring};
+pub(crate) use view::View;
 pub use write::{Owners, Replace, Unpack};
+pub(crate) use write::{Place, bring, is_kept};
 
-use super::UserContainer;
+use self::view::Write;
+use super::{UserContainer, places};
 use crate::{
     Engine, Inner,
     blocking::blocking,
@@ -67,37 +70,21 @@ impl Refused {
 /// All files of a container as it sees them.
 #[derive(Debug)]
 pub struct UserFiles {
-    root: Root,
-    /// What is mounted where, if nobody has mounted it: the container does not run.
-    mounts: Vec<Mounted>,
+    view: View,
     user: Arc<UserContainer>,
 }
 
-/// Something of this machine that is at a place of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mounted {
+/// Something that would be mounted in a container if it ran.
+struct Mount {
     target: String,
-    source: PathBuf,
-    read_only: bool,
+    write: Write,
+    from: From,
 }
 
-impl UserFiles {
-    /// The root that a path is in, and the path below it: a mount's own root for what is in a mount.
-    fn place(&self, path: &str) -> Result<(Root, String, Option<&Mounted>), Refused> {
-        let absolute = format!("/{}", path.trim_start_matches('/'));
-        let below = |mount: &&Mounted| {
-            let rest = absolute.strip_prefix(&mount.target);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let Some(mount) = self.mounts.iter().filter(below).max_by_key(|mount| mount.target.len()) else {
-            let root = self.root.resolve("/", Links::Follow).map_err(|e| call("openat2", path, e))?;
-            return Ok((Root::from(root), absolute, None));
-        };
-        // The rest may be empty: the mount itself.
-        let rest = absolute[mount.target.len()..].to_owned();
-        let root = Root::open_host(&mount.source).map_err(|e| call("open", path, e))?;
-        Ok((root, if rest.is_empty() { "/.".to_owned() } else { rest }, Some(mount)))
-    }
+enum From {
+    /// A path of this machine.
+    Path(String),
+    Handle(OwnedFd),
 }
 
 fn call(what: &'static str, path: &str, source: Errno) -> Refused {
@@ -144,43 +131,69 @@ impl Engine {
 
 impl Inner {
     async fn files(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<UserFiles, Error> {
-        if let Some(root) = self.running_root(user).await? {
-            return Ok(UserFiles { root, mounts: Vec::new(), user: user.clone() });
+        if let Some(files) = self.running_files(user).await? {
+            return Ok(files);
         }
         let mounts = self.stopped_mounts(user).await?;
         let (inner, found) = (self.clone(), user.clone());
         let root = blocking(move || inner.images.frozen_rootfs(&found.image_info(), found.id)).await;
-        let root = root.step(user.id, "mount its files")?;
-        Ok(UserFiles { root: Root::from(root), mounts, user: user.clone() })
+        Ok(stopped_files(user, root.step(user.id, "mount its files")?, mounts))
     }
 
-    /// The root that its main process sees; `None`: it does not run.
-    async fn running_root(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<Option<Root>, Error> {
+    /// What its main process sees; `None`: it does not run.
+    async fn running_files(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<Option<UserFiles>, Error> {
         if !user.is_running() {
             return Ok(None);
         }
         let Ok(container) = self.table.container(user.id) else { return Ok(None) };
         let Some(pid) = container.main_pid().await else { return Ok(None) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty()) {
-            Ok(root) => Ok(Some(Root::from(root))),
+        let root = match rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty()) {
+            Ok(root) => Root::from(root),
             // It has ended meanwhile.
-            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
-            Err(e) => Err(words(call("open", "/", e))),
+            Err(Errno::NOENT | Errno::SRCH) => return Ok(None),
+            Err(e) => return Err(words(call("open", "/", e))),
+        };
+        let mut targets = places::targets(user);
+        targets.extend(places::FILES.map(str::to_owned));
+        targets.sort_by_key(|target| target.matches('/').count());
+        let mut view = View::from(root);
+        for target in targets {
+            view.mount(&target, Write::Asked, |root, place| root.resolve(place, Links::Refuse));
         }
+        Ok(Some(UserFiles { view, user: user.clone() }))
     }
 
-    /// What would be mounted in it if it ran: directories and files of this machine, and volumes.
-    async fn stopped_mounts(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<Vec<Mounted>, Error> {
+    /// What would be mounted in it if it ran and outlives its runs: directories and files of this machine, and volumes.
+    async fn stopped_mounts(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<Vec<Mount>, Error> {
         let record = user.now.borrow().record.clone();
-        let binds = super::volumes::resolve(self, &record).await?.binds;
-        let mounted = |bind: BindMount| Mounted {
-            target: bind.container_path.trim_end_matches('/').to_owned(),
-            source: PathBuf::from(bind.host_path),
-            read_only: bind.readonly,
-        };
-        Ok(binds.into_iter().map(mounted).collect())
+        let found = super::volumes::resolve(self, &record).await?;
+        let write = |readonly: bool| if readonly { Write::No } else { Write::Asked };
+        let binds = found.binds.into_iter().map(|bind| Mount {
+            target: bind.container_path,
+            write: write(bind.readonly),
+            from: From::Path(bind.host_path),
+        });
+        let parts = found.given.mounts.into_iter().map(|given| Mount {
+            target: given.target,
+            write: write(given.flags.readonly),
+            from: From::Handle(given.mount),
+        });
+        let mut all: Vec<Mount> = binds.chain(parts).collect();
+        all.sort_by_key(|mount| mount.target.matches('/').count());
+        Ok(all)
     }
+}
+
+fn stopped_files(user: &Arc<UserContainer>, root: OwnedFd, mounts: Vec<Mount>) -> UserFiles {
+    let mut view = View::from(Root::from(root));
+    for mount in mounts {
+        view.mount(&mount.target, mount.write, |_, _| match mount.from {
+            From::Path(path) => openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()),
+            From::Handle(handle) => Ok(handle),
+        });
+    }
+    UserFiles { view, user: user.clone() }
 }
 
 /// The whole story in docker's words, as the service says it.

@@ -1,6 +1,7 @@
 //! Files out of a container.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     os::fd::{AsFd as _, OwnedFd},
 };
@@ -11,7 +12,7 @@ use sys::{
     path::{Links, Root},
 };
 
-use super::{Refused, UserFiles, call};
+use super::{Refused, UserFiles, call, view::Spot};
 use crate::error::Error;
 
 /// As many symbolic links as the kernel follows (path_resolution(7)).
@@ -42,21 +43,15 @@ pub struct FileStat {
 /// Something in a container.
 #[derive(Debug)]
 pub struct FoundFile {
-    what: What,
-    /// Its name in an archive.
+    spot: Spot,
+    /// Its name in an archive; empty: what is in it is meant.
     name: Vec<u8>,
+    /// What is mounted in it, by its path in an archive.
+    mounts: BTreeMap<Vec<u8>, OwnedFd>,
     /// What it is.
     pub stat: FileStat,
     /// A detached mount goes with its descriptor, and the image with its container.
     _files: UserFiles,
-}
-
-#[derive(Debug)]
-enum What {
-    /// A name in a directory.
-    Entry { parent: OwnedFd, inside: Vec<u8> },
-    /// What is in a directory.
-    Contents(OwnedFd),
 }
 
 impl UserFiles {
@@ -76,30 +71,36 @@ impl UserFiles {
 
     fn look(self, path: &str, last: Last) -> Result<FoundFile, Refused> {
         let failed = |what| move |e| call(what, path, e);
-        let (root, inside, _) = self.place(path)?;
-        let bare = inside.trim_end_matches('/');
-        let base = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        let contents = bare.is_empty() || bare.ends_with("/.") || bare.ends_with("/..");
-        if contents {
-            let directory = root.open(&inside, OFlags::RDONLY | OFlags::DIRECTORY, Links::Follow).map_err(failed("open"))?;
-            let stat = fstat(&directory).map_err(failed("fstat"))?;
-            // The root of a mount has its target's name, unless its contents are what was asked for.
-            let name = if matches!(base, "" | "." | "..") { Vec::new() } else { base.as_bytes().to_vec() };
-            let stat = file_stat(if base.is_empty() { "/" } else { base }, &stat, String::new());
-            return Ok(FoundFile { what: What::Contents(directory), name, stat, _files: self });
-        }
-        let (parent, inside) = entry(&root, bare, last).map_err(failed("open"))?;
-        let stat = statat(&parent, &inside[..], AtFlags::SYMLINK_NOFOLLOW).map_err(failed("stat"))?;
+        let bare = path.trim_end_matches('/');
+        let (above, base) = bare.rsplit_once('/').unwrap_or(("", bare));
+        let contents = matches!(base, "" | "." | "..");
+        let real = match last {
+            Last::Link if !contents => format!("{}/{base}", self.view.real(above)).trim_start_matches('/').to_owned(),
+            Last::Link | Last::Target => self.view.real(bare),
+        };
+        let spot = self.view.spot(&real).map_err(failed("open"))?;
+        let file = self.view.mounted_at(&real);
+        let stat = match file {
+            Some(file) => fstat(file).map_err(failed("fstat"))?,
+            None => statat(&spot.parent, &spot.name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("stat"))?,
+        };
         let link_target = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {
-                readlinkat(&parent, &inside[..], Vec::new()).map_err(failed("readlink"))?.to_string_lossy().into_owned()
+                readlinkat(&spot.parent, &spot.name, Vec::new()).map_err(failed("readlink"))?.to_string_lossy().into_owned()
             }
             FileType::Directory => String::new(),
-            _ if path.ends_with('/') => return Err(Refused::NoDirectory { path: path.to_owned() }),
+            _ if contents || path.ends_with('/') => return Err(Refused::NoDirectory { path: path.to_owned() }),
             _ => String::new(),
         };
-        let stat = file_stat(base, &stat, link_target);
-        Ok(FoundFile { what: What::Entry { parent, inside }, name: base.as_bytes().to_vec(), stat, _files: self })
+        let name = if contents { Vec::new() } else { base.as_bytes().to_vec() };
+        let mut mounts = self.view.below(&real).map_err(failed("open"))?;
+        if !contents {
+            mounts = mounts.into_iter().map(|(path, mount)| ([&name, &b"/"[..], &path].concat(), mount)).collect();
+            let file = file.map(|file| file.try_clone_to_owned().map_err(|_| call("open", path, Errno::MFILE)));
+            mounts.extend(file.transpose()?.map(|file| (name.clone(), file)));
+        }
+        let stat = file_stat(if base.is_empty() { "/" } else { base }, &stat, link_target);
+        Ok(FoundFile { spot, name, mounts, stat, _files: self })
     }
 }
 
@@ -132,18 +133,21 @@ pub(crate) fn entry(root: &Root, path: &str, last: Last) -> Result<(OwnedFd, Vec
 }
 
 impl FoundFile {
-    /// Writes it as an archive, a directory with all that is below it; other file systems that are mounted there are left out.
-    /// Blocks.
+    /// The same without what is mounted in it.
+    #[must_use]
+    pub fn without_mounts(self) -> Self {
+        Self { mounts: BTreeMap::new(), ..self }
+    }
+
+    /// Writes it as an archive, a directory with all that is below it. Of other file systems there are those that the container was
+    /// asked to have. Blocks.
     ///
     /// # Errors
     /// The writer's; what changes while it is read.
     pub fn write(self, writer: impl Write) -> Result<(), Error> {
         let limits = layer::Limits { unpacked: u64::MAX / 2, ..layer::Limits::default() };
-        let packed = match &self.what {
-            What::Entry { parent, inside } => layer::pack(parent.as_fd(), inside, &self.name, writer, &limits),
-            What::Contents(directory) if self.name.is_empty() => layer::diff(directory.as_fd(), writer, &limits),
-            What::Contents(directory) => layer::pack(directory.as_fd(), b".", &self.name, writer, &limits),
-        };
+        let spot = (self.spot.parent.as_fd(), self.spot.name.as_bytes());
+        let packed = layer::pack_with(spot, &self.name, &self.mounts, writer, &limits);
         let path = self.stat.name.clone();
         packed.map(drop).map_err(|source| Refused::Pack { path, source: Box::new(source) }).map_err(super::words)
     }

@@ -10,13 +10,10 @@ use std::{
 };
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
-use sys::{
-    Errno,
-    path::{Links, Root},
-};
+use sys::Errno;
 use tar::EntryType;
 
-use super::{Refused, UserContainer, UserFiles, call, chmod::Chmod};
+use super::{Refused, UserContainer, UserFiles, View, call, chmod::Chmod, stopped_files, view::Write};
 use crate::{
     Inner,
     blocking::blocking,
@@ -58,12 +55,8 @@ pub struct Unpack {
 
 impl Inner {
     pub(super) async fn unpack(self: &Arc<Self>, user: &Arc<UserContainer>, unpack: Unpack) -> Result<(), Error> {
-        if user.spec().container.security.readonly_rootfs && !self.is_in_mount(user, &unpack.path).await? {
-            return Err(super::words(Refused::ReadOnly));
-        }
         let id = user.id;
-        if let Some(root) = self.running_root(user).await? {
-            let files = UserFiles { root, mounts: Vec::new(), user: user.clone() };
+        if let Some(files) = self.running_files(user).await? {
             return blocking(move || files.unpack(unpack)).await.map_err(super::words);
         }
         // Its writable layer is mounted by nobody else as long as it is not started.
@@ -74,35 +67,31 @@ impl Inner {
             let durability = crate::image::Durability::of_user(true);
             inner.images.rootfs(&found.image_info(), found.id, durability, (None, None))
         });
-        let files = UserFiles { root: Root::from(root.await.step(id, "mount its files")?), mounts, user: user.clone() };
+        let files = stopped_files(user, root.await.step(id, "mount its files")?, mounts);
         blocking(move || files.unpack(unpack)).await.map_err(super::words)
-    }
-
-    /// Whether a path is in something that is mounted in it and can be written to.
-    async fn is_in_mount(self: &Arc<Self>, user: &Arc<UserContainer>, path: &str) -> Result<bool, Error> {
-        let path = format!("/{}/", path.trim_matches('/'));
-        let mounts = self.stopped_mounts(user).await?;
-        Ok(mounts.iter().any(|mount| !mount.read_only && path.starts_with(&format!("{}/", mount.target))))
     }
 }
 
 impl UserFiles {
     fn unpack(self, unpack: Unpack) -> Result<(), Refused> {
         let Unpack { path, archive, owners, replace } = unpack;
-        let (root, inside, mount) = self.place(&path)?;
-        if mount.is_some_and(|mount| mount.read_only) {
+        let real = self.view.real(&path);
+        if self.user.spec().container.security.readonly_rootfs && !self.view.is_mounted(&real) {
+            return Err(Refused::ReadOnly);
+        }
+        if self.view.write(&real) == Write::No {
             return Err(call("write to", &path, Errno::ROFS));
         }
-        let target = root.open(&inside, OFlags::PATH | OFlags::DIRECTORY, Links::Follow).map_err(|e| match e {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let spot = self.view.spot(&real);
+        spot.and_then(|spot| rustix::fs::openat(&spot.parent, spot.name, flags, Mode::empty())).map_err(|e| match e {
             Errno::NOENT => Refused::Missing { path: path.clone(), container: self.user.name() },
             Errno::NOTDIR => Refused::NoDirectory { path: path.clone() },
             e => call("open", &path, e),
         })?;
         // Links in the archive's paths lead to what they lead to in the container, and not out of it.
-        let prefix = inside.trim_end_matches('/').to_owned();
-        drop(target);
-        let place = Place { root, prefix, owners, replace, chmod: None, attributes: Attributes::Left };
-        bring(&place, archive).map(drop)
+        let prefix = if real.is_empty() { real } else { format!("/{real}") };
+        bring(&Place { view: self.view, prefix, owners, replace, chmod: None }, archive).map(drop)
     }
 }
 
@@ -145,23 +134,13 @@ fn times(seconds: u64) -> Timestamps {
 /// Where entries go.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub(crate) root: Root,
+    pub(crate) view: View,
     /// Absolute, without a slash at its end.
     pub(crate) prefix: String,
     pub(crate) owners: Owners,
     pub(crate) replace: Replace,
     /// Of all files and directories; `None`: as the archive says.
     pub(crate) chmod: Option<Chmod>,
-    pub(crate) attributes: Attributes,
-}
-
-/// What becomes of extended attributes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attributes {
-    /// Capabilities of programs, access lists and what users set come along.
-    Kept,
-    /// Nothing comes along.
-    Left,
 }
 
 type Entry<'a, 'r> = tar::Entry<'a, io::BufReader<Box<dyn Read + 'r>>>;
@@ -217,8 +196,8 @@ impl Place {
     /// The directory of a path of the archive's, made if it is missing, and the name in it.
     fn parent(&self, path: &str) -> Result<(OwnedFd, String), Refused> {
         let whole = format!("{}/{path}", self.prefix);
-        let found = self.root.make_parent(&whole, Links::Follow).map_err(|e| call("make the directory of", path, e))?;
-        Ok((found.0, found.1.to_owned()))
+        let found = self.view.make_parent(&whole).map_err(|e| call("make the directory of", path, e))?;
+        Ok((found.parent, found.name))
     }
 
     fn directory(&self, entry: &mut Entry<'_, '_>, new: &New, kept: bool) -> Result<OwnedFd, Refused> {
@@ -245,11 +224,9 @@ impl Place {
         rustix::fs::futimens(&made, &times(new.mtime)).map_err(new.failed("futimens"))
     }
 
+    /// Capabilities of programs, access lists and what users set.
     fn attribute(&self, entry: &mut Entry<'_, '_>, made: impl AsFd, new: &New) -> Result<(), Refused> {
-        let extensions = match self.attributes {
-            Attributes::Left => None,
-            Attributes::Kept => entry.pax_extensions().map_err(Refused::Archive)?,
-        };
+        let extensions = entry.pax_extensions().map_err(Refused::Archive)?;
         for extension in extensions.into_iter().flatten() {
             let extension = extension.map_err(Refused::Archive)?;
             let name = extension.key_bytes().strip_prefix(b"SCHILY.xattr.").filter(|name| is_kept(name));
@@ -286,6 +263,10 @@ impl Place {
         let other = |old, now| Err(Refused::Kind { path: new.path.clone(), old, new: now });
         match (old, directory) {
             (true, true) => return Ok(true),
+            // To whom it is mounted it would be gone; from here the kernel would take it away.
+            (false, _) if layer::is_mount(new.parent.as_fd(), new.name.as_bytes()).map_err(new.failed("statx"))? => {
+                return Err(new.failed("replace")(Errno::BUSY));
+            }
             (true, false) if self.replace == Replace::SameKind => return other("directory", "non-directory"),
             (false, true) if self.replace == Replace::SameKind => return other("non-directory", "directory"),
             _ => {}
@@ -322,7 +303,7 @@ impl Place {
 }
 
 /// What an archive may say of a file beside its mode: nothing that steers overlays or the machine's security modules.
-fn is_kept(name: &[u8]) -> bool {
+pub(crate) fn is_kept(name: &[u8]) -> bool {
     let known: [&[u8]; 3] = [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
     known.contains(&name) || name.starts_with(b"user.")
 }
@@ -337,15 +318,8 @@ fn link(entry: &Entry<'_, '_>, path: &str) -> Result<Vec<u8>, Refused> {
 }
 
 fn copy(entry: &mut Entry<'_, '_>, made: &mut File, path: &str) -> Result<(), Refused> {
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let got = entry.read(&mut buffer).map_err(Refused::Archive)?;
-        if got == 0 {
-            return Ok(());
-        }
-        io::Write::write_all(made, &buffer[..got])
-            .map_err(|e| call("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
-    }
+    let copied = model::copy_with_holes(entry, made);
+    copied.map(drop).map_err(|e| call("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
 }
 
 /// A path of the archive's without a slash in front; `None`: the directory itself.
