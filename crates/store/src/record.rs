@@ -54,14 +54,6 @@ impl Store {
         self.put(PODS, &id.to_string(), payload, Sync::Later)
     }
 
-    /// Writes a pod's record so that the loss of power does not lose it.
-    ///
-    /// # Errors
-    /// As [`Store::put_pod`].
-    pub fn put_pod_durable(&self, id: PodId, payload: &[u8]) -> Result<(), Error> {
-        self.put(PODS, &id.to_string(), payload, Sync::Now)
-    }
-
     /// Removes a pod's record; not there is fine.
     ///
     /// # Errors
@@ -84,14 +76,6 @@ impl Store {
     /// As [`Store::put_pod`].
     pub fn put_container(&self, id: ContainerId, payload: &[u8]) -> Result<(), Error> {
         self.put(CONTAINERS, &id.to_string(), payload, Sync::Later)
-    }
-
-    /// Writes a container's record so that the loss of power does not lose it.
-    ///
-    /// # Errors
-    /// As [`Store::put_pod`].
-    pub fn put_container_durable(&self, id: ContainerId, payload: &[u8]) -> Result<(), Error> {
-        self.put(CONTAINERS, &id.to_string(), payload, Sync::Now)
     }
 
     /// Removes a container's record; not there is fine.

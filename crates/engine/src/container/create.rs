@@ -367,8 +367,8 @@ impl Creation {
     }
 
     async fn put_record(&self, step: &'static str) -> Result<(), Error> {
-        let (inner, record, user_made) = (self.inner.clone(), self.record.clone(), self.pod.spec.user_made);
-        blocking(move || inner.put_container(&record, user_made)).await.step(self.record.id, step)
+        let (inner, record) = (self.inner.clone(), self.record.clone());
+        blocking(move || inner.put_container(&record)).await.step(self.record.id, step)
     }
 
     async fn make_cgroup(&mut self) -> Result<(), Error> {

@@ -153,9 +153,7 @@ impl Container {
 
     pub(crate) async fn persist(self: &Arc<Self>, inner: &Arc<Inner>) -> Result<(), Error> {
         let (container, inner) = (self.clone(), inner.clone());
-        blocking(move || inner.put_container(&container.record(), container.pod.spec.user_made))
-            .await
-            .step(self.id, "write container record")
+        blocking(move || inner.put_container(&container.record())).await.step(self.id, "write container record")
     }
 }
 
@@ -169,10 +167,8 @@ impl Inner {
         self.store.remove_container_dir(id)
     }
 
-    /// Writes a container's record as its pod's is: what a person made has a durable writable layer, and without its
-    /// record that would belong to nobody and be swept away.
-    pub(crate) fn put_container(&self, record: &ContainerRecord, user_made: bool) -> Result<(), store::Error> {
-        let bytes = record::encode(record);
-        if user_made { self.store.put_container_durable(record.id, &bytes) } else { self.store.put_container(record.id, &bytes) }
+    /// Writes a container's record, which is as lasting as its pod's.
+    pub(crate) fn put_container(&self, record: &ContainerRecord) -> Result<(), store::Error> {
+        self.store.put_container(record.id, &record::encode(record))
     }
 }

@@ -240,10 +240,10 @@ impl Pod {
 }
 
 impl Inner {
-    /// Writes a pod's record: durably where a person made it, at once where a kubelet did.
+    /// Writes a pod's record. It need not outlive a crash of the machine: a kubelet makes its pods anew, and what is to stay of
+    /// people's containers stands in records of theirs.
     pub(crate) fn put_pod(&self, record: &PodRecord) -> Result<(), store::Error> {
-        let bytes = record::encode(record);
-        if record.spec.user_made { self.store.put_pod_durable(record.id, &bytes) } else { self.store.put_pod(record.id, &bytes) }
+        self.store.put_pod(record.id, &record::encode(record))
     }
 
     /// Marks a pod not ready, tells everybody and writes it down.

@@ -200,9 +200,11 @@ fn containers_and_records_survive_death_at_every_step() {
         |store| {
             store.container_dir(container(1))?;
             store.put_container(container(1), b"record")?;
-            store.put_container_durable(container(1), b"record")?;
+            store.put_user(container(1), b"record")?;
             assert_eq!(store.load_containers()?.0, [(container(1), b"record".to_vec())]);
+            assert_eq!(store.load_users()?.0, [(container(1), b"record".to_vec())]);
             store.remove_container(container(1))?;
+            store.remove_user(container(1))?;
             store.remove_container_dir(container(1))
         },
         |_| {},

@@ -15,7 +15,7 @@ fn records_come_back_and_damaged_ones_are_put_aside() {
         store.put_pod(id, b"first").unwrap();
     }
     store.put_pod(pods[0], b"second").unwrap();
-    store.put_container_durable(container(9), b"durable").unwrap();
+    store.put_container(container(9), b"container").unwrap();
     store.remove_pod(pods[1]).unwrap();
     store.remove_pod(pods[1]).unwrap();
     let torn = dir.root().join("records/pods").join(pods[2].to_string());
@@ -30,7 +30,7 @@ fn records_come_back_and_damaged_ones_are_put_aside() {
     assert!(shown.iter().any(|s| s.contains("its name is not an id")), "{shown:?}");
     assert!(shown.iter().any(|s| s.contains("shorter than an empty record") && s.contains("quarantine")), "{shown:?}");
     assert!(store.load_pods().unwrap().1.is_empty());
-    assert_eq!(store.load_containers().unwrap().0, [(container(9), b"durable".to_vec())]);
+    assert_eq!(store.load_containers().unwrap().0, [(container(9), b"container".to_vec())]);
     store.remove_container(container(9)).unwrap();
     check(&store);
 }
