@@ -58,9 +58,9 @@ impl BuildsService {
             _ => return Err(status::bad_field("network", "use default, none or host")),
         };
         let (wanted, known, platforms) = (outputs::wanted(&start)?, outputs::known(&start), outputs::platforms(&start)?);
-        let cache = outputs::cache(&start, archives)?;
+        let (cache, layouts) = outputs::cache(&start, archives)?;
         let (run, connections) = run_options(start.run.take().unwrap_or_default())?;
-        let (context, contexts) = contexts(&self.engine, &start, &mut parts, events).await?;
+        let (context, contexts) = contexts(&self.engine, &start, &mut parts, (layouts, events)).await?;
         let request = BuildRequest {
             dockerfile: Some(start.dockerfile).filter(|text| !text.is_empty()),
             file: start.file,

@@ -1,6 +1,6 @@
 //! Contexts of builds on their way to the engine: a tar, or only what is not there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs::File};
 
 use api::creel::{self as own, build_event::Event};
 use engine::{
@@ -93,7 +93,7 @@ pub(super) async fn contexts(
     engine: &Engine,
     start: &own::BuildStart,
     parts: &mut Parts,
-    events: &Events,
+    (layouts, events): (Vec<File>, &Events),
 ) -> Result<(Context, BTreeMap<String, NamedContext>), Status> {
     if start.contexts.len() > NAMED {
         return Err(status::bad_field("contexts", &format!("more than {NAMED}")));
@@ -105,13 +105,17 @@ pub(super) async fn contexts(
         }
         name => parts.difference(engine, name, events).await?,
     };
-    let mut named = BTreeMap::new();
-    for own::NamedContext { name, image, context } in &start.contexts {
+    let (mut named, mut layouts) = (BTreeMap::new(), layouts.into_iter());
+    for own::NamedContext { name, image, context, layout } in &start.contexts {
         let files = match image.as_str() {
+            _ if *layout => {
+                let archive = layouts.next().ok_or_else(|| status::bad_field("contexts", "the archive of a layout is missing"))?;
+                NamedContext::layout(archive)
+            }
             "" => NamedContext::Files(parts.difference(engine, context, events).await?),
             image => NamedContext::Image(image.to_owned()),
         };
-        named.insert(name.clone(), files);
+        named.insert(engine::build::context_name(name), files);
     }
     Ok((context, named))
 }

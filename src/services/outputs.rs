@@ -75,8 +75,8 @@ pub(super) fn platforms(start: &own::BuildStart) -> Result<Vec<Platform>, Status
     Ok(platforms)
 }
 
-/// Steps of others, and where steps go. `archives`: see [`archives`].
-pub(super) fn cache(start: &own::BuildStart, archives: Vec<File>) -> Result<CacheRequest, Status> {
+/// Steps of others, and where steps go. `archives`: see [`archives`]; those that are left are answered.
+pub(super) fn cache(start: &own::BuildStart, archives: Vec<File>) -> Result<(CacheRequest, Vec<File>), Status> {
     few("cache_from", start.cache_from.len())?;
     few("cache_to", start.cache_to.len())?;
     let mut cache = CacheRequest::default();
@@ -102,7 +102,7 @@ pub(super) fn cache(start: &own::BuildStart, archives: Vec<File>) -> Result<Cach
         let name: ImageRef = from.reference.parse().map_err(wrong)?;
         cache.from.push(CacheFrom::Registry(name));
     }
-    Ok(cache)
+    Ok((cache, archives.collect()))
 }
 
 /// The archives of steps that come before everything else, and the first message after them.
@@ -114,7 +114,7 @@ pub(super) async fn archives(
     loop {
         let message = pieces.message().await?.ok_or_else(|| status::bad_field("start", "missing"))?;
         let Some(first) = message.cache else { return Ok((archives, message)) };
-        few("cache_from", archives.len() + 1)?;
+        few("archives", archives.len() + 1)?;
         let (mut archive, mut over) = (Archive::new(dir)?.take(first.data).await?, first.last);
         while !over {
             let piece = pieces.message().await?.and_then(|message| message.cache);

@@ -44,7 +44,11 @@ pub struct Said {
 
 impl Lab {
     pub async fn new() -> Self {
-        let lab = Self { daemon: Daemon::start().await, home: tempfile::tempdir().unwrap() };
+        Self::with(Daemon::start().await)
+    }
+
+    pub fn with(daemon: Daemon) -> Self {
+        let lab = Self { daemon, home: tempfile::tempdir().unwrap() };
         let tar = lab.home.path().join("base.tar");
         fs::write(&tar, Layer::busybox().tar()).unwrap();
         lab.ok(&["import", "-c", "ENV PATH=/bin", tar.to_str().unwrap(), "base:1"]);

@@ -241,6 +241,7 @@ async fn steps_of_others_are_taken() {
     let (_, progress) = other.build(SMALL, &flags);
     assert!(progress.contains("WARNING: local cache import at /nonexistent not found"), "{progress}");
     assert_eq!(progress.matches("CACHED").count(), 0, "nothing damaged is taken: {progress}");
+    assert!(progress.contains("is made again, its cache cannot be used"), "{progress}");
     other.finish().await;
     lab.finish().await;
 }

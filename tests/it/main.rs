@@ -8,6 +8,7 @@
 mod archives;
 mod build;
 mod buildcontext;
+mod buildcontexts;
 mod buildcopy;
 mod buildgraph;
 mod buildmore;
@@ -33,6 +34,7 @@ mod imagevolumes;
 mod isolation;
 mod journeys;
 mod json;
+mod layers;
 mod life;
 mod life4;
 mod life5;

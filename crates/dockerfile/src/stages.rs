@@ -88,6 +88,20 @@ impl<'d> Stages<'d> {
         Ok(Self { globals, stages, target, needed })
     }
 
+    /// The same with other contents for stages of these names, which then are images of these names, and need nothing.
+    ///
+    /// # Errors
+    /// As [`Stages::find`].
+    pub fn replaced(mut self, is_replaced: impl Fn(&str) -> bool) -> Result<Self, Error> {
+        for stage in &mut self.stages {
+            if let Some(name) = stage.name.filter(|name| is_replaced(name)) {
+                (stage.base, stage.steps) = (Base::Image(name.to_owned()), &[]);
+            }
+        }
+        self.needed = needed(&self.stages, self.target)?;
+        Ok(self)
+    }
+
     fn stage(
         file: &'d Dockerfile,
         (at, end): (usize, usize),
@@ -235,6 +249,16 @@ mod tests {
         assert_eq!(told(FILE, "0"), Ok((0, vec![0])));
         assert_eq!(told(FILE, "b"), Ok((1, vec![0, 1])));
         assert_eq!(told("FROM a AS x\nFROM b AS X\nFROM x\n", ""), Ok((2, vec![1, 2])), "the last one of a name");
+    }
+
+    #[test]
+    fn what_is_replaced_needs_nothing() {
+        let file = parse(FILE.as_bytes()).unwrap();
+        let stages = Stages::find(&file, &args(&[]), &args(&[]), "c").unwrap().replaced(|name| name == "b").unwrap();
+        assert_eq!(
+            (stages.needed, &stages.stages[1].base, stages.stages[1].steps.len()),
+            (vec![1, 2], &Base::Image("b".into()), 0)
+        );
     }
 
     #[test]

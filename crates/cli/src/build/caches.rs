@@ -1,9 +1,8 @@
 //! `--cache-from` and `--cache-to`: steps of other machines.
 
 use std::{
-    fs,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use api::creel::{BuildCacheFrom, BuildCachePiece, BuildCacheTo, BuildRequest, BuildStart};
@@ -11,7 +10,10 @@ use clap::Args;
 use model::Pieces;
 use tokio::sync::mpsc;
 
-use super::outputs::{Sink, fields};
+use super::{
+    layout::Layout,
+    outputs::{Sink, fields},
+};
 use crate::{
     error::{self, Error},
     output,
@@ -39,7 +41,7 @@ fn wrong(option: &'static str, value: &str, why: impl Into<String>) -> Error {
 
 /// What is sent before everything else.
 #[derive(Debug, Default)]
-pub(super) struct Layouts(Vec<PathBuf>);
+pub(super) struct Layouts(Vec<Layout>);
 
 impl CacheFlags {
     /// Asks for what was asked for. Answers the layouts to send, and where those go that come back. A layout that is not there is
@@ -52,17 +54,20 @@ impl CacheFlags {
                 From::Local(dir) if !dir.join("index.json").is_file() => {
                     output::note(&format!("WARNING: local cache import at {} not found", dir.display()));
                 }
-                From::Local(dir) => {
-                    start.cache_from.push(BuildCacheFrom::default());
-                    layouts.0.push(dir);
-                }
+                From::Local(dir) => match Layout::whole(&dir) {
+                    Ok(layout) => {
+                        start.cache_from.push(BuildCacheFrom::default());
+                        layouts.0.push(layout);
+                    }
+                    Err(e) => output::note(&format!("WARNING: local cache import at {} is damaged: {e}", dir.display())),
+                },
             }
         }
         let mut sinks = Vec::new();
         for text in &self.cache_to {
             let (to, dest) = to(text)?;
             start.cache_to.push(to);
-            sinks.extend(dest.map(|dest| Sink::directory(&dest)).transpose()?);
+            sinks.extend(dest.map(|dest| Sink::cache(&dest)).transpose()?);
         }
         Ok((layouts, sinks))
     }
@@ -132,44 +137,36 @@ fn to(text: &str) -> Result<(BuildCacheTo, Option<String>), Error> {
 }
 
 impl Layouts {
+    /// More of them, after those that are there.
+    pub(super) fn add(&mut self, more: Vec<Layout>) {
+        self.0.extend(more);
+    }
+
     /// Sends them. Blocks. Ends early, without an error, when nobody listens any more: the daemon's answer then says why.
     pub(super) fn send(self, to: &mpsc::Sender<BuildRequest>) -> Result<(), Error> {
-        for dir in self.0 {
+        for layout in self.0 {
             let send = |data, last| {
                 let cache = Some(BuildCachePiece { data, last });
                 to.blocking_send(BuildRequest { cache, ..BuildRequest::default() }).is_ok()
             };
             let mut archive = tar::Builder::new(Pieces::new(PIECE, |data| send(data, false)));
-            let sent = pack(&mut archive, &dir).and_then(|()| archive.into_inner()?.flush());
+            let sent = layout.pack(&mut archive).and_then(|()| archive.into_inner()?.flush());
             if sent.is_ok() {
                 send(Vec::new(), true);
             }
             match sent {
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                other => other.map_err(error::io(format!("read {}", dir.display())))?,
+                other => other.map_err(error::io(format!("read {}", layout.dir().display())))?,
             }
         }
         Ok(())
     }
 }
 
-/// The index of a layout, and its blobs.
-fn pack(archive: &mut tar::Builder<impl Write>, dir: &Path) -> io::Result<()> {
-    archive.append_path_with_name(dir.join("index.json"), "index.json")?;
-    let blobs = dir.join("blobs/sha256");
-    let mut names = fs::read_dir(&blobs)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
-    names.sort();
-    for name in names.iter().filter_map(|name| name.to_str()) {
-        let path = blobs.join(name);
-        if path.is_file() {
-            archive.append_path_with_name(path, format!("blobs/sha256/{name}"))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -8,6 +8,7 @@ mod credentials;
 mod files;
 mod history;
 pub(crate) mod kept;
+mod layout;
 mod named;
 mod outputs;
 mod progress;
@@ -99,7 +100,7 @@ pub(crate) struct Build {
     /// Build nothing, but say what may be meant otherwise in the Dockerfile
     #[arg(long)]
     check: bool,
-    /// What else FROM and --from mean: NAME=PATH or NAME=docker-image://IMAGE; may be given more than once
+    /// What else FROM and --from mean: NAME=PATH, NAME=docker-image://IMAGE or NAME=oci-layout://DIR[:TAG|@DIGEST]
     #[arg(long, value_name = "NAME=PLACE")]
     build_context: Vec<String>,
     /// The directory that files are copied from; - is a Dockerfile or a tar on standard input
@@ -127,7 +128,7 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
     let Input { dockerfile, file, context, ignore } = input;
     let sockets = agents::parse(&args.ssh)?;
     let run = Some(run(&args, &sockets)?);
-    let (contexts, directories) = named::parse(&args.build_context)?;
+    let named::Named { told: contexts, directories, layouts: of_contexts } = named::parse(&args.build_context)?;
     let mut start = BuildStart {
         run,
         dockerfile,
@@ -144,7 +145,8 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
         contexts,
         ..BuildStart::default()
     };
-    let (layouts, sinks) = args.caches.ask(&mut start)?;
+    let (mut layouts, sinks) = args.caches.ask(&mut start)?;
+    layouts.add(of_contexts);
     let mut outputs = outputs::Outputs::ask(&args.outputs, &mut start, sinks)?;
     let is_piped = outputs.is_piped();
     start.credentials = credentials::known(&start)?;
@@ -181,17 +183,19 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
             Some(Event::Exported(piece)) => outputs.take(piece).await?,
             Some(Event::Built(built)) => {
                 outputs.finish(&built).await?;
-                if let Some(file) = args.iidfile.as_ref().filter(|_| !built.id.is_empty()) {
-                    std::fs::write(file, &built.id).map_err(error::io(format!("write {}", file.display())))?;
+                // Several platforms are an index.
+                let id = if built.id.is_empty() { built.digest } else { built.id };
+                if let Some(file) = args.iidfile.as_ref().filter(|_| !id.is_empty()) {
+                    std::fs::write(file, &id).map_err(error::io(format!("write {}", file.display())))?;
                 }
                 shown.built()?;
-                if built.id.is_empty() || is_piped {
+                if id.is_empty() || is_piped {
                     return Ok(Exit(0));
                 }
                 if args.quiet {
-                    output::print(&format!("{}\n", built.id))?;
+                    output::print(&format!("{id}\n"))?;
                 } else if shown.is_plain() {
-                    output::print(&as_ever(&built.id, &tags))?;
+                    output::print(&as_ever(&id, &tags))?;
                 }
                 return Ok(Exit(0));
             }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use api::creel::{BuildExported, BuildOutputTo, BuildStart, BuiltImage};
@@ -10,10 +11,12 @@ use clap::{ArgAction, Args};
 use serde_json::{Map, Value, json};
 use tokio::{sync::mpsc, task::JoinHandle};
 
+use super::layout::sweep;
 use crate::{
     archive::Target,
     container::cp::{Into, Keep, Pieces, unpack},
     error::{self, Error},
+    output,
 };
 
 /// Pieces of an archive on their way to be unpacked.
@@ -160,6 +163,8 @@ pub(super) enum Sink {
     File(Target),
     /// It is unpacked.
     Directory(mpsc::Sender<Vec<u8>>, JoinHandle<Result<u64, Error>>),
+    /// The same, into a layout in which nothing then stays that it names no longer; since when it is written to.
+    Cache(PathBuf, SystemTime, Box<Sink>),
 }
 
 impl Sink {
@@ -171,9 +176,15 @@ impl Sink {
         Ok(Self::Directory(to, unpacking))
     }
 
+    /// A directory with steps for others. BuildKit lets it grow for ever; here it has what its index names.
+    pub(super) fn cache(path: &str) -> Result<Self, Error> {
+        Ok(Self::Cache(PathBuf::from(path), SystemTime::now(), Box::new(Self::directory(path)?)))
+    }
+
     async fn take(&mut self, data: Vec<u8>) -> Result<(), Error> {
         match self {
             Self::None => Ok(()),
+            Self::Cache(_, _, inner) => Box::pin(inner.take(data)).await,
             Self::File(target) => target.write(&data),
             // Whoever unpacks says why it does so no more.
             Self::Directory(to, _) => to.send(data).await.or(Ok(())),
@@ -184,6 +195,14 @@ impl Sink {
         match self {
             Self::None => Ok(()),
             Self::File(target) => target.keep(),
+            Self::Cache(dir, since, inner) => {
+                Box::pin(inner.finish()).await?;
+                // What stays too long is no loss, and no error.
+                if let Err(e) = sweep(&dir, since) {
+                    output::note(&format!("WARNING: old blobs stay in {}: {e}", dir.display()));
+                }
+                Ok(())
+            }
             Self::Directory(to, unpacking) => {
                 drop(to);
                 let unpacked = unpacking.await.map_err(|e| Error::Io { what: "unpack".into(), source: io::Error::other(e) })?;
@@ -270,11 +289,14 @@ impl Asked {
 /// docker's fields.
 fn metadata(built: &BuiltImage, names: &[String]) -> Map<String, Value> {
     let mut fields = Map::new();
-    if built.id.is_empty() {
+    if built.id.is_empty() && built.digest.is_empty() {
         return fields;
     }
     let digest = if built.digest.is_empty() { &built.id } else { &built.digest };
-    fields.insert("containerimage.config.digest".to_owned(), json!(built.id));
+    // Several platforms have several.
+    if !built.id.is_empty() {
+        fields.insert("containerimage.config.digest".to_owned(), json!(built.id));
+    }
     if !built.digest.is_empty() {
         let descriptor = json!({"mediaType": built.media_type, "digest": built.digest, "size": built.size});
         fields.insert("containerimage.descriptor".to_owned(), descriptor);

@@ -174,12 +174,11 @@ impl Build<'_> {
             From { layers, known: None, listing, owners: Owners::Root, _pins: None }
         };
         let Some(from) = from else { return Ok(files(&self.request.context)) };
-        let from = match self.request.contexts.get(from) {
-            Some(NamedContext::Files(context)) => return Ok(files(context)),
-            Some(NamedContext::Image(name)) => name,
-            None => from,
-        };
-        if let Some(stage) = self.stages.from_flag(stage, from) {
+        let named = self.named(from);
+        if let Some(NamedContext::Files(context)) = named {
+            return Ok(files(context));
+        }
+        if let Some(stage) = self.stages.from_flag(stage, from).filter(|_| named.is_none()) {
             let layers = self.finished(stage).await?.layers.clone();
             return Ok(From { known: Some(layers.clone()), layers, listing: None, owners: Owners::Archive, _pins: None });
         }

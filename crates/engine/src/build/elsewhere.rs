@@ -11,7 +11,7 @@ use std::{
 use model::{DiffId, ImageRef, StepId};
 use store::LayerPins;
 
-use super::{BuildEvent, StepEnd, cache::Made, graph::Build, key::Key, state::State};
+use super::{BuildEvent, BuildWarning, StepEnd, cache::Made, graph::Build, key::Key, state::State};
 use crate::{
     blocking::blocking,
     error::{About, Error, Step as _},
@@ -56,11 +56,10 @@ pub enum Extent {
     Max,
 }
 
-/// Steps from elsewhere, and the step of this build that has read them.
+/// Steps from elsewhere.
 #[derive(Debug)]
 pub(super) struct Source {
     elsewhere: Arc<Elsewhere>,
-    number: u32,
     /// A layer could not be had: nothing more is asked for there.
     broken: AtomicBool,
 }
@@ -83,10 +82,9 @@ impl Build<'_> {
                 CacheFrom::Archive(_) => "the client".to_owned(),
             };
             let Ok(progress) = self.begun(format!("importing cache manifest from {name}")).await else { return };
-            let number = progress.number;
             let read = async {
                 let elsewhere = Arc::new(self.steps_of(from).await?);
-                found.push(Source { elsewhere, number, broken: AtomicBool::new(false) });
+                found.push(Source { elsewhere, broken: AtomicBool::new(false) });
                 Ok(StepEnd::Made)
             };
             if let Err(error) = self.ended(progress, read).await {
@@ -122,7 +120,9 @@ impl Build<'_> {
                 Ok(found) => return Some(found),
                 Err(error) => {
                     source.broken.store(true, Ordering::Relaxed);
-                    self.say(source.number, format!("WARNING: {} is made again: {}\n", step.what, error.chain())).await;
+                    let detail = format!("{} is made again, its cache cannot be used: {}", step.what, error.chain());
+                    let warning = BuildWarning { rule: None, detail, excerpt: String::new(), line: 0 };
+                    self.tell(BuildEvent::Warning(warning)).await.ok();
                 }
             }
         }

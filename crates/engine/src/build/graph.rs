@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BuildEvent, BuildRequest, Failed, StepEnd,
     cache::Made,
+    context_name,
     elsewhere::Source,
     key::Key,
     refuse,
@@ -148,7 +149,9 @@ impl<'d> Common<'d> {
     fn build(&self, platform: &Platform) -> Result<Build<'d>, Failed> {
         let request = &self.request;
         let automatic = stages::automatic(&request.target, platform);
-        let stages = Stages::find(self.file, &request.args, &automatic, &request.target).map_err(Failed::of_file)?;
+        let is_replaced = |name: &str| request.contexts.contains_key(&context_name(name));
+        let stages = Stages::find(self.file, &request.args, &automatic, &request.target);
+        let stages = stages.and_then(|stages| stages.replaced(is_replaced)).map_err(Failed::of_file)?;
         Ok(Build {
             inner: self.inner.clone(),
             request: request.clone(),

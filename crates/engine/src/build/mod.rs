@@ -45,7 +45,13 @@ pub use options::{AgentConnection, Agents, RunOptions, SecretValue};
 
 pub use results::{BuildOutput, Built, Wanted};
 
-use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use model::{DiffId, ErrorKind, ImageRef, container::ImageDefaults};
 use rustix::fs::OFlags;
@@ -85,6 +91,21 @@ pub enum NamedContext {
     Image(String),
     /// Files of the client.
     Files(Context),
+    /// An OCI layout of the client with one image: a plain tar, read by one at a time.
+    Layout(Arc<Mutex<File>>),
+}
+
+impl NamedContext {
+    /// An OCI layout with one image, as a plain tar.
+    pub fn layout(archive: File) -> Self {
+        Self::Layout(Arc::new(Mutex::new(archive)))
+    }
+}
+
+/// How a context is called, of which a Dockerfile may say more: `alpine` is `docker.io/library/alpine:latest`.
+pub fn context_name(text: &str) -> String {
+    let short = |name: ImageRef| name.familiar().trim_end_matches(":latest").to_owned();
+    text.parse().map_or_else(|_| text.to_lowercase(), short)
 }
 
 /// What is to be built.
@@ -98,7 +119,7 @@ pub struct BuildRequest {
     pub place: String,
     /// Everything that can be copied.
     pub context: Context,
-    /// What else FROM and --from mean, by name.
+    /// What else FROM and --from mean, by [`context_name`].
     pub contexts: BTreeMap<String, NamedContext>,
     /// Names of the image.
     pub names: Vec<ImageRef>,
@@ -320,6 +341,17 @@ mod tests {
         assert_eq!(excerpt("D", text, (5, 5)), single);
         assert_eq!(excerpt("D", &"x\n".repeat(999), (2, 900)).lines().count(), 3 + SHOWN);
         assert_eq!(excerpt("D", "", (1, 1)), "D:1\n--------------------\n--------------------\n");
+    }
+
+    #[test]
+    fn contexts_are_called_in_many_ways() {
+        for text in ["alpine", "alpine:latest", "docker.io/library/alpine", "index.docker.io/alpine:latest"] {
+            assert_eq!(context_name(text), "alpine", "{text}");
+        }
+        assert_eq!(
+            [context_name("alpine:3"), context_name("Sources"), context_name("r.example/a")],
+            ["alpine:3", "sources", "r.example/a"]
+        );
     }
 
     #[test]

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use dockerfile::{Base, Instruction, Located};
+use dockerfile::{Base, Copy, Flag, Instruction, Located};
 use model::ErrorKind;
 use registry::Platform;
 
 use super::{
     Failed, NamedContext, StepEnd,
     checks::hinted,
+    context_name,
     graph::{Build, canceled},
     refuse,
     state::{self, State},
 };
 use crate::{
-    error::Error,
+    blocking::blocking,
+    error::{About, Error},
     image::{Basis, Pull},
 };
 
@@ -92,15 +94,9 @@ impl Build<'_> {
             Base::Scratch => Ok(State::scratch(escape, &platform)),
             Base::Stage(before) => Ok(self.finished(*before).await?.of_stage(escape)),
             Base::Image(name) => {
-                let name = match self.request.contexts.get(name) {
-                    Some(NamedContext::Image(image)) => image,
-                    None => name,
-                    Some(NamedContext::Files(_)) => {
-                        let why =
-                            format!("FROM {name}: it is a directory (--build-context): COPY --from={name} its files onto scratch");
-                        return Err(refuse(ErrorKind::Unsupported, why));
-                    }
-                };
+                if let Some(NamedContext::Files(_)) = self.named(name) {
+                    return self.of_files(name, &platform, spot).await;
+                }
                 let shown = if platform == self.platform { String::new() } else { format!("--platform={platform} ") };
                 let progress = self.begun(format!("{} FROM {shown}{name}", self.place(spot))).await?;
                 let mut state = None;
@@ -115,8 +111,33 @@ impl Build<'_> {
         }
     }
 
+    /// What the client means by a name.
+    pub(super) fn named(&self, name: &str) -> Option<&NamedContext> {
+        self.request.contexts.get(&context_name(name))
+    }
+
+    /// FROM a directory of the client: its files on nothing.
+    async fn of_files(&self, name: &str, platform: &Platform, spot: Spot<'_>) -> Result<State, Error> {
+        let from = Flag { name: "from".to_owned(), value: Some(name.to_owned()) };
+        let copy = Copy { sources: vec![".".to_owned()], destination: "/".to_owned(), flags: vec![from], heredocs: Vec::new() };
+        let located =
+            Located { instruction: Instruction::Copy(copy.clone()), text: format!("FROM {name}"), ..spot.located.clone() };
+        let mut state = State::scratch(self.file.escape(), platform);
+        self.copy(&mut state, &copy, Spot { located: &located, ..spot }).await?;
+        Ok(state)
+    }
+
     /// An image that is begun with or copied from.
     pub(super) async fn basis(&self, name: &str, platform: &Platform) -> Result<Basis, Error> {
+        let name = match self.named(name) {
+            Some(NamedContext::Layout(archive)) => {
+                let (inner, archive, platform) = (self.inner.clone(), archive.clone(), platform.clone());
+                let read = blocking(move || inner.images.basis_in(&archive, &platform)).await;
+                return read.map_err(|e| Error::new(e.kind(), About::Image(name.to_owned()), e.chain()));
+            }
+            Some(NamedContext::Image(image)) => image,
+            Some(NamedContext::Files(_)) | None => name,
+        };
         let pull = if self.request.pull { Pull::Always } else { Pull::Missing };
         let basis = self.inner.images.basis(name, pull, &self.request.credentials, platform);
         self.unless_canceled(basis).await?.map_err(|e| hinted(e, name, &self.stages))

@@ -137,12 +137,12 @@ impl Images {
 }
 
 /// What an image says to be for.
-fn platform_of(record: &store::ImageRecord) -> Platform {
+pub(super) fn platform_of(record: &store::ImageRecord) -> Platform {
     Platform { os: record.os.clone(), architecture: record.architecture.clone(), variant: record.variant.clone() }
 }
 
 /// Whether an image can be built upon for a platform; one that does not say what it is for can.
-fn is_for(platform: &Platform, offered: &Platform) -> bool {
+pub(super) fn is_for(platform: &Platform, offered: &Platform) -> bool {
     offered.architecture.is_empty() || platform.suits(offered).is_some()
 }
 

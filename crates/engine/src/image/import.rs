@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    sync::{Mutex, PoisonError},
 };
 
 use model::{DiffId, Digest, ErrorKind, ImageId, ImageRef};
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use sha2::Digest as _;
 use store::{Document, Name};
 
-use super::{Images, Shared, config};
+use super::{Basis, Images, Shared, config, make};
 use crate::{
     blocking::blocking,
     error::{About, Error},
@@ -82,6 +83,17 @@ struct IndexEntry {
 }
 
 impl Images {
+    /// What a build begins with: the image of an OCI layout, a plain tar. It is nobody else's. Blocks.
+    ///
+    /// # Errors
+    /// It is no such archive; it is for another platform; the disk's.
+    pub(crate) fn basis_in(&self, archive: &Mutex<File>, platform: &registry::Platform) -> Result<Basis, Error> {
+        // Whoever reads it moves in it.
+        let archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = archive.try_clone().map_err(Unloadable::Io).and_then(|archive| self.shared.basis_in(archive, platform));
+        found.map_err(|e| Error::new(e.kind(), About::Words, crate::chain(&e)))
+    }
+
     /// Loads every image of an archive, a regular file; answers their ids and the names that they got.
     pub async fn import(&self, archive: File) -> Result<Vec<(ImageId, Vec<String>)>, Error> {
         let shared = self.shared.clone();
@@ -179,6 +191,19 @@ impl Shared {
         Ok(images.into_iter().map(shown).collect())
     }
 
+    /// Brings the layers of an OCI layout's first image in, for a build alone.
+    fn basis_in(&self, archive: File, platform: &registry::Platform) -> Result<Basis, Unloadable> {
+        let mut archive = Archive::open(archive)?;
+        let image = layout_for(&mut archive, platform)?.into_iter().next().ok_or_else(|| bad("no image is in it"))?;
+        let Prepared { record, config, pins, .. } = self.prepare(&mut archive, image)?;
+        let other = super::built::platform_of(&record);
+        if !super::built::is_for(platform, &other) {
+            return Err(bad(format!("its image is for {other}, and {platform} is built for")));
+        }
+        let document = make::object(&config).map_err(|e| bad(crate::chain(&e)))?;
+        Ok(Basis { document, layers: record.layers, size: record.size, pins })
+    }
+
     /// Brings an image's layers in; nobody sees them yet.
     fn prepare(&self, archive: &mut Archive, image: Found) -> Result<Prepared, Unloadable> {
         let names = image.names.iter().map(|name| name.parse::<ImageRef>().map_err(|e| Unloadable::Name(name.clone(), e)));
@@ -192,7 +217,7 @@ impl Shared {
             size += self.unpack_from(archive, name, *diff)?;
         }
         let names = names.into_iter().map(|name| Name { name, target: None }).collect();
-        Ok(Prepared { record: parsed.into_record(ImageId::new(digest), size), names, config, _pins: pins })
+        Ok(Prepared { record: parsed.into_record(ImageId::new(digest), size), names, config, pins })
     }
 }
 
@@ -222,7 +247,7 @@ struct Prepared {
     record: store::ImageRecord,
     names: Vec<Name>,
     config: Vec<u8>,
-    _pins: store::LayerPins,
+    pins: store::LayerPins,
 }
 
 impl Prepared {
@@ -244,6 +269,11 @@ pub(super) fn read_start(reader: &mut impl Read, start: &mut [u8]) -> io::Result
 
 /// The images of an OCI image layout that this machine can run (image-layout.md).
 pub(super) fn layout(archive: &mut Archive) -> Result<Vec<Found>, Unloadable> {
+    layout_for(archive, &registry::Platform::host())
+}
+
+/// The images of an OCI image layout that a machine can run.
+fn layout_for(archive: &mut Archive, platform: &registry::Platform) -> Result<Vec<Found>, Unloadable> {
     let index: Index = archive.json("index.json")?;
     let mut found = Vec::new();
     for entry in index.manifests.into_iter().take(1000) {
@@ -253,11 +283,15 @@ pub(super) fn layout(archive: &mut Archive) -> Result<Vec<Found>, Unloadable> {
             .or_else(|| entry.annotations.get("org.opencontainers.image.ref.name"));
         // A bare tag names no repository: such an image gets no name.
         let names: Vec<_> = full.filter(|name| name.contains('/') || name.contains(':')).cloned().into_iter().collect();
-        if let Some(image) = manifest(archive, &entry.digest, 0)? {
+        if let Some(image) = manifest(archive, &entry.digest, platform, 0)? {
             found.push(Found { names, ..image });
         }
     }
-    if found.is_empty() { Err(bad("no image of this machine's architecture is in it")) } else { Ok(found) }
+    match found.is_empty() {
+        true if *platform == registry::Platform::host() => Err(bad("no image of this machine's architecture is in it")),
+        true => Err(bad(format!("no image for {platform} is in it"))),
+        false => Ok(found),
+    }
 }
 
 fn blob_name(digest: &str) -> Result<String, Unloadable> {
@@ -265,8 +299,8 @@ fn blob_name(digest: &str) -> Result<String, Unloadable> {
     Ok(format!("blobs/{}/{}", digest.algorithm(), digest.hex()))
 }
 
-/// Follows a digest to a manifest for this machine.
-fn manifest(archive: &mut Archive, digest: &str, depth: u32) -> Result<Option<Found>, Unloadable> {
+/// Follows a digest to a manifest for a machine.
+fn manifest(archive: &mut Archive, digest: &str, platform: &registry::Platform, depth: u32) -> Result<Option<Found>, Unloadable> {
     if depth > 2 {
         return Err(bad("indexes are nested more than two deep"));
     }
@@ -279,11 +313,10 @@ fn manifest(archive: &mut Archive, digest: &str, depth: u32) -> Result<Option<Fo
             Ok(Some(Found { config, layers, names: Vec::new() }))
         }
         registry::Document::Index(index) => {
-            let host = registry::Platform::host();
             let mut fitting: Vec<_> = index.entries.iter().filter(|e| !e.attestation).collect();
-            fitting.retain(|e| e.platform.as_ref().is_none_or(|p| host.suits(p).is_some()));
+            fitting.retain(|e| e.platform.as_ref().is_none_or(|p| platform.suits(p).is_some()));
             match fitting.first() {
-                Some(entry) => manifest(archive, &entry.descriptor.digest.to_string(), depth + 1),
+                Some(entry) => manifest(archive, &entry.descriptor.digest.to_string(), platform, depth + 1),
                 None => Ok(None),
             }
         }
