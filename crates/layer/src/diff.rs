@@ -487,9 +487,16 @@ impl<'l, W: Write> Walk<'l, W> {
         self.describe(path, flag, stat, xattrs, link)
     }
 
-    /// Only a handle is opened before it is known that this is a regular file: to open a device or a fifo does something.
+    /// Only a handle is opened before it is known that this is a regular file: to open a device or a fifo does something. What goes
+    /// into the layers of a build comes from layers, which do not change after it was looked at.
     fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<(), Error> {
         let failed = |call| move |e| Error::upper(call, path, e);
+        if self.leave.shape.is_some() {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = openat(dir, name, flags, Mode::empty()).map_err(failed("openat"))?;
+            let stat = fstat(&file).map_err(failed("fstat"))?;
+            return self.told(file, &stat, path);
+        }
         let handle =
             openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(failed("openat"))?;
         self.opened(&handle, path)
@@ -504,10 +511,15 @@ impl<'l, W: Write> Walk<'l, W> {
         }
         let by_handle = format!("/proc/self/fd/{}", handle.as_raw_fd());
         let file = openat(rustix::fs::CWD, by_handle, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open"))?;
+        self.told(file, &stat, path)
+    }
+
+    /// A regular file, with what is in it.
+    fn told(&mut self, file: OwnedFd, stat: &Stat, path: &[u8]) -> Result<(), Error> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         charge(&mut self.left.unpacked, size, "bytes", self.limits.unpacked)?;
-        let xattrs = xattrs_of(&file).map_err(failed("fgetxattr"))?;
-        self.describe(path, Flag::File, &stat, xattrs, b"")?;
+        let xattrs = xattrs_of(&file).map_err(|e| Error::upper("fgetxattr", path, e))?;
+        self.describe(path, Flag::File, stat, xattrs, b"")?;
         self.content(file.into(), size, path)
     }
 

@@ -208,6 +208,14 @@ pub struct PodSpec {
     pub own: Option<crate::user::OwnPod>,
 }
 
+impl PodSpec {
+    /// Whether what its container writes is to outlive a crash of the machine: a kubelet makes its pods anew, and a step of a build is
+    /// done again.
+    pub fn is_durable(&self) -> bool {
+        self.user_made && self.own.as_ref().is_none_or(|own| own.fleeting != Some(true))
+    }
+}
+
 /// The network of a ready pod. A ready pod without an address cannot be written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Network {

@@ -364,6 +364,9 @@ pub struct OwnPod {
     /// The container whose PID namespace its own one is in.
     #[n(8)]
     pub pid_of: Option<crate::ContainerId>,
+    /// After a crash of the machine nothing of it is worth anything; `None`: it is.
+    #[n(9)]
+    pub fleeting: Option<bool>,
 }
 
 /// A place in a network of people's.

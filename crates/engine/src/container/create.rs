@@ -284,7 +284,7 @@ impl Creation {
             })
             .await?;
         }
-        let (images, wanted, durable) = (inner.clone(), image.clone(), pod.spec.user_made);
+        let (images, wanted, durable) = (inner.clone(), image.clone(), pod.spec.is_durable());
         let idmap = pod.idmap().await?.map(Arc::new);
         let (mapped, durability) = (idmap.clone(), crate::image::Durability::of_user(durable));
         let rootfs = blocking(move || images.images.rootfs(&wanted, id, durability, (mapped.as_deref(), label.as_deref())))

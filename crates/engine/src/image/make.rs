@@ -20,6 +20,9 @@ use crate::{
     error::{About, Error, Step},
 };
 
+/// Bytes that may be between who writes a layer and who reads it.
+const PIPE: usize = 1 << 20;
+
 /// Why an image cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unmakable {
@@ -189,6 +192,8 @@ impl Shared {
         write: impl FnOnce(io::PipeWriter) -> Result<layer::Diffed, layer::Error> + Send,
     ) -> Result<Option<Packed>, Unmakable> {
         let (reader, writer) = io::pipe()?;
+        // With no more room than usual they wait for each other more often, and that is all.
+        rustix::pipe::fcntl_setpipe_size(&writer, PIPE).ok();
         std::thread::scope(|scope| {
             let packing = scope.spawn(move || write(writer));
             let unpacked = self.unpack_new(reader, layer::Compression::None);

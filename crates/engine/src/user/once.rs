@@ -265,7 +265,12 @@ fn pod(once: &Once) -> PodSpec {
         hostname: if once.network == "host" { String::new() } else { "build".to_owned() },
         namespaces: PodNamespaces { pid: model::pod::NamespaceMode::Container, ..PodNamespaces::default() },
         user_made: true,
-        own: Some(OwnPod { shm_size: once.shm_size.or(Some(SHM_SIZE)), hosts: once.hosts.clone(), ..OwnPod::default() }),
+        own: Some(OwnPod {
+            shm_size: once.shm_size.or(Some(SHM_SIZE)),
+            hosts: once.hosts.clone(),
+            fleeting: Some(true),
+            ..OwnPod::default()
+        }),
         ..PodSpec::default()
     }
 }
