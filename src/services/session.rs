@@ -36,24 +36,19 @@ pub(super) async fn exec(engine: &Engine, mut input: Incoming<own::ExecRequest>)
         Some(user) => user.id,
         None => ids::container(engine, &start.container_id)?.id,
     };
-    let command = start.command.join(" ");
-    if let Some(user) = &user {
-        engine.tell_of_user(user, &format!("exec_create: {command}"), []);
-        engine.tell_of_user(user, &format!("exec_start: {command}"), []);
-    }
+    let user = user.map(|user| (engine.tell_exec(&user, &start.command), user));
     let options = StreamOptions { stdin: start.stdin, tty: start.tty };
     let (streams, ended) = engine.exec(container, command_of(start.clone())?, options).await.map_err(|e| status::of_engine(&e))?;
     let exit: Exit = Box::pin(async move { ended.await.map_err(|e| sessions::failure(&e)) });
     let mut process = streaming::Process { exit: Some(exit), ..sessions::process(streams) };
     // Not taken out for nothing: a command whose end nobody waits for is killed.
-    if let Some(user) = user
+    if let Some((exec, user)) = user
         && let Some(exit) = process.exit.take()
     {
         let engine = engine.clone();
         process.exit = Some(Box::pin(async move {
             let exit = exit.await;
-            let code = exit.as_ref().map(ToString::to_string).unwrap_or_default();
-            engine.tell_of_user(&user, "exec_die", [("exitCode", code)]);
+            engine.tell_exec_died(&user, exec, exit.as_ref().ok().copied());
             exit
         }));
     }

@@ -276,3 +276,187 @@ async fn copies_keep_what_files_have() {
     ground.ok(&["rm", "-f", "one"]);
     ground.finish().await;
 }
+
+/// Ports by all the ways of saying them, and what they say where they are taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_by_all_their_spellings() {
+    let ground = Ground::new().await;
+    let flags = ["-p", "127.0.0.1:0:80", "-p", "127.0.0.1::81/udp", "-p", "0:83", "-p", "90-91"];
+    ground.ok(&[&["run", "-d", "--name", "one"][..], &flags, &[IMAGE, "sh", "-c", "nc -ll -p 80 -e cat"]].concat());
+    let port = |of: &str| {
+        let said = ground.ok(&["port", "one", of]);
+        let line = said.lines().next().unwrap_or_default().to_owned();
+        let (ip, port) = line.rsplit_once(':').unwrap_or_else(|| panic!("{of}: {said:?}"));
+        (ip.to_owned(), port.parse::<u16>().unwrap())
+    };
+    let (ip, first) = port("80");
+    assert!(ip == "127.0.0.1" && first > 0);
+    assert_eq!(port("81/udp").0, "127.0.0.1");
+    assert!(port("83").1 > 0 && port("90").1 > 0 && port("90").1 != port("91").1);
+    let all = ground.ok(&["port", "one"]);
+    assert!(all.lines().any(|line| line == format!("80/tcp -> 127.0.0.1:{first}")), "{all}");
+    let (code, said) = ground.refused(&["port", "one", "99"]);
+    assert!(code == 1 && said.contains("99"), "{said}");
+
+    // Who has it is said by name.
+    let taken = format!("127.0.0.1:{first}:80");
+    let (code, said) = ground.refused(&["run", "--rm", "-p", &taken, IMAGE, "true"]);
+    assert!(code == 125 && said.contains(&first.to_string()) && said.contains("container one"), "{said}");
+    let range = format!("127.0.0.1:{first}-{}:80-82", first.saturating_add(1));
+    let (_, said) = ground.refused(&["run", "--rm", "-p", &range, IMAGE, "true"]);
+    assert!(said.contains("ranges"), "{said}");
+    // The network of all pods has no IPv6 here.
+    let (code, said) = ground.refused(&["run", "--rm", "-p", "[::1]:0:80", IMAGE, "true"]);
+    assert!(code == 125 && said.contains("no address of the host address's family"), "{said}");
+    for bad in ["80:70000", "1.2.3:80:80", "80/icmp", "a:80"] {
+        let (code, said) = ground.refused(&["run", "--rm", "-p", bad, IMAGE, "true"]);
+        assert!(code == 125 && said.contains(bad), "{said}");
+    }
+    ground.ok(&["rm", "-f", "one"]);
+    ground.finish().await;
+}
+
+/// A user namespace of its own: root in it is nobody on the machine, and its files are its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn user_namespaces_of_their_own() {
+    let ground = Ground::new().await;
+    if !ground.daemon.creel(&["run", "--rm", "--userns", "private", IMAGE, "true"]).status.success() {
+        let (_, said) = ground.refused(&["run", "--rm", "--userns", "private", IMAGE, "true"]);
+        assert!(said.contains("user namespace") || said.contains("idmap"), "{said}");
+        eprintln!("SKIPPED: {said}");
+        return ground.finish().await;
+    }
+    let script = "echo 1 > /own; echo 2 > /data/file; cat /proc/self/uid_map > /map; sleep 1000";
+    for name in ["one", "two"] {
+        let volume = format!("{name}:/data");
+        ground.ok(&["run", "-d", "--name", name, "--userns=private", "-v", &volume, IMAGE, "sh", "-c", script]);
+        ground.until("its map", || ground.daemon.creel(&["exec", name, "sh", "-c", "wc -l < /map"]).stdout == b"1\n");
+    }
+    // Inside, everything is as it is anywhere.
+    assert_eq!(ground.exec("one", "id -u; stat -c '%u %g' /bin/busybox /own /data/file /data"), "0\n0 0\n0 0\n0 0\n0 0");
+    // Outside, root is somebody else for each of them.
+    let ids = |name: &str| {
+        let pid = ground.inspect(name)["State"]["Pid"].as_u64().unwrap();
+        let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+        let map: Vec<u64> = map.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        (map[0], map[1], map[2])
+    };
+    let (one, two) = (ids("one"), ids("two"));
+    assert!(one.0 == 0 && one.1 >= 0x7000_0000 && one.2 == 65536 && two.1.abs_diff(one.1) >= 65536, "{one:?} {two:?}");
+    assert_eq!(ground.inspect("one")["HostConfig"]["UsernsMode"], "private");
+
+    // Copies and images have the container's own numbers.
+    ground.ok(&["cp", "-a", "one:/own", &ground.at("own").display().to_string()]);
+    ground.ok(&["cp", "one:/data/file", &ground.at("file").display().to_string()]);
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(ground.at("own")).unwrap()), 0);
+    let (_, said) = ground.refused(&["cp", &ground.at("file").display().to_string(), "one:/new"]);
+    assert!(said.contains("stop it first"), "{said}");
+    ground.ok(&["commit", "one", "kept:1"]);
+    assert_eq!(ground.ok(&["run", "--rm", "kept:1", "stat", "-c", "%u", "/own"]), "0");
+    ground.ok(&["stop", "-t", "0", "one"]);
+    ground.ok(&["cp", &ground.at("file").display().to_string(), "one:/new"]);
+    ground.ok(&["start", "one"]);
+    assert_eq!(ground.exec("one", "stat -c %u /new /own /data/file"), "0\n0\n0");
+    assert_eq!(ground.ok(&["run", "--rm", "-v", "one:/data", IMAGE, "stat", "-c", "%u", "/data/file"]), "0");
+
+    for (flags, text) in [
+        (["--userns=keep-id", "-t"], "there are host, and private"),
+        (["--userns=private", "--privileged"], "privileged mode is incompatible with user namespaces"),
+        (["--userns=private", "--pid=host"], "cannot share the host's PID namespace"),
+        (["--userns=private", "--network=container:two"], "user namespace"),
+    ] {
+        let (code, said) = ground.refused(&[&["run", "--rm"], &flags[..], &[IMAGE, "true"]].concat());
+        assert!(code == 125 && said.contains(text), "{said}");
+    }
+    ground.ok(&["rm", "-f", "one", "two"]);
+    ground.ok(&["volume", "rm", "one", "two"]);
+    ground.finish().await;
+}
+
+/// A volume in memory is one for all who run with it, and gone with the last of them, whatever becomes of the daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_in_memory_are_shared() {
+    let mut ground = Ground::new().await;
+    ground.ok(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "memory"]);
+    for name in ["one", "two"] {
+        ground.ok(&["run", "-d", "--name", name, "-v", "memory:/m", IMAGE, "sleep", "1000"]);
+    }
+    ground.exec("one", "echo said > /m/file");
+    assert_eq!(ground.exec("two", "cat /m/file; stat -f -c %T /m"), "said\ntmpfs");
+    ground.ok(&["cp", "two:/m/file", &ground.at("file").display().to_string()]);
+    ground.ok(&["rm", "-f", "one"]);
+    ground.daemon.kill();
+    ground.daemon.run().await;
+    assert_eq!(ground.ok(&["run", "--rm", "-v", "memory:/m", IMAGE, "cat", "/m/file"]), "said");
+    ground.ok(&["stop", "-t", "0", "two"]);
+    assert_eq!(ground.ok(&["run", "--rm", "-v", "memory:/m:ro", IMAGE, "ls", "/m"]), "");
+    ground.ok(&["start", "two"]);
+    assert_eq!(ground.exec("two", "ls /m"), "");
+    ground.ok(&["rm", "-f", "two"]);
+    ground.ok(&["volume", "rm", "memory"]);
+    ground.finish().await;
+}
+
+/// Whoever shares namespaces comes back with the one whose they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn sharers_come_back() {
+    let ground = Ground::new().await;
+    ground.ok(&["run", "-d", "--name", "holder", IMAGE, "sleep", "1000"]);
+    for (name, flag) in [("net", "--network=container:holder"), ("pid", "--pid=container:holder")] {
+        ground.ok(&["run", "-d", "--name", name, "--restart", "always", flag, IMAGE, "sleep", "1000"]);
+    }
+    let running = |name: &str| ground.inspect(name)["State"]["Running"] == true;
+    ground.ok(&["kill", "holder"]);
+    ground.until("the PID namespace is gone", || !running("pid"));
+    // One in its network goes on; killed, it cannot come back before the holder does.
+    let pid = ground.inspect("net")["State"]["Pid"].as_i64().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    ground.until("it waits", || {
+        let state = ground.inspect("net")["State"].clone();
+        state["Status"] == "restarting"
+            && state["Error"].as_str().unwrap().contains("cannot join network of a non running container")
+    });
+    ground.ok(&["start", "holder"]);
+    ground.until("all are back", || running("net") && running("pid"));
+    let of =
+        |name: &str, kind: &str| ground.exec(name, &format!("ls -l /proc/self/ns/{kind}")).rsplit(' ').next().map(str::to_owned);
+    assert_eq!(of("net", "net"), of("holder", "net"));
+    assert_eq!(of("pid", "pid"), of("holder", "pid"));
+    ground.ok(&["rm", "-f", "net", "pid", "holder"]);
+    ground.finish().await;
+}
+
+/// Commands that run in containers are told of, those of probes too; events of the past by time and filter.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_commands_and_probes() {
+    let ground = Ground::new().await;
+    let check = ["--health-cmd", "true", "--health-interval", "100ms"];
+    ground.ok(&[&["run", "-d", "--name", "web"][..], &check, &[IMAGE, "sleep", "1000"]].concat());
+    ground.until("healthy", || ground.inspect("web")["State"]["Health"]["Status"] == "healthy");
+    assert_eq!(ground.daemon.creel(&["exec", "web", "sh", "-c", "exit 7"]).status.code(), Some(7));
+    let events = |filters: &[&str]| -> Vec<Value> {
+        let filters: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter]).collect();
+        let said = ground.ok(&[&["--format", "json", "events", "--since", "1h", "--until", "0s"], &filters[..]].concat());
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let mut found = Vec::new();
+    ground.until("the end of the command", || {
+        found = events(&["container=web", "type=container"]);
+        found.iter().any(|event| event["Action"] == "exec_die" && event["Actor"]["Attributes"]["exitCode"] == "7")
+    });
+    let action = |text: &str| found.iter().find(|event| event["Action"] == text).unwrap_or_else(|| panic!("no {text}: {found:?}"));
+    let (made, begun) = (action("exec_create: sh -c exit 7"), action("exec_start: sh -c exit 7"));
+    let id = &made["Actor"]["Attributes"]["execID"];
+    assert!(id.as_str().is_some_and(|id| id.len() == 64) && *id == begun["Actor"]["Attributes"]["execID"]);
+    let died = found.iter().find(|event| event["Action"] == "exec_die" && event["Actor"]["Attributes"]["execID"] == *id).unwrap();
+    assert_eq!(died["Actor"]["Attributes"]["exitCode"], "7");
+    action("exec_create: /bin/sh -c true");
+    action("health_status: healthy");
+    let health = events(&["event=health_status"]);
+    assert!(!health.is_empty() && health.iter().all(|event| event["Action"].as_str().unwrap().starts_with("health_status")));
+    assert!(events(&["event=exec_die"]).iter().all(|event| event["Action"] == "exec_die"));
+    assert!(events(&["container=other"]).is_empty());
+    ground.ok(&["rm", "-f", "web"]);
+    ground.finish().await;
+}

@@ -8,12 +8,52 @@ use clap_complete::env::Shells;
 use crate::{
     args::{Arguments, Shell},
     error::{self, Error, Exit},
+    output,
 };
+
+/// Bash ends words where names of images, ports and `--flag=value` have no end. What is offered is what stands behind the last of
+/// these ends.
+const BASH: &str = r#"_creel_complete() {
+    local line="${COMP_LINE:0:COMP_POINT}" words=() space=true
+    read -ra words <<< "$line"
+    if [[ "$line" == *[[:space:]] ]]; then
+        words+=("")
+    fi
+    local last=$((${#words[@]} - 1))
+    if compopt +o nospace 2> /dev/null; then
+        space=false
+    fi
+    local IFS=$'\013'
+    COMPREPLY=($(_CLAP_IFS="$IFS" _CLAP_COMPLETE_INDEX="$last" _CLAP_COMPLETE_COMP_TYPE="$COMP_TYPE" \
+        _CLAP_COMPLETE_SPACE="$space" COMPLETE=bash PROGRAM -- "${words[@]}"))
+    if [[ $? != 0 ]]; then
+        unset COMPREPLY
+        return
+    fi
+    local current="${words[last]}" ends="" end
+    for end in : =; do
+        if [[ "$COMP_WORDBREAKS" == *"$end"* ]]; then
+            ends+="$end"
+        fi
+    done
+    if [[ -n "$ends" && "$current" == *[$ends]* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#"${current%"${current##*[$ends]}"}"}")
+    fi
+    if [[ $space == false && "${COMPREPLY-}" =~ [=/:]$ ]]; then
+        compopt -o nospace
+    fi
+}
+complete -o nospace -o bashdefault -F _creel_complete creel
+"#;
 
 /// A script that lets a shell ask creel what could come next.
 pub(crate) fn completions(shell: Shell) -> Result<Exit, Error> {
     let program = std::env::current_exe().map_err(error::io("find creel"))?;
     let program = program.display().to_string();
+    if shell == Shell::Bash {
+        let quoted = format!("'{}'", program.replace('\'', r"'\''"));
+        return output::print(&BASH.replace("PROGRAM", &quoted)).map(|()| Exit(0));
+    }
     let shells = Shells::builtins();
     let Some(shell) = shells.completer(shell.name()) else {
         return Err(Error::Refused { name: shell.name().to_owned(), why: "there is no script for this shell" });

@@ -40,7 +40,7 @@ pub(crate) enum Command {
         #[arg(short = 'f', value_name = "TEMPLATE")]
         template: Option<Format>,
         /// Names or ids
-        #[arg(required = true)]
+        #[arg(required = true, add = crate::container::complete::networks())]
         networks: Vec<String>,
     },
     /// Remove networks that no running container is in
@@ -50,7 +50,7 @@ pub(crate) enum Command {
         #[arg(short, long)]
         force: bool,
         /// Names or ids
-        #[arg(required = true)]
+        #[arg(required = true, add = crate::container::complete::networks())]
         networks: Vec<String>,
     },
     /// Put a container into a network, at once if it runs

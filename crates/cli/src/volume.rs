@@ -35,7 +35,7 @@ pub(crate) enum Command {
         #[arg(short = 'f', value_name = "TEMPLATE")]
         template: Option<Format>,
         /// Names
-        #[arg(required = true)]
+        #[arg(required = true, add = crate::container::complete::volumes())]
         volumes: Vec<String>,
     },
     /// Remove volumes with what is in them
@@ -45,7 +45,7 @@ pub(crate) enum Command {
         #[arg(short, long)]
         force: bool,
         /// Names
-        #[arg(required = true)]
+        #[arg(required = true, add = crate::container::complete::volumes())]
         volumes: Vec<String>,
     },
     /// Remove volumes that no container has

@@ -55,6 +55,7 @@ pub(crate) struct Inner {
     pub events: Events,
     /// Containers of people.
     pub users: crate::user::Users,
+    pub ranges: crate::user::Ranges,
     /// What happens to things of people.
     pub bus: Arc<crate::user::events::Bus>,
     pub nri: Nri,
@@ -374,6 +375,7 @@ impl Inner {
                 table: Table::default(),
                 events: Events::default(),
                 users: Default::default(),
+                ranges: Default::default(),
                 bus: bus.clone(),
                 nri: Nri::default(),
                 starting: Flights::default(),

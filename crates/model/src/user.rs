@@ -289,6 +289,9 @@ pub struct UserContainerSpec {
     /// The platform that its image has to be of, `OS[/ARCHITECTURE[/VARIANT]]`; empty: any.
     #[cbor(n(13), default)]
     pub platform: String,
+    /// Each run has a user namespace of its own, with ids of this machine that nobody else has meanwhile.
+    #[cbor(n(14), default)]
+    pub own_userns: bool,
 }
 
 /// The containers whose namespaces a container shares, by name or id; empty: it has its own, or the machine's.

@@ -57,6 +57,7 @@ pub(super) fn spec(config: Option<own::ContainerConfig>, host: Option<own::HostC
         more_networks: host.more_networks.iter().map(network::attachment).collect(),
         platform: config.platform.clone(),
         shares: Shares { pid: container_of(&host.pid), ipc: container_of(&host.ipc) },
+        own_userns: own_userns(&host)?,
         container: container(config, &host)?,
         request: request.into(),
     })
@@ -105,13 +106,34 @@ pub(super) fn restart(policy: Option<&own::RestartPolicy>, auto_remove: bool) ->
     Ok(read)
 }
 
+/// Whether it has a user namespace of its own; what is the machine's cannot be had in one.
+fn own_userns(host: &own::HostConfig) -> Result<bool> {
+    match host.userns.as_str() {
+        "" | "host" => return Ok(false),
+        "private" | "auto" => {}
+        other => {
+            let why = format!("--userns {}: there are host, and private with ids that are found by themselves", shown(other));
+            return Err(invalid(why));
+        }
+    }
+    let shared = [("PID", &host.pid), ("IPC", &host.ipc), ("UTS", &host.uts), ("network", &host.network)];
+    if let Some((name, _)) = shared.into_iter().find(|(_, mode)| *mode == "host") {
+        return Err(invalid(format!("cannot share the host's {name} namespace when user namespaces are enabled")));
+    }
+    if host.privileged {
+        let why = "privileged mode is incompatible with user namespaces. You must run the container in the host namespace when \
+                   running privileged mode";
+        return Err(invalid(why));
+    }
+    if host.mounts.iter().any(|mount| mount.kind() == own::mount::Kind::Volume && !mount.subpath.is_empty()) {
+        return Err(Status::unimplemented("a part of a volume cannot be had in a user namespace of its own"));
+    }
+    Ok(true)
+}
+
 fn pod(config: &own::ContainerConfig, host: &own::HostConfig) -> Result<PodSpec> {
     if host.uts == "host" && (!config.hostname.is_empty() || !config.domainname.is_empty()) {
         return Err(invalid("conflicting options: hostname and the UTS mode"));
-    }
-    if !matches!(host.userns.as_str(), "" | "host") {
-        let why = format!("--userns {}: containers of people have the machine's user namespace", shown(&host.userns));
-        return Err(Status::unimplemented(why));
     }
     let dns = Dns { servers: host.dns.clone(), searches: host.dns_search.clone(), options: host.dns_options.clone() };
     Ok(PodSpec {

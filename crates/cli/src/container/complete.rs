@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
-use api::creel::{ListContainersRequest, ListImagesRequest};
+use api::creel::{ListContainersRequest, ListImagesRequest, ListNetworksRequest, ListVolumesRequest};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use crate::{client::Client, name};
@@ -10,19 +10,42 @@ use crate::{client::Client, name};
 /// How long somebody waits who has pressed a key.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Things that have names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thing {
+    Container,
+    Image,
+    Volume,
+    Network,
+}
+
 /// Names of containers.
 pub(crate) fn containers() -> ArgValueCompleter {
-    ArgValueCompleter::new(|typed: &OsStr| offer(typed, &ask(Wanted { containers: true, images: false })))
+    of(&[Thing::Container])
 }
 
 /// Names of images.
 pub(crate) fn images() -> ArgValueCompleter {
-    ArgValueCompleter::new(|typed: &OsStr| offer(typed, &ask(Wanted { containers: false, images: true })))
+    of(&[Thing::Image])
 }
 
-/// Both.
+/// Names of volumes.
+pub(crate) fn volumes() -> ArgValueCompleter {
+    of(&[Thing::Volume])
+}
+
+/// Names of networks.
+pub(crate) fn networks() -> ArgValueCompleter {
+    of(&[Thing::Network])
+}
+
+/// All of them.
 pub(crate) fn anything() -> ArgValueCompleter {
-    ArgValueCompleter::new(|typed: &OsStr| offer(typed, &ask(Wanted { containers: true, images: true })))
+    of(&[Thing::Container, Thing::Image, Thing::Volume, Thing::Network])
+}
+
+fn of(things: &'static [Thing]) -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| offer(typed, &ask(things)))
 }
 
 fn offer(typed: &OsStr, names: &[String]) -> Vec<CompletionCandidate> {
@@ -30,35 +53,46 @@ fn offer(typed: &OsStr, names: &[String]) -> Vec<CompletionCandidate> {
     names.iter().filter(|name| name.starts_with(typed)).map(CompletionCandidate::new).collect()
 }
 
-#[derive(Clone, Copy)]
-struct Wanted {
-    containers: bool,
-    images: bool,
-}
-
-fn ask(wanted: Wanted) -> Vec<String> {
+fn ask(things: &[Thing]) -> Vec<String> {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, names(wanted)).await.unwrap_or_default() })
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, names(things)).await.unwrap_or_default() })
 }
 
-async fn names(wanted: Wanted) -> Vec<String> {
+async fn names(things: &[Thing]) -> Vec<String> {
     let socket = std::env::var_os("CREEL_SOCKET").map_or_else(|| PathBuf::from(crate::args::SOCKET), PathBuf::from);
     let Ok(mut client) = Client::connect(&socket).await else { return Vec::new() };
     let mut names = Vec::new();
-    if wanted.containers {
-        let request = ListContainersRequest { all: true, ..ListContainersRequest::default() };
-        let answer = client.containers.list(request).await.map(|answer| answer.into_inner().containers);
-        names.extend(answer.unwrap_or_default().into_iter().map(|container| container.name));
-    }
-    if wanted.images {
-        let answer = client.images.list(ListImagesRequest {}).await.map(|answer| answer.into_inner().images);
-        let tags = answer.unwrap_or_default().into_iter().flat_map(|image| image.tags);
-        names.extend(tags.map(|tag| match tag.rsplit_once(':') {
-            Some((full, tag)) => format!("{}:{tag}", name::familiar(full)),
-            None => tag,
-        }));
+    for thing in things {
+        // What the daemon does not say of one kind is no reason to be silent about the others.
+        names.extend(names_of(&mut client, *thing).await.unwrap_or_default());
     }
     names
+}
+
+async fn names_of(client: &mut Client, thing: Thing) -> Result<Vec<String>, tonic::Status> {
+    Ok(match thing {
+        Thing::Container => {
+            let request = ListContainersRequest { all: true, ..ListContainersRequest::default() };
+            let answer = client.containers.list(request).await?.into_inner();
+            answer.containers.into_iter().map(|container| container.name).collect()
+        }
+        Thing::Image => {
+            let answer = client.images.list(ListImagesRequest {}).await?.into_inner();
+            let familiar = |tag: String| match tag.rsplit_once(':') {
+                Some((full, tag)) => format!("{}:{tag}", name::familiar(full)),
+                None => tag,
+            };
+            answer.images.into_iter().flat_map(|image| image.tags).map(familiar).collect()
+        }
+        Thing::Volume => {
+            let answer = client.volumes.list(ListVolumesRequest::default()).await?.into_inner();
+            answer.volumes.into_iter().map(|volume| volume.name).collect()
+        }
+        Thing::Network => {
+            let answer = client.networks.list(ListNetworksRequest::default()).await?.into_inner();
+            answer.networks.into_iter().map(|network| network.name).collect()
+        }
+    })
 }
 
 #[cfg(test)]

@@ -211,12 +211,15 @@ pub(crate) struct FileFlags {
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES")]
     pub(crate) shm_size: Option<String>,
-    /// Refused: writable layers have no options
-    #[arg(long, value_name = "OPTION", hide = true)]
-    pub(crate) storage_opt: Vec<String>,
+    /// Driver of the volumes that --volume makes: local is the only one
+    #[arg(long, value_name = "DRIVER", default_value = "local", hide_default_value = true, value_parser = ["local"])]
+    pub(crate) volume_driver: String,
     /// A device of this machine, or of a vendor (CDI)
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     pub(crate) device: Vec<String>,
+    /// NVIDIA's devices, by their CDI specifications: all, a number, device=ID,...
+    #[arg(long, value_name = "DEVICES")]
+    pub(crate) gpus: Option<String>,
     /// A rule of the device cgroup
     #[arg(long, value_name = "RULE")]
     pub(crate) device_cgroup_rule: Vec<String>,
@@ -243,6 +246,9 @@ pub(crate) struct NetworkFlags {
     /// Its address in its network
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) ip: Option<String>,
+    /// Its IPv6 address in its network
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip6: Option<String>,
     /// Host name; the beginning of its id if not given
     #[arg(short = 'h', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
@@ -293,7 +299,7 @@ pub(crate) struct SecurityFlags {
     /// Host name: host
     #[arg(long, value_name = "MODE")]
     pub(crate) uts: Option<String>,
-    /// User namespace: host
+    /// User namespace: host, private (its own ids, found by themselves)
     #[arg(long, value_name = "MODE")]
     pub(crate) userns: Option<String>,
 }

@@ -246,8 +246,12 @@ pub(super) fn networks(flags: &NetworkFlags) -> Result<Vec<NetworkAttachment>, E
         all.push(NetworkAttachment::default());
     }
     all[0].aliases.extend(flags.network_alias.iter().cloned());
-    if let Some(ip) = &flags.ip {
-        all[0].ip.clone_from(ip);
+    match (&flags.ip, &flags.ip6) {
+        (Some(_), Some(ip)) => {
+            return Err(wrong("--ip6", ip, "conflicts with --ip: one address can be asked for, the other one is found"));
+        }
+        (Some(ip), None) | (None, Some(ip)) => all[0].ip.clone_from(ip),
+        (None, None) => {}
     }
     Ok(all)
 }
@@ -292,7 +296,7 @@ pub(super) fn publish(text: &str) -> Result<Vec<PortBinding>, Error> {
     let (first, last) = range(container).ok_or_else(bad)?;
     let count = last - first;
     let hosts = match host {
-        "" => None,
+        "" | "0" => None,
         host => Some(range(host).ok_or_else(bad)?),
     };
     let host_port = |at: u16| match hosts {
@@ -309,6 +313,19 @@ pub(super) fn publish(text: &str) -> Result<Vec<PortBinding>, Error> {
         })
     };
     (0..=count).map(binding).collect()
+}
+
+/// `all`, a number, or `device=ID[,ID...]`: NVIDIA's devices by the names that its CDI specifications have.
+pub(super) fn gpus(text: &str) -> Result<Vec<String>, Error> {
+    let name = |id: &str| format!("nvidia.com/gpu={id}");
+    // `"device=0,1"` has quotes of its own where a shell's would not be enough for docker.
+    let text = text.trim_matches('"');
+    match (text, text.parse::<u8>(), text.strip_prefix("device=")) {
+        ("all", ..) => Ok(vec![name("all")]),
+        (_, Ok(count), _) => Ok((0..count).map(|id| name(&id.to_string())).collect()),
+        (_, _, Some(ids)) if !ids.split(',').any(str::is_empty) => Ok(ids.split(',').map(name).collect()),
+        _ => Err(wrong("--gpus", text, "not all, a number, or device=ID[,ID...]")),
+    }
 }
 
 /// What is exposed: by flags and by publishing.
@@ -370,12 +387,24 @@ mod tests {
     }
 
     #[test]
+    fn graphics() {
+        assert_eq!(gpus("all").unwrap(), ["nvidia.com/gpu=all"]);
+        assert_eq!(gpus("2").unwrap(), ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]);
+        assert_eq!(gpus("\"device=0,GPU-3a\"").unwrap(), ["nvidia.com/gpu=0", "nvidia.com/gpu=GPU-3a"]);
+        assert!(gpus("none").is_err() && gpus("device=").is_err() && gpus("capabilities=utility").is_err());
+    }
+
+    #[test]
     fn ports() {
         for (text, expected) in [
             ("8080:80", vec![("", 8080, 80, "tcp")]),
             ("80", vec![("", 0, 80, "tcp")]),
             ("53:53/udp", vec![("", 53, 53, "udp")]),
             ("127.0.0.1::80", vec![("127.0.0.1", 0, 80, "tcp")]),
+            ("127.0.0.1:0:80-81", vec![("127.0.0.1", 0, 80, "tcp"), ("127.0.0.1", 0, 81, "tcp")]),
+            ("0:80/udp", vec![("", 0, 80, "udp")]),
+            ("[::1]::80", vec![("::1", 0, 80, "tcp")]),
+            ("80-81", vec![("", 0, 80, "tcp"), ("", 0, 81, "tcp")]),
             ("[::1]:1:2/sctp", vec![("::1", 1, 2, "sctp")]),
             ("8000-8001:80-81", vec![("", 8000, 80, "tcp"), ("", 8001, 81, "tcp")]),
         ] {
@@ -386,7 +415,7 @@ mod tests {
                 .collect();
             assert_eq!(got, expected, "{text}");
         }
-        for bad in ["0:80", "80:70000", "x:80", "localhost:1:2", "1:2/icmp", "", "1-2:3", "5-4"] {
+        for bad in ["0-1:80-81", "80:0", "80:70000", "x:80", "localhost:1:2", "1:2/icmp", "", "1-2:3", "5-4"] {
             assert!(publish(bad).is_err(), "{bad}");
         }
         assert_eq!(all_exposed(&["90-91/udp".into()], &publish("80").unwrap()).unwrap(), ["80/tcp", "90/udp", "91/udp"]);

@@ -12,9 +12,30 @@ use super::{
 };
 use crate::error::Error;
 
+/// Flags of docker's that have no meaning here, and what to do instead.
+const NOT_HERE: [(&str, &str); 14] = [
+    ("blkio-weight", "block I/O is not limited by container"),
+    ("cpu-rt-period", "there is no real-time quota of processors"),
+    ("cpu-rt-runtime", "there is no real-time quota of processors"),
+    ("device-read-bps", "block I/O is not limited by container"),
+    ("device-read-iops", "block I/O is not limited by container"),
+    ("device-write-bps", "block I/O is not limited by container"),
+    ("device-write-iops", "block I/O is not limited by container"),
+    ("isolation", "it is a matter of Windows"),
+    ("kernel-memory", "the kernel does not limit it any more"),
+    ("link", "containers in a network of `creel network create` know each other by name"),
+    ("mac-address", "addresses of interfaces are made of their IP addresses"),
+    ("memory-swappiness", "cgroup v2 has no such value"),
+    ("oom-kill-disable", "cgroup v2 has no such value; --oom-score-adj says who is killed first"),
+    ("storage-opt", "a container's layer has no options: give it a volume, or --tmpfs with a size, for what is to be limited"),
+];
+
 /// What stands before the image and is none, with the flag that it is near to.
 fn unknown(flag: &str) -> Error {
     let word = flag.trim_start_matches('-').split('=').next().unwrap_or_default();
+    if let Some((known, why)) = NOT_HERE.iter().find(|(known, _)| *known == word) {
+        return Error::Flag(format!("--{known}: {why}"));
+    }
     let known = CreateFlags::augment_args(clap::Command::new("run"));
     let near = dockerfile::closest(word, known.get_arguments().filter_map(clap::Arg::get_long));
     Error::Flag(near.map_or_else(|| flag.to_owned(), |near| format!("{flag} (did you mean --{near}?)")))
@@ -24,10 +45,6 @@ fn unknown(flag: &str) -> Error {
 pub(super) fn request(flags: &CreateFlags, here: &Path) -> Result<CreateContainerRequest, Error> {
     if flags.image().starts_with('-') {
         return Err(unknown(flags.image()));
-    }
-    if let Some(option) = flags.files.storage_opt.first() {
-        let why = "a container's layer has no options here: give it a volume, or --tmpfs with a size, for what is to be limited";
-        return Err(wrong("--storage-opt", option, why));
     }
     let host = host(flags, here)?;
     if flags.rm && host.restart.as_ref().is_some_and(|policy| policy.name != "no") {
@@ -86,6 +103,7 @@ fn host(flags: &CreateFlags, here: &Path) -> Result<HostConfig, Error> {
     for text in &files.tmpfs {
         mounts.push(mounts::tmpfs(text)?);
     }
+    let gpus = files.gpus.as_deref().map(options::gpus).transpose()?.unwrap_or_default();
     let ports = network.publish.iter().map(|text| options::publish(text)).collect::<Result<Vec<_>, _>>()?;
     let mut attachments = options::networks(network)?.into_iter();
     let first = attachments.next().unwrap_or_default();
@@ -108,7 +126,7 @@ fn host(flags: &CreateFlags, here: &Path) -> Result<HostConfig, Error> {
         cap_add: security.cap_add.clone(),
         cap_drop: security.cap_drop.clone(),
         security_opt: security.security_opt.iter().map(|text| options::security(text)).collect::<Result<_, _>>()?,
-        devices: files.device.clone(),
+        devices: [files.device.as_slice(), &gpus].concat(),
         init: program.init,
         limits: Some(options::limits(&flags.limits)?),
         ulimits: program.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_, _>>()?,
@@ -208,6 +226,11 @@ mod tests {
         assert_eq!(host.oom_score_adj, -5);
         assert!(asked(&["--rm", "--restart", "always", "i"]).is_err());
         assert!(asked(&["-w", "relative", "i"]).is_err());
+        let gpus = asked(&["--gpus", "1", "--device", "/dev/a", "i"]).unwrap().host.unwrap();
+        assert_eq!(gpus.devices, ["/dev/a", "nvidia.com/gpu=0"]);
+        let link = asked(&["--link", "db:db", "i"]).unwrap_err().to_string();
+        assert!(link.contains("network create"), "{link}");
+        assert!(asked(&["--ip", "10.0.0.1", "--ip6", "fd00::1", "i"]).is_err());
         assert!(matches!(asked(&["--no-such-flag", "i"]), Err(Error::Flag(_))));
         assert!(asked(&["--memroy=5m", "i"]).is_err_and(|e| e.to_string() == "unknown flag: --memroy=5m (did you mean --memory?)"));
     }

@@ -43,7 +43,7 @@ impl Inner {
         check_platform(&spec, &image)?;
         shares::settle(self, &mut spec)?;
         networks::check(self, &spec)?;
-        self.handlers.admit(&spec.pod.runtime_handler, spec.pod.userns.is_some()).await?;
+        self.handlers.admit(&spec.pod.runtime_handler, spec.own_userns).await?;
         spec.container.image = image.id.to_string();
         failpoint::hit("user.create", id)?;
         let volumes = volumes::make(self, id, &mut spec, &image).await?;

@@ -118,7 +118,9 @@ impl Inner {
                 continue;
             }
             let began = up();
+            let exec = self.tell_exec(user, &check.command);
             let probe = self.probe(container, check).await;
+            self.tell_exec_died(user, exec, Some(probe.code));
             if let Err(e) = self.keep_health(user, started_at, (&health, check.after(health.clone(), probe, began))).await {
                 tracing::warn!(container = %user.id.short(), error = e.chain(), "health could not be written down");
             }

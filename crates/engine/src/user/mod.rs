@@ -18,6 +18,7 @@ mod names;
 mod networks;
 mod once;
 mod places;
+mod ranges;
 mod record;
 mod recover;
 mod remove;
@@ -43,6 +44,7 @@ pub use logs::{LogLine, LogQuery, LogReader};
 #[cfg(test)]
 pub(crate) use once::confined;
 pub(crate) use once::{Once, owner_of};
+pub(crate) use ranges::Ranges;
 pub use record::VolumeUse;
 pub(crate) use table::Users;
 pub use usage::{ProcessTable, UserUsage};
@@ -272,7 +274,17 @@ impl Engine {
         self.inner().bus.tell(kind, action, id, attributes);
     }
 
-    /// Tells people what happens to one of their containers (exec_create, top, ...).
+    /// Tells people that a command is run in one of their containers; answers what its end is told with.
+    pub fn tell_exec(&self, user: &UserContainer, command: &[String]) -> model::ExecId {
+        self.inner().tell_exec(user, command)
+    }
+
+    /// Tells people that it has ended; `None`: nobody knows how.
+    pub fn tell_exec_died(&self, user: &UserContainer, exec: model::ExecId, code: Option<i32>) {
+        self.inner().tell_exec_died(user, exec, code);
+    }
+
+    /// Tells people what happens to one of their containers (top, export, ...).
     pub fn tell_of_user<const N: usize>(&self, user: &UserContainer, action: &str, more: [(&str, String); N]) {
         self.inner().tell_user(user, action, more);
     }

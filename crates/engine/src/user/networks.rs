@@ -167,6 +167,21 @@ async fn ports(inner: &Arc<Inner>, record: &UserRecord) -> Result<Vec<PortMappin
     mapped.await.or_else(|port: u16| refuse(ErrorKind::ResourceExhausted, format!("no free port of this machine for port {port}")))
 }
 
+/// A port that another container has, in docker's words and with that container's name.
+pub(super) fn port_taken(inner: &Inner, error: Error) -> Error {
+    let mut at: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = at {
+        if let Some(net::Error::PortTaken { port, holder }) = cause.downcast_ref() {
+            let user = inner.table.pod(*holder).ok().and_then(|pod| inner.users.get(pod.of_user()?));
+            let by = user.map_or_else(|| format!("pod {}", holder.short()), |user| format!("container {}", user.name()));
+            let why = format!("Bind for {port} failed: port is already allocated by {by}");
+            return Error::new(ErrorKind::FailedPrecondition, About::Words, why);
+        }
+        at = cause.source();
+    }
+    error
+}
+
 /// `PORT[/PROTOCOL]`.
 fn exposed_port(text: &str) -> Option<(Protocol, u16)> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));

@@ -199,6 +199,7 @@ fn record_of(once: &Once) -> UserRecord {
         more_networks: Vec::new(),
         shares: Default::default(),
         platform: String::new(),
+        own_userns: false,
     };
     create::record(id, &format!("build-{}", id.short()), &image, spec)
 }

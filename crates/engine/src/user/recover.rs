@@ -52,6 +52,8 @@ impl Inner {
                 tracing::error!(error = %e, "recovery of a container of people crashed");
             }
         }
+        let volumes = self.volumes.clone();
+        blocking(move || volumes.sweep()).await;
         let strays = self.table.pods().into_iter().filter(|pod| pod.is_users());
         let strays = strays.filter(|pod| pod.of_user().is_none_or(|id| !self.users.has(id)));
         for pod in strays.collect::<Vec<_>>() {
@@ -95,6 +97,10 @@ impl Inner {
     async fn adopt_user(self: &Arc<Self>, user: &Arc<UserContainer>, container: Arc<Container>) {
         if matches!(container.state(), ContainerState::Exited { .. }) {
             return self.settle(user, &container).await;
+        }
+        let record = user.now.borrow().record.clone();
+        if let Err(e) = super::volumes::wake(self, &record).await {
+            tracing::warn!(container = %user.id.short(), error = e.chain(), "volumes in memory");
         }
         let frozen = self.group(&container.plan.cgroup).and_then(|group: Group| group.is_frozen());
         user.set_paused(frozen.unwrap_or(false));

@@ -6,9 +6,9 @@ use std::{
 };
 
 use model::{
-    ErrorKind,
+    ContainerId, ErrorKind, ExecId,
     container::{ContainerKey, ContainerSpec, ContainerState},
-    pod::{PodKey, PodSpec, Timestamp},
+    pod::{PodKey, PodSpec, Timestamp, UserNamespace},
     user::Ending,
 };
 
@@ -72,7 +72,7 @@ impl Inner {
         let id = user.id;
         failpoint::hit("user.start", id)?;
         let (pod, spec, given) = self.plan_run(user).await?;
-        let pod = self.run_pod(pod).await?;
+        let pod = self.run_pod(pod).await.map_err(|error| networks::port_taken(self, error))?;
         failpoint::hit("user.pod", id)?;
         self.join_more(&self.table.pod(pod)?, &user.spec().more_networks).await?;
         self.create_run(pod, spec, (user.clone(), Arc::new(given))).await?;
@@ -116,8 +116,11 @@ impl Inner {
 
     /// What the pod and the container of a run are.
     async fn plan_run(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<(PodSpec, ContainerSpec, Given), Error> {
-        let record = user.now.borrow().record.clone();
+        let mut record = user.now.borrow().record.clone();
         let id = user.id;
+        if record.spec.own_userns {
+            record.spec.pod.userns = Some(self.range_for(id)?);
+        }
         let logs = self.config.logs().join(id.to_string());
         let mut pod = PodSpec {
             key: key(&record.name, id),
@@ -129,6 +132,7 @@ impl Inner {
             pod.hostname = id.short();
         }
         networks::resolve(self, &record, &mut pod).await?;
+        volumes::wake(self, &record).await?;
         let mounts = volumes::resolve(self, &record).await?;
         let mut container = ContainerSpec {
             key: ContainerKey { name: record.name.clone(), attempt: 0 },
@@ -143,6 +147,13 @@ impl Inner {
         Ok((pod, container, mounts.given))
     }
 
+    /// Ids of this machine that no other pod has.
+    fn range_for(&self, id: ContainerId) -> Result<UserNamespace, Error> {
+        let known: Vec<_> = self.table.pods().iter().filter_map(|pod| pod.spec.userns).collect();
+        let none = || Error::new(ErrorKind::ResourceExhausted, id.into(), "all ranges of ids for user namespaces are taken");
+        self.ranges.take(id, &known).ok_or_else(none)
+    }
+
     /// Takes down whatever pods this container still has.
     pub(super) async fn end_runs(self: &Arc<Self>, user: &UserContainer) -> Result<(), Error> {
         let pods = self.table.pods().into_iter().filter(|pod| pod.of_user() == Some(user.id));
@@ -152,6 +163,9 @@ impl Inner {
                 _ => {}
             }
         }
+        self.ranges.give_back(user.id);
+        let (volumes, id) = (self.volumes.clone(), user.id);
+        blocking(move || volumes.rest(id)).await;
         Ok(())
     }
 
@@ -255,6 +269,22 @@ impl Inner {
             }
         });
         changed.await.is_ok() && user.phase() == Phase::Restarting
+    }
+
+    /// Tells people that a command is run in a container; answers what its end is told with.
+    pub(crate) fn tell_exec(&self, user: &UserContainer, command: &[String]) -> ExecId {
+        let exec = ExecId::from_bytes(crate::random_id());
+        let command = command.join(" ");
+        for what in ["exec_create", "exec_start"] {
+            self.tell_user(user, &format!("{what}: {command}"), [("execID", exec.to_string())]);
+        }
+        exec
+    }
+
+    /// The same for its end; `None`: nobody knows how it ended.
+    pub(crate) fn tell_exec_died(&self, user: &UserContainer, exec: ExecId, code: Option<i32>) {
+        let code = code.map(|code| code.to_string()).unwrap_or_default();
+        self.tell_user(user, "exec_die", [("execID", exec.to_string()), ("exitCode", code)]);
     }
 
     /// Tells people what happened to a container.

@@ -39,7 +39,7 @@ pub(super) fn settle(inner: &Inner, spec: &mut UserContainerSpec) -> Result<(), 
         *name = id(name)?;
     }
     let foreign = network_of(&spec.network.name).is_some() || !spec.shares.pid.is_empty() || !spec.shares.ipc.is_empty();
-    if foreign && spec.pod.userns.is_some() {
+    if foreign && spec.own_userns {
         return refuse(ErrorKind::Unsupported, "namespaces of another container cannot be had in a user namespace of its own");
     }
     if !spec.shares.pid.is_empty() && !spec.pod.runtime_handler.is_empty() {

@@ -204,24 +204,19 @@ pub(super) async fn resolve(inner: &Arc<Inner>, record: &UserRecord) -> Result<M
     Ok(mounts)
 }
 
+/// What has to be there for a run and not longer.
+pub(super) async fn wake(inner: &Arc<Inner>, record: &UserRecord) -> Result<(), Error> {
+    let (volumes, id, names) = (inner.volumes.clone(), record.id, names(&record.volumes));
+    blocking(move || volumes.wake(id, &names)).await.map_err(|e| words(&e))
+}
+
 /// A volume at its place in a run.
 fn place(volumes: &Volumes, record: &UserRecord, volume: &VolumeUse, mounts: &mut Mounts) -> Result<(), Error> {
     let name: VolumeName = volume.name.parse().map_err(|e: model::VolumeNameError| refuse(e.to_string()))?;
     let asked = record.spec.mounts.iter().find(|mount| same(&mount.target, &volume.target));
     let options = asked.map(|mount| mount.options.clone()).unwrap_or_default();
-    let (path, readonly) = match volumes.place(&name).map_err(|e| words(&e))? {
-        Place::Directory { path, readonly } => (path, volume.read_only || readonly),
-        Place::Memory(memory) => {
-            mounts.tmpfs.push(UserMount {
-                read_only: volume.read_only || memory.readonly,
-                tmpfs_size: memory.size,
-                tmpfs_mode: memory.mode,
-                options,
-                ..empty(UserMountKind::Tmpfs, volume.target.clone())
-            });
-            return Ok(());
-        }
-    };
+    let Place { path, readonly } = volumes.place(&name).map_err(|e| words(&e))?;
+    let readonly = readonly || volume.read_only;
     if !volume.subpath.is_empty() {
         let has = |option: &str| options.iter().any(|known| known == option);
         let flags = MountFlags { readonly, recursive: false, nosuid: has("nosuid"), nodev: has("nodev"), noexec: has("noexec") };
@@ -258,8 +253,11 @@ fn part(path: &Path, volume: &VolumeUse) -> Result<OwnedFd, Error> {
 
 /// After a start of the daemon: what a container has stays its own.
 pub(super) fn reclaim(inner: &Inner, id: ContainerId, volumes: &[VolumeUse]) {
-    let names: Vec<VolumeName> = volumes.iter().filter_map(|volume| volume.name.parse().ok()).collect();
-    inner.volumes.reclaim(id, &names);
+    inner.volumes.reclaim(id, &names(volumes));
+}
+
+fn names(volumes: &[VolumeUse]) -> Vec<VolumeName> {
+    volumes.iter().filter_map(|volume| volume.name.parse().ok()).collect()
 }
 
 /// A container is gone: its volumes are not its own any more, and anonymous ones go with it if so wanted.

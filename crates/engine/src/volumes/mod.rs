@@ -6,6 +6,7 @@
 
 mod error;
 mod fill;
+mod memory;
 mod options;
 mod record;
 mod uses;
@@ -41,6 +42,8 @@ struct Shared {
     bus: Arc<Bus>,
     /// Only for looking at and changing: never held over I/O.
     entries: Mutex<BTreeMap<VolumeName, Entry>>,
+    /// Who runs with which volume in memory. Taken before `entries`.
+    runs: Mutex<BTreeMap<VolumeName, BTreeSet<ContainerId>>>,
     /// Whoever makes, claims or removes volumes holds this from the first look to the last step.
     writer: Mutex<()>,
 }
@@ -91,7 +94,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Volumes {
     /// The volumes of an open store.
     pub(crate) fn open(store: Arc<store::Store>, bus: Arc<Bus>) -> Result<Self, Error> {
-        let volumes = Self { shared: Arc::new(Shared { store, bus, entries: Mutex::default(), writer: Mutex::default() }) };
+        let volumes = Self {
+            shared: Arc::new(Shared { store, bus, entries: Mutex::default(), runs: Mutex::default(), writer: Mutex::default() }),
+        };
         volumes.load()?;
         Ok(volumes)
     }

@@ -16,7 +16,7 @@ pub(crate) enum Source {
         /// `o=bind,ro`
         readonly: bool,
     },
-    /// In memory, anew for each run of each container (`type=tmpfs,device=tmpfs,o=size=10m`).
+    /// In memory, as long as a container runs that has it (`type=tmpfs,device=tmpfs,o=size=10m`).
     Memory(Memory),
 }
 

@@ -98,7 +98,7 @@ fn binds_lead_elsewhere() {
     assert!(missing.to_string().starts_with("volume bind: its device "), "{missing}");
     std::fs::create_dir(&target).unwrap();
     std::fs::write(target.join("file"), "x").unwrap();
-    assert_eq!(lab.volumes.place(&bind.name).unwrap(), uses::Place::Directory { path: target.clone(), readonly: true });
+    assert_eq!(lab.volumes.place(&bind.name).unwrap(), uses::Place { path: target.clone(), readonly: true });
     let other = lab.volumes.create(NewVolume { options: [option("o", "bind"), option("device", "/")].into(), ..named("bind") });
     assert_eq!(other.unwrap_err().kind(), model::ErrorKind::AlreadyExists);
     lab.volumes.remove("bind").unwrap();

@@ -4,20 +4,15 @@ use std::path::PathBuf;
 
 use model::{ContainerId, VolumeName};
 
-use super::{Error, Memory, NewVolume, Source, Volumes, fill::finish, lock};
+use super::{Error, NewVolume, Source, Volumes, fill::finish, lock};
 
 /// Where a volume's data are to be mounted from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// A directory of this machine.
-    Directory {
-        /// It is there.
-        path: PathBuf,
-        /// The volume itself cannot be written to.
-        readonly: bool,
-    },
-    /// Nowhere: in memory that is new for each run.
-    Memory(Memory),
+pub(crate) struct Place {
+    /// A directory of this machine; it is there.
+    pub(crate) path: PathBuf,
+    /// The volume itself cannot be written to.
+    pub(crate) readonly: bool,
 }
 
 impl Volumes {
@@ -88,13 +83,13 @@ impl Volumes {
                 let dir = self.shared.store.volume_dir(name);
                 finish(&dir).map_err(|e| device(&dir.data, e))?;
                 std::fs::metadata(&dir.data).map_err(|e| device(&dir.data, e))?;
-                Ok(Place::Directory { path: dir.data, readonly: false })
+                Ok(Place { path: dir.data, readonly: false })
             }
             Source::Bind { path, readonly } => {
                 std::fs::metadata(&path).map_err(|e| device(&path, e))?;
-                Ok(Place::Directory { path, readonly })
+                Ok(Place { path, readonly })
             }
-            Source::Memory(memory) => Ok(Place::Memory(memory)),
+            Source::Memory(memory) => Ok(Place { path: self.shared.store.volume_dir(name).data, readonly: memory.readonly }),
         }
     }
 

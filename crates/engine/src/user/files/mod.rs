@@ -47,6 +47,8 @@ pub(crate) enum Refused {
     Kind { path: String, old: &'static str, new: &'static str },
     #[error("container rootfs is marked read-only")]
     ReadOnly,
+    #[error("cannot copy into a container that runs in a user namespace of its own: stop it first")]
+    OtherIds,
     #[error("entry {path:?} of the archive: {why}")]
     Entry { path: String, why: &'static str },
     #[error("read the archive")]
@@ -62,6 +64,7 @@ impl Refused {
             Self::Call { source, .. } => sys::kind_of(*source),
             Self::NoDirectory { .. } | Self::Kind { .. } | Self::Entry { .. } | Self::Archive(_) => ErrorKind::InvalidArgument,
             Self::ReadOnly => ErrorKind::PermissionDenied,
+            Self::OtherIds => ErrorKind::FailedPrecondition,
             Self::Pack { source, .. } => source.kind(),
         }
     }
@@ -142,7 +145,8 @@ impl Inner {
 
     /// What its main process sees; `None`: it does not run.
     async fn running_files(self: &Arc<Self>, user: &Arc<UserContainer>) -> Result<Option<UserFiles>, Error> {
-        if !user.is_running() {
+        // From outside of its user namespace the owners would be those of this machine: what is on disk has its own.
+        if !user.is_running() || user.spec().own_userns {
             return Ok(None);
         }
         let Ok(container) = self.table.container(user.id) else { return Ok(None) };

@@ -61,6 +61,9 @@ impl Inner {
         }
         // Its writable layer is mounted by nobody else as long as it is not started.
         let _ops = user.ops.lock().await;
+        if user.is_running() {
+            return Err(super::words(Refused::OtherIds));
+        }
         let mounts = self.stopped_mounts(user).await?;
         let (inner, found) = (self.clone(), user.clone());
         let root = blocking(move || {
