@@ -41,6 +41,24 @@ pub(in crate::services) fn resources(asked: Option<&own::Limits>) -> Result<Reso
         Some(Ok(number)) => Ok(Some(number)),
         Some(Err(_)) => Err(invalid(format!("{name} must not be negative"))),
     };
+    check_memory(asked)?;
+    let (period, quota) = cpus(asked)?;
+    Ok(Resources {
+        cpu_period: positive("CPU period", period)?,
+        cpu_quota: quota,
+        cpu_shares: positive("CPU shares", asked.cpu_shares)?,
+        memory_limit: asked.memory,
+        memory_reservation: asked.memory_reservation,
+        // As docker: as much swap as memory again, where only memory is said.
+        memory_swap_limit: asked.memory_swap.filter(|swap| *swap != 0).or_else(|| doubled(asked.memory)),
+        cpuset_cpus: asked.cpuset_cpus.clone().filter(|list| !list.is_empty()),
+        cpuset_mems: asked.cpuset_mems.clone().filter(|list| !list.is_empty()),
+        pids_limit: asked.pids,
+        ..Resources::default()
+    })
+}
+
+fn check_memory(asked: &own::Limits) -> Result<(), Status> {
     if asked.memory.is_some_and(|memory| memory > 0 && memory < LEAST_MEMORY) {
         return Err(invalid("Minimum memory limit allowed is 6MB"));
     }
@@ -61,6 +79,11 @@ pub(in crate::services) fn resources(asked: Option<&own::Limits>) -> Result<Reso
     {
         return Err(invalid("Minimum memory limit should be larger than memory reservation limit, see usage"));
     }
+    Ok(())
+}
+
+/// The period and what of it may be used, in microseconds.
+fn cpus(asked: &own::Limits) -> Result<(Option<i64>, Option<i64>), Status> {
     let (period, quota) = match asked.nano_cpus.filter(|cpus| *cpus > 0) {
         Some(_) if asked.cpu_quota.is_some_and(|quota| quota > 0) => {
             return Err(invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set."));
@@ -74,19 +97,7 @@ pub(in crate::services) fn resources(asked: Option<&own::Limits>) -> Result<Reso
     if asked.nano_cpus.is_some_and(|cpus| cpus != 0 && cpus < LEAST_CPUS) || quota.is_some_and(|quota| (1..1000).contains(&quota)) {
         return Err(invalid("Range of CPUs is from 0.01 on"));
     }
-    Ok(Resources {
-        cpu_period: positive("CPU period", period)?,
-        cpu_quota: quota,
-        cpu_shares: positive("CPU shares", asked.cpu_shares)?,
-        memory_limit: asked.memory,
-        memory_reservation: asked.memory_reservation,
-        // As docker: as much swap as memory again, where only memory is said.
-        memory_swap_limit: asked.memory_swap.filter(|swap| *swap != 0).or_else(|| doubled(asked.memory)),
-        cpuset_cpus: asked.cpuset_cpus.clone().filter(|list| !list.is_empty()),
-        cpuset_mems: asked.cpuset_mems.clone().filter(|list| !list.is_empty()),
-        pids_limit: asked.pids,
-        ..Resources::default()
-    })
+    Ok((period, quota))
 }
 
 fn doubled(memory: Option<i64>) -> Option<i64> {
