@@ -1,6 +1,6 @@
 //! creel's own API for builds.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use api::creel::{self as own, build_event, builds_server::Builds};
 use engine::{
@@ -60,10 +60,12 @@ impl BuildsService {
         let (wanted, known, platforms) = (outputs::wanted(&start)?, outputs::known(&start), outputs::platforms(&start)?);
         let (cache, layouts) = outputs::cache(&start, archives)?;
         let (run, connections) = run_options(start.run.take().unwrap_or_default())?;
+        let since = Instant::now();
         let (context, contexts) = contexts(&self.engine, &start, &mut parts, (layouts, events)).await?;
         let request = BuildRequest {
             dockerfile: Some(start.dockerfile).filter(|text| !text.is_empty()),
             file: start.file,
+            received: (parts.received(), since.elapsed()),
             place: start.context,
             context,
             contexts,

@@ -26,6 +26,8 @@ pub(super) struct Parts {
     stream: Incoming<own::BuildRequest>,
     early: Option<own::BuildRequest>,
     whole: bool,
+    /// Bytes that have come.
+    received: u64,
 }
 
 impl Parts {
@@ -38,7 +40,7 @@ impl Parts {
         stream: Incoming<own::BuildRequest>,
     ) -> Result<(own::BuildStart, Self), Status> {
         let start = first.start.take().ok_or_else(|| status::bad_field("start", "missing"))?;
-        Ok((start, Self { stream, early: Some(first), whole: false }))
+        Ok((start, Self { stream, early: Some(first), whole: false, received: 0 }))
     }
 
     /// The next message of this part; `None`: it is whole, and what comes next is the next part's.
@@ -58,9 +60,15 @@ impl Parts {
     pub(super) async fn archive(&mut self, engine: &Engine) -> Result<std::fs::File, Status> {
         let mut archive = Archive::new(&engine.info().config.root)?;
         while let Some(piece) = self.next().await? {
+            self.received += piece.data.len() as u64;
             archive = archive.take(piece.data).await?;
         }
         archive.whole().await
+    }
+
+    /// Bytes of all that has come so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// What follows when everything is whole.

@@ -110,7 +110,7 @@ async fn the_same_step_is_made_once() {
     for (build, what) in [(second, "DONE"), (third, "CACHED")] {
         let (seen, status) = build.ends();
         assert!(status.success(), "{seen}");
-        let end = seen.lines().rfind(|line| line.starts_with("#2 ")).unwrap_or_default();
+        let end = seen.lines().rfind(|line| line.starts_with("#4 ")).unwrap_or_default();
         assert!(end.contains(what), "{what}: {seen}");
     }
     // Once by the one that went away, once by the one that stayed.
@@ -160,9 +160,13 @@ async fn progress_as_one_wants_it() {
     };
     let plain = said(&["-t", "shown", "-t", "r.example/shown:2"]);
     let timeless: Vec<String> = plain.err.lines().map(without_times).collect();
-    let wanted = "#1 [1/3] FROM base:1|#1 DONE T||#2 [2/3] RUN printf 'one\\n\\033[2Jtwo'|#2 T one|#2 T \u{1b}[2Jtwo|#2 DONE T||\
-                  #3 [3/3] WORKDIR /x|#3 DONE T|";
-    assert!(timeless.join("|").starts_with(wanted), "{}", plain.err);
+    let wanted = "#1 [internal] load build definition from Dockerfile|#1 T transferring dockerfile: 52B done|#1 DONE T||\
+                  #2 [internal] load build context|#2 T transferring context: SIZE done|#2 DONE T||\
+                  #3 [1/3] FROM base:1|#3 DONE T||#4 [2/3] RUN printf 'one\\n\\033[2Jtwo'|#4 T one|#4 T \u{1b}[2Jtwo|#4 DONE T||\
+                  #5 [3/3] WORKDIR /x|#5 DONE T|";
+    let shown = timeless.join("|");
+    let size = shown.split("context: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    assert!(size.ends_with("kB") && shown.starts_with(&wanted.replace("SIZE", size)), "{}", plain.err);
     let words: Vec<&str> = plain.out.split_whitespace().collect();
     let ["Successfully", "built", short, "Successfully", "tagged", "shown:latest", "Successfully", "tagged", "r.example/shown:2"] =
         words[..]
@@ -173,7 +177,7 @@ async fn progress_as_one_wants_it() {
     let quiet = said(&["-q"]);
     assert!(quiet.out.starts_with(&format!("sha256:{short}")) && quiet.out.len() == 72 && quiet.err.is_empty(), "{quiet:?}");
     assert_eq!(said(&["--progress", "quiet"]).err, "");
-    assert!(said(&[]).err.contains("#2 CACHED\n"));
+    assert!(said(&[]).err.contains("#4 CACHED\n"));
 
     let raw = said(&["--progress=rawjson"]);
     let objects =

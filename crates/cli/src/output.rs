@@ -67,34 +67,12 @@ pub(crate) fn short(id: &str) -> String {
 
 /// Bytes with at most three digits, as docker shows sizes in tables: powers of a thousand.
 pub(crate) fn bytes(number: u64) -> String {
-    scaled(number, 3)
+    model::size::decimal(number, 3)
 }
 
 /// Bytes with at most four digits, as docker shows sums of space.
 pub(crate) fn space(number: u64) -> String {
-    scaled(number, 4)
-}
-
-/// As C's `%.*g` has it: no zeros at the end.
-fn scaled(number: u64, digits: usize) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    #[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
-    let mut value = number as f64;
-    let mut unit = 0;
-    while value >= 1000.0 && unit < UNITS.len() - 1 {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let before = if value >= 99.95 {
-        3
-    } else if value >= 9.995 {
-        2
-    } else {
-        1
-    };
-    let text = format!("{value:.*}", digits.saturating_sub(before));
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{}", UNITS[unit])
+    model::size::decimal(number, 4)
 }
 
 /// Bytes with at most four digits in powers of 1024, as docker shows memory.

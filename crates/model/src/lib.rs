@@ -17,6 +17,7 @@ pub mod pod;
 mod reference;
 pub mod resources;
 mod signal;
+pub mod size;
 mod sparse;
 pub mod time;
 pub mod user;

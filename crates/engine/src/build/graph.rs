@@ -3,14 +3,14 @@
 //! The first failure, and a client that has gone, end everything else that is under way.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU32},
 };
 
 use dockerfile::{Dockerfile, Stages};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use model::{ErrorKind, StepId};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OnceCell, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -37,6 +37,9 @@ const FEWEST: usize = 4;
 /// The end of the year 2261, which nanoseconds since 1970 can still say.
 pub(super) const LATEST: i64 = 9_214_646_399;
 
+/// By name and platform.
+pub(super) type Bases = Arc<Mutex<HashMap<(String, String), Arc<OnceCell<State>>>>>;
+
 /// A build: everything that its stages share.
 pub(super) struct Build<'d> {
     pub(super) inner: Arc<Inner>,
@@ -59,6 +62,8 @@ pub(super) struct Build<'d> {
     finished: Vec<watch::Sender<Option<Arc<State>>>>,
     /// Steps that this build has made itself.
     own: Arc<Mutex<HashSet<StepId>>>,
+    /// Images that stages begin with, once they are here: several that begin with the same say so once.
+    pub(super) bases: Bases,
     /// Steps of other machines, once they are known.
     pub(super) elsewhere: OnceLock<Vec<Source>>,
 }
@@ -89,6 +94,7 @@ pub(super) async fn build(
         room: Arc::new(Semaphore::new(cores.max(FEWEST))),
         cancelled: CancellationToken::new(),
         own: Arc::default(),
+        bases: Bases::default(),
     };
     let builds = common.builds()?;
     let deserted = async {
@@ -105,6 +111,9 @@ pub(super) async fn build(
 
 /// One platform after the other: what does not depend on it is there then. Then the results become what was asked for.
 async fn everything(builds: &[Build<'_>]) -> Result<Built, Failed> {
+    if let Some(build) = builds.first() {
+        build.tell_received().await?;
+    }
     let mut targets = Vec::with_capacity(builds.len());
     for build in builds {
         targets.push(build.target().await?);
@@ -130,6 +139,7 @@ struct Common<'d> {
     room: Arc<Semaphore>,
     cancelled: CancellationToken,
     own: Arc<Mutex<HashSet<StepId>>>,
+    bases: Bases,
 }
 
 impl<'d> Common<'d> {
@@ -167,6 +177,7 @@ impl<'d> Common<'d> {
             room: self.room.clone(),
             cancelled: self.cancelled.clone(),
             own: self.own.clone(),
+            bases: self.bases.clone(),
             elsewhere: OnceLock::new(),
         })
     }

@@ -23,7 +23,9 @@ mod key;
 mod listing;
 mod memory;
 mod mounts;
+mod named;
 mod options;
+mod past;
 mod platforms;
 mod recording;
 mod results;
@@ -39,19 +41,14 @@ pub use checks::{BuildWarning, CheckRequest};
 pub use contexts::{Compared, Context};
 pub use difference::ContextFile;
 pub use elsewhere::{CacheFrom, CacheRequest, CacheTo, Extent};
-pub use history::{Asked, PastBuild, PastOutput, PastStep};
 pub use kept::{Kept, KeptKind, PruneBuilds};
+pub use named::{NamedContext, context_name};
 pub use options::{AgentConnection, Agents, RunOptions, SecretValue};
+pub use past::{Asked, PastBuild, PastFailure, PastOutput, PastStep};
 
 pub use results::{BuildOutput, Built, Wanted};
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    os::fd::OwnedFd,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use model::{DiffId, ErrorKind, ImageRef, container::ImageDefaults};
 use rustix::fs::OFlags;
@@ -66,7 +63,7 @@ use crate::{
 };
 
 /// Events that may wait to be remembered.
-const WAITING: usize = 8;
+const WAITING: usize = 64;
 /// The largest Dockerfile.
 const DOCKERFILE: u64 = 8 << 20;
 /// Lines of a Dockerfile that are shown of something in it; a heredoc may have many more.
@@ -84,30 +81,6 @@ pub enum BuildNetwork {
     Host,
 }
 
-/// Another place that a stage begins with or that files are copied from.
-#[derive(Clone, Debug)]
-pub enum NamedContext {
-    /// An image, by its name or id.
-    Image(String),
-    /// Files of the client.
-    Files(Context),
-    /// An OCI layout of the client with one image: a plain tar, read by one at a time.
-    Layout(Arc<Mutex<File>>),
-}
-
-impl NamedContext {
-    /// An OCI layout with one image, as a plain tar.
-    pub fn layout(archive: File) -> Self {
-        Self::Layout(Arc::new(Mutex::new(archive)))
-    }
-}
-
-/// How a context is called, of which a Dockerfile may say more: `alpine` is `docker.io/library/alpine:latest`.
-pub fn context_name(text: &str) -> String {
-    let short = |name: ImageRef| name.familiar().trim_end_matches(":latest").to_owned();
-    text.parse().map_or_else(|_| text.to_lowercase(), short)
-}
-
 /// What is to be built.
 #[derive(Debug)]
 pub struct BuildRequest {
@@ -119,6 +92,8 @@ pub struct BuildRequest {
     pub place: String,
     /// Everything that can be copied.
     pub context: Context,
+    /// What has come of the context: its bytes, and how long that took.
+    pub received: (u64, Duration),
     /// What else FROM and --from mean, by [`context_name`].
     pub contexts: BTreeMap<String, NamedContext>,
     /// Names of the image.
@@ -341,17 +316,6 @@ mod tests {
         assert_eq!(excerpt("D", text, (5, 5)), single);
         assert_eq!(excerpt("D", &"x\n".repeat(999), (2, 900)).lines().count(), 3 + SHOWN);
         assert_eq!(excerpt("D", "", (1, 1)), "D:1\n--------------------\n--------------------\n");
-    }
-
-    #[test]
-    fn contexts_are_called_in_many_ways() {
-        for text in ["alpine", "alpine:latest", "docker.io/library/alpine", "index.docker.io/alpine:latest"] {
-            assert_eq!(context_name(text), "alpine", "{text}");
-        }
-        assert_eq!(
-            [context_name("alpine:3"), context_name("Sources"), context_name("r.example/a")],
-            ["alpine:3", "sources", "r.example/a"]
-        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{
     BuildEvent, BuildFailure, BuildRequest, Built, StepEnd,
-    history::{Asked, PastBuild, PastFailure, PastOutput, PastStep},
+    past::{Asked, PastBuild, PastFailure, PastOutput, PastStep},
 };
 use crate::{Inner, blocking::blocking, clock};
 

@@ -1,6 +1,9 @@
 //! What a listener is told of a build's steps.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use model::ErrorKind;
 use tokio::{
@@ -9,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    BuildEvent, StepEnd,
+    BuildEvent, BuildRequest, StepEnd,
     graph::{Build, canceled},
     stages::Spot,
 };
@@ -35,6 +38,28 @@ impl Build<'_> {
             Some(name) => format!("[{platform}{name} {at}/{total}]"),
             None => format!("[{platform}stage-{} {at}/{total}]", spot.stage),
         }
+    }
+
+    /// What came from the client, as steps that are over.
+    pub(super) async fn tell_received(&self) -> Result<(), Error> {
+        let BuildRequest { dockerfile, file, ignore, received: (bytes, took), .. } = &*self.request;
+        let (none, size) = (Duration::ZERO, |bytes| model::size::decimal(bytes, 3));
+        if let Some(text) = dockerfile {
+            let said = format!("transferring dockerfile: {} done\n", size(text.len() as u64));
+            self.tell_over(format!("load build definition from {file}"), said, none).await?;
+        }
+        if !ignore.is_empty() {
+            let said = format!("transferring context: {} done\n", size(ignore.len() as u64));
+            self.tell_over("load .dockerignore".to_owned(), said, none).await?;
+        }
+        self.tell_over("load build context".to_owned(), format!("transferring context: {} done\n", size(*bytes)), *took).await
+    }
+
+    async fn tell_over(&self, what: String, said: String, took: Duration) -> Result<(), Error> {
+        let step = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        self.tell(BuildEvent::Begun { step, title: format!("[internal] {what}") }).await?;
+        self.say(step, said).await;
+        self.tell(BuildEvent::Done { step, took, end: StepEnd::Made }).await
     }
 
     /// A step begins, as soon as there is room for it: who holds one must not wait for another.

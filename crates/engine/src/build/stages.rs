@@ -1,6 +1,6 @@
 //! A stage from its FROM to its end, instruction by instruction, and the image of the last one.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use dockerfile::{Base, Copy, Flag, Instruction, Located};
 use model::ErrorKind;
@@ -97,18 +97,25 @@ impl Build<'_> {
                 if let Some(NamedContext::Files(_)) = self.named(name) {
                     return self.of_files(name, &platform, spot).await;
                 }
-                let shown = if platform == self.platform { String::new() } else { format!("--platform={platform} ") };
-                let progress = self.begun(format!("{} FROM {shown}{name}", self.place(spot))).await?;
-                let mut state = None;
-                let pulled = async {
-                    let basis = self.basis(name, &platform).await?;
-                    state = Some(State::of_image(basis, escape));
-                    Ok(StepEnd::Made)
-                };
-                self.ended(progress, pulled).await?;
-                state.ok_or_else(canceled)
+                let key = (name.clone(), platform.to_string());
+                let base = self.bases.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+                base.get_or_try_init(|| self.of_image(name, &platform, spot)).await.cloned()
             }
         }
+    }
+
+    /// FROM an image, the first of its name.
+    async fn of_image(&self, name: &str, platform: &Platform, spot: Spot<'_>) -> Result<State, Error> {
+        let shown = if *platform == self.platform { String::new() } else { format!("--platform={platform} ") };
+        let progress = self.begun(format!("{} FROM {shown}{name}", self.place(spot))).await?;
+        let mut state = None;
+        let pulled = async {
+            let basis = self.basis(name, platform).await?;
+            state = Some(State::of_image(basis, self.file.escape()));
+            Ok(StepEnd::Made)
+        };
+        self.ended(progress, pulled).await?;
+        state.ok_or_else(canceled)
     }
 
     /// What the client means by a name.
