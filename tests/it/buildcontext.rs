@@ -10,6 +10,8 @@ use std::{
 use crate::build::Lab;
 
 const ALL: &str = "FROM base:1\nCOPY tree /app\n";
+/// Gives busybox its other names.
+const INSTALL: &str = "busybox mkdir -p /tmp/bin && busybox --install -s /tmp/bin && export PATH=/bin:/tmp/bin";
 /// Everything of a directory but times.
 const SHOW: &str = "find . | sort; find . -type f | sort | xargs md5sum; find . ! -type l | sort | xargs stat -c '%a %n'";
 
@@ -22,7 +24,7 @@ fn shell(script: &str, lab: &Lab) -> String {
 /// Builds, and says whether the copy was there already. The image has what the directory has.
 fn build(lab: &Lab, why: &str) -> bool {
     let (_, progress) = lab.build(ALL, &["-t", "all:1"]);
-    let inside = lab.ok(&["run", "--rm", "all:1", "sh", "-c", &format!("cd /app && {SHOW}")]).out;
+    let inside = lab.ok(&["run", "--rm", "all:1", "sh", "-c", &format!("{INSTALL} && cd /app && {SHOW}")]).out;
     assert_eq!(inside, shell(SHOW, lab), "{why}: {progress}");
     progress.contains("[2/2] COPY tree /app") && progress.contains("CACHED")
 }
@@ -112,7 +114,7 @@ async fn a_copy_comes_upon_what_is_there() {
     fs::set_permissions(lab.at("tree/top"), fs::Permissions::from_mode(0o4755)).unwrap();
     symlink("top", lab.at("tree/link")).unwrap();
     let dockerfile = r#"FROM base:1
-RUN mkdir -p /app/sub/other && echo old >/app/sub/old && echo old >/app/top && chmod 711 /app /app/sub/other && chown 3:4 /app && ln -s /app /way
+RUN busybox mkdir -p /app/sub/other && echo old >/app/sub/old && echo old >/app/top && busybox chmod 711 /app /app/sub/other && busybox chown 3:4 /app && busybox ln -s /app /way
 COPY tree /app
 COPY tree /way/through
 COPY --chown=5:6 --chmod=600 tree/top tree/sub/new /app/new/two/
@@ -124,7 +126,7 @@ COPY empty /
     lab.build(dockerfile, &["-t", "upon:1"]);
     let script = "stat -c '%u %g %a %F %n' /app /app/sub /app/sub/other /app/sub/old /app/sub/deep/f /app/top /app/link \
          /way/through/sub/new /app/new /app/new/two /app/new/two/new /linked /linked/deep /changed /changed/top /changed/sub; \
-         cat /app/sub/old; readlink /app/link; [ /app/top -ef /app/hard ] && echo same";
+         cat /app/sub/old; busybox readlink /app/link; [ /app/top -ef /app/hard ] && echo same";
     let shown = lab.ok(&["run", "--rm", "upon:1", "sh", "-c", script]).out;
     assert_eq!(
         shown,
@@ -141,7 +143,7 @@ COPY empty /
         ("COPY tree/top /app/sub", ""),
         ("COPY tree/top /app/top/", "cannot copy to non-directory"),
         ("COPY tree /app/top", "cannot copy to non-directory"),
-        ("RUN rm /app/top && mkdir /app/top\nCOPY tree /app", "cannot overwrite directory"),
+        ("RUN rm /app/top && busybox mkdir /app/top\nCOPY tree /app", "cannot overwrite directory"),
         ("RUN rm -r /app/sub && echo >/app/sub\nCOPY tree /app", "with directory"),
     ] {
         let text = format!("FROM upon:1\n{line}\n");

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, statat};
 
 use super::{Bare, Choice, Diffed, Leave, Level, Walk, xattrs_of};
 use crate::{Error, Limits, tar::Flag, tar::Head, tar::Time, xattr::Xattrs};
@@ -131,6 +131,11 @@ impl<W: Write> Walk<'_, W> {
         match piece.told {
             Told::As(told) => {
                 let path = if place.is_empty() { told.to_vec() } else { [place, b"/", told].concat() };
+                let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| Error::upper("statat", &path, e))?;
+                if let Some(level) = self.levels.last_mut() {
+                    // It may be the root of a mount: it is what was asked for.
+                    level.device = stat.st_dev;
+                }
                 self.entry(parent, name, path)
             }
             Told::Contents => {
