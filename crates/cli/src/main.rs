@@ -11,6 +11,7 @@ mod commit;
 mod container;
 mod each;
 mod error;
+mod examples;
 mod exec;
 mod find;
 mod follow;

@@ -2,13 +2,13 @@
 
 use std::{fs, io, path::Path};
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 use clap_complete::env::Shells;
 
 use crate::{
     args::{Arguments, Shell},
     error::{self, Error, Exit},
-    output,
+    examples, output,
 };
 
 /// Bash ends words where names of images, ports and `--flag=value` have no end. What is offered is what stands behind the last of
@@ -67,9 +67,21 @@ pub(crate) fn completions(shell: Shell) -> Result<Exit, Error> {
 pub(crate) fn pages(directory: &Path) -> Result<Exit, Error> {
     let failed = || error::io(format!("write the manual's pages to {}", directory.display()));
     fs::create_dir_all(directory).map_err(failed())?;
-    let command = Arguments::command().mut_subcommands(|command| command.disable_help_subcommand(true));
+    let command = with_examples(Arguments::command(), "");
     clap_mangen::generate_to(command, directory).map_err(failed())?;
     Ok(Exit(0))
+}
+
+/// The same commands, each with an example at the end of its page.
+fn with_examples(command: Command, words: &str) -> Command {
+    let command = match examples::of(words) {
+        Some(example) => command.after_long_help(format!("Example:\n\n    {example}")),
+        None => command,
+    };
+    command.disable_help_subcommand(true).mut_subcommands(|below| {
+        let words = format!("{words} {}", below.get_name());
+        with_examples(below, words.trim_start())
+    })
 }
 
 #[cfg(test)]
@@ -81,6 +93,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         pages(dir.path()).unwrap();
         let page = fs::read_to_string(dir.path().join("creel-run.1")).unwrap();
+        assert!(page.contains("creel run") && page.contains("shop:1"), "an example: {page}");
         assert!(page.contains("Run a command in a new container") && page.contains("entrypoint"), "{page}");
         assert!(dir.path().join("creel.1").exists() && dir.path().join("creel-container-prune.1").exists());
     }

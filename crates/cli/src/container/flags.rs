@@ -203,7 +203,7 @@ pub(crate) struct FileFlags {
     #[arg(long, value_name = "PATH[:OPTIONS]")]
     pub(crate) tmpfs: Vec<String>,
     /// The mounts of another container too
-    #[arg(long, value_name = "CONTAINER[:ro]")]
+    #[arg(long, value_name = "CONTAINER[:ro]", add = super::complete::containers())]
     pub(crate) volumes_from: Vec<String>,
     /// Nothing can be written to its root
     #[arg(long)]
@@ -238,7 +238,7 @@ pub(crate) struct NetworkFlags {
     #[arg(long, value_name = "PORT[-PORT][/PROTOCOL]")]
     pub(crate) expose: Vec<String>,
     /// bridge, none, host, container:NAME, or networks; name=NETWORK,alias=NAME,ip=ADDRESS says more
-    #[arg(long, alias = "net", value_name = "NETWORK")]
+    #[arg(long, alias = "net", value_name = "NETWORK", add = super::complete::networks())]
     pub(crate) network: Vec<String>,
     /// Another name of it in its network
     #[arg(long, alias = "net-alias", value_name = "NAME")]

@@ -199,7 +199,7 @@ impl Place {
     /// The directory of a path of the archive's, made if it is missing, and the name in it.
     fn parent(&self, path: &str) -> Result<(OwnedFd, String), Refused> {
         let whole = format!("{}/{path}", self.prefix);
-        let found = self.view.make_parent(&whole).map_err(|e| call("make the directory of", path, e))?;
+        let found = self.view.make_parent(&whole).map_err(|e| call("find the place of", path, e))?;
         Ok((found.parent, found.name))
     }
 
