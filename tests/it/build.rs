@@ -90,6 +90,13 @@ impl Lab {
         (fs::read_to_string(id).unwrap(), said.err)
     }
 
+    /// Builds what becomes no image, and answers the progress.
+    pub fn makes(&self, dockerfile: &str, args: &[&str]) -> String {
+        fs::write(self.at("Dockerfile"), dockerfile).unwrap();
+        let context = self.context();
+        self.ok(&[&["build", context.to_str().unwrap()], args].concat()).err
+    }
+
     pub fn fails(&self, dockerfile: &str, args: &[&str]) -> String {
         fs::write(self.at("Dockerfile"), dockerfile).unwrap();
         let context = self.context();

@@ -287,7 +287,7 @@ async fn named_contexts_are_images_and_directories() {
     ];
     lab.build(file, &[&flags[..], &["-t", "named:1"]].concat());
     assert_eq!(lab.run("named:1", "ls /o; cat /o/f /ran; test -x /again && echo yes"), "f\nof the other\nof the other\nyes\n");
-    for (flag, part) in [("x", "use NAME=PATH"), ("x=/nowhere", "not a directory"), ("x=oci-layout://y", "creel load it first")] {
+    for (flag, part) in [("x", "use NAME=PATH"), ("x=/nowhere", "not a directory"), ("x=oci-layout://y", "No such file")] {
         let said = lab.says(&["build", "--build-context", flag, lab.context().to_str().unwrap()], None);
         assert!(said.code != 0 && said.err.contains(part), "{flag}: {said:?}");
     }

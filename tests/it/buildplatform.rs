@@ -125,7 +125,7 @@ async fn several_platforms_become_an_index() {
     for arch in [ARCH, OTHER] {
         let out = lab.home.path().join(arch);
         let local = format!("type=local,dest={}", out.display());
-        lab.build(&format!("FROM {name}\n"), &["--platform", &format!("linux/{arch}"), "-o", &local]);
+        lab.makes(&format!("FROM {name}\n"), &["--platform", &format!("linux/{arch}"), "-o", &local]);
         assert_eq!(fs::read_to_string(out.join("program")).unwrap(), format!("compiled for {arch}\n"));
         assert_eq!(fs::read_to_string(out.join("arch")).unwrap(), arch);
     }

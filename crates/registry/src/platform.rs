@@ -36,7 +36,9 @@ impl Platform {
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         let (os, architecture, variant) = (parts.next()?, parts.next()?, parts.next().unwrap_or_default());
-        let word = |s: &str| s.len() <= 64 && s.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'));
+        let begins = |s: &str| s.bytes().next().is_none_or(|c| c.is_ascii_alphanumeric());
+        let inside = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+        let word = |s: &str| s.len() <= 64 && begins(s) && s.bytes().all(inside);
         let well = !os.is_empty() && !architecture.is_empty() && [os, architecture, variant].into_iter().all(word);
         (well && parts.next().is_none()).then(|| Self {
             os: os.to_owned(),
@@ -115,7 +117,7 @@ mod tests {
         assert_eq!(best("linux/riscv64", &["linux/riscv64"]), Some("linux/riscv64"));
         assert_eq!(best("linux/amd64", &["windows/amd64", "linux/386", "unknown/unknown"]), None);
         assert_eq!(platform("linux/arm/v7").to_string(), "linux/arm/v7");
-        for bad in ["", "linux", "/", "linux/", "a/b/c/d", "linux/amd64/\n"] {
+        for bad in ["", "linux", "/", "linux/", "a/b/c/d", "linux/amd64/\n", "../.."] {
             assert!(Platform::parse(bad).is_none(), "{bad}");
         }
         assert_eq!(Platform::host().os, "linux");

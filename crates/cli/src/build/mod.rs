@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use api::creel::{BuildRun, BuildStart, CheckRequest, build_event::Event};
+use api::creel::{BuildRun, BuildStart, BuiltImage, CheckRequest, build_event::Event};
 use clap::Args;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -148,13 +148,12 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
     let (mut layouts, sinks) = args.caches.ask(&mut start)?;
     layouts.add(of_contexts);
     let mut outputs = outputs::Outputs::ask(&args.outputs, &mut start, sinks)?;
-    let is_piped = outputs.is_piped();
     start.credentials = credentials::known(&start)?;
     if let Some(file) = &args.iidfile {
         // One of an earlier build is not taken for this one's.
         std::fs::remove_file(file).ok();
     }
-    let tags = start.tags.clone();
+    let after = After { iidfile: args.iidfile, quiet: args.quiet, piped: outputs.is_piped(), tags: start.tags.clone() };
     let (pieces, stream) = mpsc::channel(4);
     let mut agents = (!sockets.is_empty()).then(|| agents::Agents::new(sockets, pieces.clone()));
     let (wanted, wants) = std::sync::mpsc::channel();
@@ -183,21 +182,7 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
             Some(Event::Exported(piece)) => outputs.take(piece).await?,
             Some(Event::Built(built)) => {
                 outputs.finish(&built).await?;
-                // Several platforms are an index.
-                let id = if built.id.is_empty() { built.digest } else { built.id };
-                if let Some(file) = args.iidfile.as_ref().filter(|_| !id.is_empty()) {
-                    std::fs::write(file, &id).map_err(error::io(format!("write {}", file.display())))?;
-                }
-                shown.built()?;
-                if id.is_empty() || is_piped {
-                    return Ok(Exit(0));
-                }
-                if args.quiet {
-                    output::print(&format!("{id}\n"))?;
-                } else if shown.is_plain() {
-                    output::print(&as_ever(&id, &tags))?;
-                }
-                return Ok(Exit(0));
+                return after.built(built, &mut shown);
             }
             // Who does not listen has an error, which is told.
             Some(Event::Wanted(files)) => drop(wanted.send(files)),
@@ -212,6 +197,35 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
         }
     }
     Err(Error::Words("ERROR: the daemon ended the build without a word".to_owned()))
+}
+
+/// What is to be done when there is a result.
+struct After {
+    iidfile: Option<PathBuf>,
+    quiet: bool,
+    /// Standard output has an archive.
+    piped: bool,
+    tags: Vec<String>,
+}
+
+impl After {
+    fn built(self, built: BuiltImage, shown: &mut progress::Shown) -> Result<Exit, Error> {
+        // Several platforms are an index.
+        let id = if built.id.is_empty() { built.digest } else { built.id };
+        if let Some(file) = self.iidfile.filter(|_| !id.is_empty()) {
+            std::fs::write(&file, &id).map_err(error::io(format!("write {}", file.display())))?;
+        }
+        shown.built()?;
+        if id.is_empty() || self.piped {
+            return Ok(Exit(0));
+        }
+        if self.quiet {
+            output::print(&format!("{id}\n"))?;
+        } else if shown.is_plain() {
+            output::print(&as_ever(&id, &self.tags))?;
+        }
+        Ok(Exit(0))
+    }
 }
 
 /// What RUN gets.
