@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use crate::{
     daemon::{Daemon, cache},
-    image::{Layer, digest},
+    image::{Image, Layer, digest},
     registry::Registry,
 };
 
@@ -77,4 +77,26 @@ async fn layers_that_are_directories_are_saved_and_pushed() {
     assert!(!other.creel(&["pull", "-q", &format!("{there}-foreign")]).status.success(), "nothing of it has become an image");
     daemon.finish().await;
     other.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_that_were_pulled_are_not_pushed_again_below_one_that_was_made_here() {
+    let daemon = Daemon::start().await;
+    let (registry, dir) = (Registry::empty(), tempfile::tempdir().unwrap());
+    let tars = [Layer::busybox().tar(), Layer::new().dir("srv/").file("srv/a", 0o644, b"a").tar()];
+    Image::of(&tars).push(&registry, "lab/base", "1");
+    let name = |tag: &str| format!("127.0.0.1:{}/lab/base:{tag}", registry.port);
+    daemon.creel_ok(&["pull", "-q", &name("1")]);
+    daemon.creel_ok(&["create", "--name", "work", "--network", "none", &name("1"), "true"]);
+    fs::write(dir.path().join("new"), "new").unwrap();
+    daemon.creel_ok(&["cp", &dir.path().join("new").display().to_string(), "work:/srv/new"]);
+    let id = daemon.creel_ok(&["commit", "work", &name("2")]);
+    let pushed = daemon.creel_ok(&["push", &name("2")]);
+    let lines = |end: &str| pushed.lines().filter(|line| line.ends_with(end)).count();
+    assert_eq!((lines(": Layer already exists"), lines(": Pushed")), (2, 1), "{pushed}");
+    daemon.creel_ok(&["rm", "work"]);
+    daemon.creel_ok(&["rmi", &name("1"), &name("2")]);
+    daemon.creel_ok(&["pull", "-q", &name("2")]);
+    assert_eq!(daemon.creel_ok(&["images", "-q", "--no-trunc"]), id);
+    daemon.finish().await;
 }
