@@ -172,7 +172,7 @@ async fn secrets_are_written_down_nowhere() {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     // The argument is for another stage, which is not built: where one is declared, the image's history has it, as docker's has.
     let text = "FROM base:1 AS other\nARG TOKEN\nFROM base:1\n\
-                RUN --mount=type=secret,id=key --mount=type=secret,id=key,env=KEY --mount=type=ssh test -n \"$KEY\" && test -S $SSH_AUTH_SOCK && wc -c /run/secrets/key\n";
+                RUN --mount=type=secret,id=key,env=KEY,target=/run/secrets/key --mount=type=ssh test -n \"$KEY\" && test -S $SSH_AUTH_SOCK && wc -c /run/secrets/key\n";
     let (_, told) = lab.build(text, &[&["-t", "quiet:1"], flags.as_slice()].concat());
     assert!(!told.contains(VALUE), "{told}");
     let failed = lab.fails(&format!("{text}RUN --mount=type=secret,id=key exit 9\n"), &flags);
