@@ -586,7 +586,7 @@ async fn configuration() {
     let log = world.logs("all", |_| {}).await;
     assert_eq!(log.lines().collect::<Vec<_>>(), ["1000", "65534", "own-name", "/var", "b", "100", "3", "1"]);
     for (flag, change) in [
-        ("--userns", (|host: &mut own::HostConfig| host.userns = "private".into()) as fn(&mut own::HostConfig)),
+        ("--userns", (|host: &mut own::HostConfig| host.userns = "keep-id".into()) as fn(&mut own::HostConfig)),
         ("unknown capability", |host| host.cap_add = vec!["FLY".into()]),
         ("--security-opt", |host| host.security_opt = vec!["what".into()]),
         ("Minimum memory limit", |host| host.limits = Some(own::Limits { memory: Some(1), ..Default::default() })),
