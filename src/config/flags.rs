@@ -12,52 +12,52 @@ pub(crate) struct Flags {
     pub(crate) config: Option<PathBuf>,
     /// Images and records
     #[arg(long, value_name = "DIR", global = true)]
-    root: Option<PathBuf>,
+    pub(super) root: Option<PathBuf>,
     /// State of running pods
     #[arg(long, value_name = "DIR", global = true)]
-    run: Option<PathBuf>,
+    pub(super) run: Option<PathBuf>,
     /// Socket to serve on
     #[arg(long, value_name = "PATH", global = true)]
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     /// Who owns the cgroups
     #[arg(long, value_enum, global = true)]
-    cgroup_driver: Option<CgroupDriver>,
+    pub(super) cgroup_driver: Option<CgroupDriver>,
     /// Parent cgroup of pods whose client names none: a path, or a slice with the systemd driver
     #[arg(long, value_name = "PARENT", global = true)]
-    cgroup_parent: Option<String>,
+    pub(super) cgroup_parent: Option<String>,
     /// Supervisor program
     #[arg(long, value_name = "FILE", global = true)]
-    shim: Option<PathBuf>,
+    pub(super) shim: Option<PathBuf>,
     /// How pods get their network
     #[arg(long, value_enum, global = true)]
-    network: Option<NetworkKind>,
+    pub(super) network: Option<NetworkKind>,
     /// Name of the built-in bridge
     #[arg(long, value_name = "NAME", global = true)]
-    bridge: Option<String>,
+    pub(super) bridge: Option<String>,
     /// Subnet of the built-in bridge; can be repeated
     #[arg(long, value_name = "CIDR", global = true)]
-    subnet: Vec<Cidr>,
+    pub(super) subnet: Vec<Cidr>,
     /// Registries' mirrors and certificates
     #[arg(long, value_name = "DIR", global = true)]
-    certs_dir: Option<PathBuf>,
+    pub(super) certs_dir: Option<PathBuf>,
     /// Registry spoken to without TLS; can be repeated
     #[arg(long, value_name = "HOST[:PORT]", global = true)]
-    plain_http: Vec<String>,
+    pub(super) plain_http: Vec<String>,
     /// CNI configuration
     #[arg(long, value_name = "DIR", global = true)]
-    cni_conf_dir: Option<PathBuf>,
+    pub(super) cni_conf_dir: Option<PathBuf>,
     /// CNI plugins
     #[arg(long, value_name = "DIR", global = true)]
-    cni_bin_dir: Option<PathBuf>,
+    pub(super) cni_bin_dir: Option<PathBuf>,
     /// Where exec, attach and port-forward are served; port 0: any
     #[arg(long, value_name = "IP:PORT", global = true)]
-    streaming_address: Option<SocketAddr>,
+    pub(super) streaming_address: Option<SocketAddr>,
     /// Where NRI plugins connect
     #[arg(long, value_name = "PATH", global = true)]
-    nri_socket: Option<PathBuf>,
+    pub(super) nri_socket: Option<PathBuf>,
     /// What is logged: error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "LEVEL", global = true)]
-    log_level: Option<String>,
+    pub(super) log_level: Option<String>,
 }
 
 impl Config {

@@ -84,6 +84,14 @@ pub(crate) struct Contexts {
     answers: Mutex<HashMap<StepId, Vec<[u8; 32]>>>,
 }
 
+/// What is in a context that came before.
+#[derive(Debug, Default)]
+struct Known {
+    files: Vec<ContextFile>,
+    /// Their digests, in this order; of an older daemon's none.
+    contents: Vec<Content>,
+}
+
 /// A context that is compared.
 #[derive(Debug)]
 pub struct Compared {
@@ -91,8 +99,7 @@ pub struct Compared {
     files: Vec<ContextFile>,
     /// What it is compared with.
     before: Option<Context>,
-    /// The list of that, and the digests of its files.
-    known: (Vec<ContextFile>, Vec<Content>),
+    known: Known,
     difference: Difference,
 }
 
@@ -146,16 +153,15 @@ impl Contexts {
     }
 
     /// The context of this name, with its files and their digests. Blocks.
-    fn before(&self, name: &str) -> Result<Option<(Context, Vec<ContextFile>, Vec<Content>)>, store::Error> {
+    fn before(&self, name: &str) -> Result<Option<(Context, Known)>, store::Error> {
         let id = id_of(name);
         let Some(context) = self.lock().get(&id).map(|entry| entry.context.clone()) else { return Ok(None) };
         let record = self.store.context(id)?.and_then(|bytes| minicbor::decode::<Record>(&bytes).ok());
         // Another build may have written it since.
         let record = record.filter(|record| record.layers == context.layers && record.name == name);
         Ok(record.map(|Record { files, contents, .. }| {
-            // One of an older daemon has none.
             let contents = contents.map(|contents| contents.as_chunks().0.to_vec()).unwrap_or_default();
-            (context, files, contents)
+            (context, Known { files, contents })
         }))
     }
 
@@ -253,12 +259,10 @@ impl Engine {
             }
             difference::check(&files)?;
             let before = inner.contexts.before(&name).step(About::Words, "read what is known of the context")?;
-            let (before, files_before, contents) = match before {
-                Some((context, files, contents)) => (Some(context), files, contents),
-                None => (None, Vec::new(), Vec::new()),
-            };
-            let difference = difference::compare(&files_before, &files);
-            Ok(Compared { name, files, before, known: (files_before, contents), difference })
+            let (before, known) = before.unzip();
+            let known = known.unwrap_or_default();
+            let difference = difference::compare(&known.files, &files);
+            Ok(Compared { name, files, before, known, difference })
         })
         .await
     }
@@ -307,7 +311,7 @@ impl Inner {
         let sent = archive.metadata().map_or(0, |found| found.len());
         let (wanted, gone) = (difference.wanted.len(), difference.gone.len());
         tracing::info!(context = name, files = files.len(), wanted, gone, bytes = sent, "context received");
-        let contents = |came| listing::contents(&files, came, (&known.0, &known.1));
+        let contents = |came| listing::contents(&files, came, (&known.files, &known.contents));
         if let Some(context) = before.clone().filter(|_| difference == Difference::default()) {
             self.contexts.used(&name);
             let contents = contents(HashMap::new());

@@ -46,16 +46,16 @@ pub(super) fn layer(
     };
     let write = move |writer: io::PipeWriter| {
         let mode = |mode: u32, directory: bool| target.chmod.as_ref().map_or(mode, |chmod| chmod.of(mode, directory));
-        let shape = Shape { owner, mode: &mode, keeps: &is_kept };
         let both = || sources.iter().zip(&told);
         let choose = |path: &[u8]| {
             let rest = |told: &str| below(path, &place).and_then(|rest| below(rest, told.as_bytes()));
             let of = |(source, told): (&Source, &String)| Some(source.choice(rest(told)?, "", &target.exclude));
             both().find_map(of).unwrap_or(Choice::Take)
         };
+        let shape = Shape { owner, mode: &mode, keeps: &is_kept, choose: &choose, latest };
         let pieces: Vec<Piece<'_>> = both().filter_map(|(source, told)| piece(source, told)).collect();
         let writer = io::BufWriter::with_capacity(256 << 10, writer);
-        layer::place(above, &pieces, (&shape, &choose, latest), writer, &layer::Limits::default())
+        layer::place(above, &pieces, &shape, writer, &layer::Limits::default())
     };
     let layer = inner.images.written_layer(write).step(About::Words, "keep what is copied")?;
     Ok(Some((layer, latest)))

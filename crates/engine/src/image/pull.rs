@@ -186,7 +186,9 @@ impl Shared {
             target = resolved.manifest.digest;
             reference.at = At::Digest(target);
         }
-        blocking(move || shared.commit(Name { name: reference, target: Some(target) }, &resolved, parsed)).await.step(about(), "pull: keep the image")?;
+        blocking(move || shared.commit(Name { name: reference, target: Some(target) }, &resolved, parsed))
+            .await
+            .step(about(), "pull: keep the image")?;
         tracing::info!(image = %id, name, "pulled");
         Ok(id)
     }

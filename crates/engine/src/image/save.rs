@@ -32,7 +32,7 @@ pub(crate) enum Unsavable {
     #[error(
         "layer {0} is kept as a directory, because this kernel mounts no EROFS images from files; the archive that it came in is gone, and packing the directory makes another one, {1}"
     )]
-    Directory(DiffId, DiffId),
+    Directory(Box<DiffId>, Box<DiffId>),
     #[error("layer {0}")]
     Layer(DiffId, #[source] Box<layer::Error>),
     #[error("open layer {0}")]
@@ -79,7 +79,13 @@ pub(super) struct Platform {
 
 impl Entry {
     pub(super) fn new(media_type: &MediaType, digest: &Digest, size: u64) -> Self {
-        Self { media_type: media_type.as_str().to_owned(), digest: digest.to_string(), size, annotations: BTreeMap::new(), platform: None }
+        Self {
+            media_type: media_type.as_str().to_owned(),
+            digest: digest.to_string(),
+            size,
+            annotations: BTreeMap::new(),
+            platform: None,
+        }
     }
 }
 

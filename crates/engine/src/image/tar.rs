@@ -68,7 +68,7 @@ impl LayerTar {
         io::copy(&mut pipe, &mut io::sink())?;
         let packed = packing.join().map_err(|_| io::Error::other("packing crashed; see the log"))?;
         let packed = packed.map_err(|e| Unsavable::Layer(id, Box::new(e)))?;
-        if packed.diff_id == id { Ok(()) } else { Err(Unsavable::Directory(id, packed.diff_id)) }
+        if packed.diff_id == id { Ok(()) } else { Err(Unsavable::Directory(Box::new(id), Box::new(packed.diff_id))) }
     }
 }
 

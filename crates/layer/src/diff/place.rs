@@ -20,6 +20,10 @@ pub struct Shape<'s> {
     pub mode: &'s dyn Fn(u32, bool) -> u32,
     /// Extended attributes that come along, by name.
     pub keeps: &'s dyn Fn(&[u8]) -> bool,
+    /// What comes at all, by its path in the archive.
+    pub choose: &'s dyn Fn(&[u8]) -> Choice,
+    /// What is younger gets this time: seconds since 1970.
+    pub latest: i64,
 }
 
 impl std::fmt::Debug for Shape<'_> {
@@ -65,18 +69,19 @@ pub enum Told<'p> {
 }
 
 /// Writes the archive of a layer that has `pieces` (of which only one may be contents) in a directory; `above` are its names from
-/// the root, and `choose` is asked with paths of the archive. What is younger than `latest` (seconds since 1970) gets that time.
+/// the root.
 ///
 /// # Errors
 /// As [`super::pick`].
 pub fn place(
     above: Vec<(Vec<u8>, Above)>,
     pieces: &[Piece<'_>],
-    (shape, choose, latest): (&Shape<'_>, &dyn Fn(&[u8]) -> Choice, i64),
+    shape: &Shape<'_>,
     writer: impl Write,
     limits: &Limits,
 ) -> Result<Diffed, Error> {
     let nothing = BTreeSet::new();
+    let (choose, latest) = (shape.choose, shape.latest);
     let leave = Leave { choose, latest: Some(latest), shape: Some(shape), ..Leave::nothing(&nothing) };
     let mut walk = Walk::new(&leave, writer, limits);
     let mut path = Vec::new();
@@ -187,10 +192,11 @@ mod tests {
 
     fn placed(above: Vec<(&str, Above)>, pieces: &[Piece<'_>], owner: Option<(u32, u32)>) -> Vec<String> {
         let above = above.into_iter().map(|(name, above)| (name.as_bytes().to_vec(), above)).collect();
-        let shape = Shape { owner, mode: &|mode, directory| if directory { 0o711 } else { mode & 0o700 }, keeps: &|_| true };
         let choose = |path: &[u8]| if path.ends_with(b".md") { Choice::Leave } else { Choice::Take };
+        let mode = |mode, directory| if directory { 0o711 } else { mode & 0o700 };
+        let shape = Shape { owner, mode: &mode, keeps: &|_| true, choose: &choose, latest: 5 };
         let mut archive = Vec::new();
-        let diffed = place(above, pieces, (&shape, &choose, 5), &mut archive, &Limits::default()).unwrap();
+        let diffed = place(above, pieces, &shape, &mut archive, &Limits::default()).unwrap();
         let told = told(&archive);
         assert_eq!(diffed.entries, told.len() as u64);
         told
