@@ -397,8 +397,7 @@ impl<'l, W: Write> Walk<'l, W> {
         if choice == Choice::Below && kind != FileType::Directory {
             return Ok(());
         }
-        let device = (major(stat.st_rdev), minor(stat.st_rdev));
-        if kind == FileType::CharacterDevice && device == (0, 0) {
+        if kind == FileType::CharacterDevice && (major(stat.st_rdev), minor(stat.st_rdev)) == (0, 0) {
             let parent = &path[..path.len() - name.len()];
             return self.mark(&[parent, WHITEOUT, name].concat());
         }
@@ -408,10 +407,24 @@ impl<'l, W: Write> Walk<'l, W> {
             }
             return Ok(());
         }
+        self.tell((dir, name), path, &stat)?;
+        if let Some(level) = self.levels.last_mut().filter(|_| choice == Choice::Below) {
+            level.bare = Bare::NotChosen;
+        }
+        Ok(())
+    }
+
+    /// What has an entry of its own, or is a directory that is gone into.
+    fn tell(&mut self, (dir, name): (BorrowedFd<'_>, &[u8]), path: Vec<u8>, stat: &Stat) -> Result<(), Error> {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let failed = |call| {
+            let path = path.clone();
+            move |e| Error::upper(call, &path, e)
+        };
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)) {
                 let first = first.clone();
-                return self.describe(&path, Flag::HardLink, &stat, BTreeMap::new(), &first);
+                return self.describe(&path, Flag::HardLink, stat, BTreeMap::new(), &first);
             }
             charge(&mut self.left.metadata, path.len() as u64, "bytes of metadata", self.limits.metadata)?;
             self.names.insert((stat.st_dev, stat.st_ino), path.clone());
@@ -421,19 +434,15 @@ impl<'l, W: Write> Walk<'l, W> {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = openat(dir, name, flags, Mode::empty()).map_err(failed("openat"))?;
                 self.enter(fd, path)?;
-                if let Some(level) = self.levels.last_mut().filter(|_| choice == Choice::Below) {
-                    level.bare = Bare::NotChosen;
-                }
-                return Ok(());
             }
             FileType::RegularFile => self.file(dir, name, &path)?,
             FileType::Symlink => {
                 let target = readlinkat(dir, name, Vec::new()).map_err(failed("readlinkat"))?;
-                self.special(dir, name, &path, Flag::Symlink, &stat, target.as_bytes())?;
+                self.special(dir, name, &path, Flag::Symlink, stat, target.as_bytes())?;
             }
-            FileType::CharacterDevice => self.special(dir, name, &path, Flag::CharDevice, &stat, b"")?,
-            FileType::BlockDevice => self.special(dir, name, &path, Flag::BlockDevice, &stat, b"")?,
-            FileType::Fifo => self.special(dir, name, &path, Flag::Fifo, &stat, b"")?,
+            FileType::CharacterDevice => self.special(dir, name, &path, Flag::CharDevice, stat, b"")?,
+            FileType::BlockDevice => self.special(dir, name, &path, Flag::BlockDevice, stat, b"")?,
+            FileType::Fifo => self.special(dir, name, &path, Flag::Fifo, stat, b"")?,
             FileType::Socket | FileType::Unknown => self.sockets += 1,
         }
         Ok(())

@@ -13,6 +13,7 @@ mod named;
 mod outputs;
 mod progress;
 mod secrets;
+mod talk;
 
 pub(crate) use commands::{BuildOr, Builder, build_or, builder};
 pub(crate) use files::attributes;
@@ -25,8 +26,8 @@ use std::{
 
 use api::creel::{BuildRun, BuildStart, BuiltImage, CheckRequest, build_event::Event};
 use clap::Args;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+
+use talk::{Asked, Talk};
 
 use crate::{
     client::Client,
@@ -125,21 +126,47 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
         return check(client, args, input).await;
     }
     let mut shown = progress::Shown::new(if args.quiet { progress::Mode::Quiet } else { args.progress })?;
+    let (mut asked, sinks) = ask(&args, input)?;
+    let mut outputs = outputs::Outputs::ask(&args.outputs, &mut asked.start, sinks)?;
+    asked.start.credentials = credentials::known(&asked.start)?;
+    if let Some(file) = &args.iidfile {
+        // One of an earlier build is not taken for this one's.
+        std::fs::remove_file(file).ok();
+    }
+    let tags = asked.start.tags.clone();
+    let after = After { iidfile: args.iidfile, quiet: args.quiet, piped: outputs.is_piped(), tags };
+    let mut talk = Talk::begin(client, asked).await?;
+    while let Some(event) = talk.next().await? {
+        match event {
+            Event::Exported(piece) => outputs.take(piece).await?,
+            Event::Built(built) => {
+                outputs.finish(&built).await?;
+                return after.built(built, &mut shown);
+            }
+            Event::Failed(failed) => return Err(shown.failed(&failed)),
+            event => shown.event(&event)?,
+        }
+    }
+    Err(Error::Words("ERROR: the daemon ended the build without a word".to_owned()))
+}
+
+/// What is asked for, and where caches are kept that come back.
+fn ask(args: &Build, input: Input) -> Result<(Asked, Vec<outputs::Sink>), Error> {
     let Input { dockerfile, file, context, ignore } = input;
     let sockets = agents::parse(&args.ssh)?;
-    let run = Some(run(&args, &sockets)?);
+    let run = Some(run(args, &sockets)?);
     let named::Named { told: contexts, directories, layouts: of_contexts } = named::parse(&args.build_context)?;
     let mut start = BuildStart {
         run,
         dockerfile,
         file,
-        tags: args.tag,
+        tags: args.tag.clone(),
         args: arguments(&args.build_arg),
-        target: args.target,
+        target: args.target.clone(),
         no_cache: args.no_cache,
         pull: args.pull,
         labels: args.label.iter().map(|label| pair(label)).collect(),
-        network: args.network,
+        network: args.network.clone(),
         ignore,
         context: context.name()?,
         contexts,
@@ -147,56 +174,8 @@ pub(crate) async fn build(client: &mut Client, args: Build) -> Result<Exit, Erro
     };
     let (mut layouts, sinks) = args.caches.ask(&mut start)?;
     layouts.add(of_contexts);
-    let mut outputs = outputs::Outputs::ask(&args.outputs, &mut start, sinks)?;
-    start.credentials = credentials::known(&start)?;
-    if let Some(file) = &args.iidfile {
-        // One of an earlier build is not taken for this one's.
-        std::fs::remove_file(file).ok();
-    }
-    let after = After { iidfile: args.iidfile, quiet: args.quiet, piped: outputs.is_piped(), tags: start.tags.clone() };
-    let (pieces, stream) = mpsc::channel(4);
-    let mut agents = (!sockets.is_empty()).then(|| agents::Agents::new(sockets, pieces.clone()));
-    let (wanted, wants) = std::sync::mpsc::channel();
     let contexts = std::iter::once(context).chain(directories).collect();
-    let mut sending = tokio::task::spawn_blocking(move || {
-        layouts.send(&pieces)?;
-        pieces.blocking_send(context::begin(start)).ok();
-        context::send(contexts, &pieces, &wants)
-    });
-    let mut events = client.builds.build(ReceiverStream::new(stream)).await.map_err(error::daemon)?.into_inner();
-    let mut sent = false;
-    loop {
-        let event = tokio::select! {
-            // A context that cannot be read to its end is that, whatever the daemon makes of its beginning.
-            done = &mut sending, if !sent => match done {
-                Ok(Err(error)) => return Err(error),
-                _ => {
-                    sent = true;
-                    continue;
-                }
-            },
-            event = events.message() => event.map_err(error::daemon)?,
-        };
-        let Some(event) = event else { break };
-        match event.event {
-            Some(Event::Exported(piece)) => outputs.take(piece).await?,
-            Some(Event::Built(built)) => {
-                outputs.finish(&built).await?;
-                return after.built(built, &mut shown);
-            }
-            // Who does not listen has an error, which is told.
-            Some(Event::Wanted(files)) => drop(wanted.send(files)),
-            Some(Event::Agent(piece)) => {
-                if let Some(agents) = &mut agents {
-                    agents.take(piece);
-                }
-            }
-            Some(Event::Failed(failed)) => return Err(shown.failed(&failed)),
-            Some(event) => shown.event(&event)?,
-            None => {}
-        }
-    }
-    Err(Error::Words("ERROR: the daemon ended the build without a word".to_owned()))
+    Ok((Asked { start, layouts, contexts, sockets }, sinks))
 }
 
 /// What is to be done when there is a result.
