@@ -333,7 +333,10 @@ async fn namespaces_of_other_containers() {
 
 /// What a command of `creel` says, with its input and output in our hands.
 fn attached(daemon: &Daemon, args: &[&str]) -> std::process::Child {
-    std::process::Command::new(crate::daemon::bin("creel"))
+    // Whoever runs the tests may ignore interrupts: what a shell has started in the background does.
+    std::process::Command::new("env")
+        .arg("--default-signal=INT")
+        .arg(crate::daemon::bin("creel"))
         .args(args)
         .env("CREEL_SOCKET", daemon.socket())
         .stdin(std::process::Stdio::null())
