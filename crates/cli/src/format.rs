@@ -41,6 +41,14 @@ impl Format {
         matches!(self, Self::Table)
     }
 
+    /// Prints all of these as `inspect` does: one JSON document, if no template says otherwise.
+    pub(crate) fn inspected(&self, found: &[Value]) -> Result<(), Error> {
+        match self {
+            Self::Table | Self::Json => output::json(&found),
+            Self::Template { .. } => self.print(found, String::new),
+        }
+    }
+
     /// Prints values by a template or as one JSON document; `table` makes the text for people.
     pub(crate) fn print(&self, values: &[Value], table: impl FnOnce() -> String) -> Result<(), Error> {
         match self {
@@ -58,7 +66,7 @@ impl Format {
                         let head: Vec<&str> = head.iter().map(String::as_str).collect();
                         output::print(&output::table(&head, &rest.iter().map(columns).collect::<Vec<_>>()))
                     }
-                    _ => output::print(&lines.iter().map(|line| line.clone() + "\n").collect::<String>()),
+                    _ => output::lines(lines),
                 }
             }
         }

@@ -29,7 +29,7 @@ pub(crate) async fn list(client: &mut Client, format: &Format, args: &Images) ->
         output::print(&tree(&rows))?;
     } else if args.quiet {
         let id = |row: &Row<'_>| if args.no_trunc { row.image.id.clone() } else { output::short(&row.image.id) };
-        output::print(&rows.iter().map(|row| id(row) + "\n").collect::<String>())?;
+        output::lines(rows.iter().map(id))?;
     } else {
         let values: Vec<Value> = rows.iter().map(|row| row.value(args)).collect();
         format.print(&values, || table(&rows, args))?;

@@ -33,10 +33,7 @@ pub(crate) async fn images(client: &mut Client, format: &Format, wanted: &[Strin
             }
         }
     }
-    match format {
-        Format::Table | Format::Json => output::json(&found)?,
-        Format::Template { .. } => format.print(&found, String::new)?,
-    }
+    format.inspected(&found)?;
     Ok(Exit(failed))
 }
 
@@ -79,7 +76,7 @@ pub(crate) async fn history(client: &mut Client, format: &Format, args: &History
     let id = if args.no_trunc { id } else { output::short(&id) };
     let ids = || std::iter::once(id.clone()).chain(std::iter::repeat("<missing>".to_owned()));
     if args.quiet {
-        output::print(&ids().take(details.history.len()).map(|id| id + "\n").collect::<String>())?;
+        output::lines(ids().take(details.history.len()))?;
         return Ok(Exit(0));
     }
     let line = |(id, entry): (String, &HistoryEntry)| {

@@ -161,7 +161,7 @@ async fn list(client: &mut Client, format: &Format, (quiet, no_trunc): (bool, bo
     let networks = client.networks.list(request).await.map_err(error::daemon)?.into_inner().networks;
     let id = |network: &Network| if no_trunc { network.id.clone() } else { output::short(&network.id) };
     if quiet {
-        output::print(&networks.iter().map(|network| id(network) + "\n").collect::<String>())?;
+        output::lines(networks.iter().map(id))?;
         return Ok(Exit(0));
     }
     let labels = |network: &Network| network.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
@@ -186,10 +186,7 @@ async fn inspect(client: &mut Client, format: &Format, names: &[String]) -> Resu
         let network = client.networks.inspect(NetworkRef { network: name.clone() }).await;
         found.extend(each.note(network).map(|network| value(&network.into_inner())));
     }
-    match format {
-        Format::Table | Format::Json => output::json(&found)?,
-        Format::Template { .. } => format.print(&found, String::new)?,
-    }
+    format.inspected(&found)?;
     each.exit()
 }
 

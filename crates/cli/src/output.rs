@@ -37,6 +37,11 @@ pub(crate) fn print(text: &str) -> Result<(), Error> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(error::io("write to standard output"))
 }
 
+/// Texts to standard output, each on a line of its own.
+pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> Result<(), Error> {
+    print(&lines.into_iter().map(|line| line + "\n").collect::<String>())
+}
+
 /// One JSON document to standard output.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).map_err(Error::Json)?;

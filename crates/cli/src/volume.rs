@@ -124,7 +124,7 @@ async fn list(client: &mut Client, format: &Format, quiet: bool, filter: &[Strin
     let request = ListVolumesRequest { filters: filters(filter)?, size: false };
     let volumes = client.volumes.list(request).await.map_err(error::daemon)?.into_inner().volumes;
     if quiet {
-        output::print(&volumes.iter().map(|volume| format!("{}\n", volume.name)).collect::<String>())?;
+        output::lines(volumes.iter().map(|volume| volume.name.clone()))?;
         return Ok(Exit(0));
     }
     let labels = |volume: &Volume| volume.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
@@ -148,10 +148,7 @@ async fn inspect(client: &mut Client, format: &Format, names: &[String]) -> Resu
         let volume = client.volumes.inspect(VolumeRef { name: name.clone() }).await;
         found.extend(each.note(volume).map(|volume| value(&volume.into_inner())));
     }
-    match format {
-        Format::Table | Format::Json => output::json(&found)?,
-        Format::Template { .. } => format.print(&found, String::new)?,
-    }
+    format.inspected(&found)?;
     each.exit()
 }
 

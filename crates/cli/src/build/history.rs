@@ -63,7 +63,7 @@ pub(super) async fn history(client: &mut Client, format: &Format, command: Histo
         History::Logs(which) => logs(client, which).await,
         History::Rm { builds, all } => {
             let gone = client.builds.forget_past(ForgetPastRequest { builds, all }).await.map_err(error::daemon)?.into_inner();
-            output::print(&gone.gone.iter().map(|id| format!("{id}\n")).collect::<String>())?;
+            output::lines(gone.gone)?;
             Ok(Exit(0))
         }
     }
@@ -74,7 +74,7 @@ async fn list(client: &mut Client, format: &Format, (quiet, no_trunc): (bool, bo
     let builds = client.builds.past(request).await.map_err(error::daemon)?.into_inner().builds;
     let id = |build: &PastBuild| if no_trunc { build.id.clone() } else { output::short(&build.id) };
     if quiet {
-        output::print(&builds.iter().map(|build| id(build) + "\n").collect::<String>())?;
+        output::lines(builds.iter().map(id))?;
         return Ok(Exit(0));
     }
     let values: Vec<Value> = builds.iter().map(|build| summary(build, &id(build))).collect();

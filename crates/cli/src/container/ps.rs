@@ -25,7 +25,7 @@ pub(super) async fn list(client: &mut Client, format: &Format, args: &Ps) -> Res
     };
     let containers = client.containers.list(request).await.map_err(error::daemon)?.into_inner().containers;
     if args.quiet && format.is_table() {
-        output::print(&containers.iter().map(|container| id(container, args) + "\n").collect::<String>())?;
+        output::lines(containers.iter().map(|container| id(container, args)))?;
         return Ok(Exit(0));
     }
     let rows: Vec<Value> = containers.iter().map(|container| value(container, args)).collect();

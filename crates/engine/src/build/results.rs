@@ -66,7 +66,7 @@ impl Build<'_> {
                 BuildOutput::Image => self.put_into_store(target, &mut built).await?,
                 BuildOutput::Push => {
                     self.put_into_store(target, &mut built).await?;
-                    self.push(&mut built).await?;
+                    self.push(None, &mut built).await?;
                 }
                 BuildOutput::Archive(names) => self.archive(target, (number, names), &mut built).await?,
                 BuildOutput::Files => self.export_files(target, number).await?,
@@ -114,7 +114,8 @@ impl Build<'_> {
         self.tell(BuildEvent::Output { step, data: text.into() }).await.ok();
     }
 
-    async fn push(&self, built: &mut Built) -> Result<(), Error> {
+    /// Pushes under every name: an index of these images, or else the one that the store has.
+    pub(super) async fn push(&self, drafts: Option<&[Draft]>, built: &mut Built) -> Result<(), Error> {
         if self.request.names.is_empty() {
             return Err(refuse(ErrorKind::InvalidArgument, "tag is needed when pushing to registry"));
         }
@@ -122,21 +123,31 @@ impl Build<'_> {
             let progress = self.begun(format!("pushing {name}")).await?;
             let number = progress.number;
             let pushed = async {
-                let request = PushRequest {
-                    name: name.clone(),
-                    credentials: self.known(name),
-                    sources: self.request.credentials.clone(),
-                    annotations: self.request.wanted.annotations.clone(),
+                let (manifest, said) = match drafts {
+                    Some(drafts) => self.push_index(drafts, name, number).await?,
+                    None => self.push_image(name, number).await?,
                 };
-                let tell = |progress| self.pushing(number, &progress);
-                let pushed = self.unless_canceled(self.inner.images.push(request, &tell)).await??;
-                self.say(number, format!("pushing manifest for {name}@{} done\n{}", pushed.manifest.digest, pushed.note)).await;
-                built.manifest = Some(pushed.manifest);
+                self.say(number, said).await;
+                built.manifest = Some(manifest);
                 Ok(StepEnd::Made)
             };
             self.ended(progress, pushed).await?;
         }
         Ok(())
+    }
+
+    /// Answers the manifest, and what is to be said.
+    async fn push_image(&self, name: &ImageRef, number: u32) -> Result<(Descriptor, String), Error> {
+        let request = PushRequest {
+            name: name.clone(),
+            credentials: self.known(name),
+            sources: self.request.credentials.clone(),
+            annotations: self.request.wanted.annotations.clone(),
+        };
+        let tell = |progress| self.pushing(number, &progress);
+        let pushed = self.unless_canceled(self.inner.images.push(request, &tell)).await??;
+        let said = format!("pushing manifest for {name}@{} done\n{}", pushed.manifest.digest, pushed.note);
+        Ok((pushed.manifest, said))
     }
 
     /// Where a push changes its phase it says so. What a slow listener misses is only that.

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, sync::Arc};
 
-use model::{ErrorKind, ImageRef};
+use model::{Descriptor, ErrorKind, ImageRef};
 
 use super::{BuildOutput, Built, StepEnd, graph::Build, refuse, state::State};
 use crate::{
@@ -23,7 +23,7 @@ impl Build<'_> {
         for (number, output) in (0..).zip(&self.request.wanted.outputs) {
             match output {
                 BuildOutput::Archive(names) => self.archive_several(drafts.clone(), (number, names), &mut built).await?,
-                BuildOutput::Push => self.push_several(&drafts, &mut built).await?,
+                BuildOutput::Push => self.push(Some(&drafts), &mut built).await?,
                 BuildOutput::Image | BuildOutput::Files => {
                     return Err(refuse(ErrorKind::Unsupported, "several platforms are an index, and nothing else"));
                 }
@@ -57,24 +57,13 @@ impl Build<'_> {
         self.ended(progress, written).await
     }
 
-    async fn push_several(&self, drafts: &[Draft], built: &mut Built) -> Result<(), Error> {
-        if self.request.names.is_empty() {
-            return Err(refuse(ErrorKind::InvalidArgument, "tag is needed when pushing to registry"));
-        }
-        for name in &self.request.names {
-            let progress = self.begun(format!("pushing {name}")).await?;
-            let number = progress.number;
-            let pushed = async {
-                let tell = |progress: PushProgress| self.pushing(number, &progress);
-                let (known, annotations) = (self.known(name), &self.request.wanted.annotations);
-                let pushed = self.inner.images.push_several(drafts.to_vec(), (name, annotations), &known, &tell);
-                let pushed = self.unless_canceled(pushed).await??;
-                self.say(number, format!("pushing manifest list for {name}@{} done\n", pushed.manifest.digest)).await;
-                built.manifest = Some(pushed.manifest);
-                Ok(StepEnd::Made)
-            };
-            self.ended(progress, pushed).await?;
-        }
-        Ok(())
+    /// Answers the index, and what is to be said.
+    pub(super) async fn push_index(&self, drafts: &[Draft], name: &ImageRef, number: u32) -> Result<(Descriptor, String), Error> {
+        let tell = |progress: PushProgress| self.pushing(number, &progress);
+        let (known, annotations) = (self.known(name), &self.request.wanted.annotations);
+        let pushed = self.inner.images.push_several(drafts.to_vec(), (name, annotations), &known, &tell);
+        let pushed = self.unless_canceled(pushed).await??;
+        let said = format!("pushing manifest list for {name}@{} done\n", pushed.manifest.digest);
+        Ok((pushed.manifest, said))
     }
 }
